@@ -1,0 +1,3 @@
+"""
+The async, typed, fast Python client for the Kimi (Moonshot AI) API.
+"""
