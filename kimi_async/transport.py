@@ -1,0 +1,509 @@
+"""
+One HTTP exchange, without saying who carries it: `Request`, `Response`, `Timeout`, and the one-method `Transport`.
+
+The aiohttp session pool (`pool.py`) is the transport of every day; `kimi_async.testing.MemoryTransport` needs no socket;
+and anything with `async def send(self, request) -> Response` will do. A reply of any status is returned, not raised;
+only a connection that fails raises (`APIConnectionError`, `APITimeoutError`).
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any, Literal, Protocol, Self, cast, runtime_checkable
+from urllib.parse import urlsplit
+
+import msgspec
+from multidict import CIMultiDict
+
+from .errors import (
+    APITimeoutError,
+    Attempt,
+    RequestInfo,
+    ResponseInfo,
+    ResponseTooLargeError,
+    request_id_from,
+)
+from .redact import SECRET_HEADERS, redact_url
+
+__all__ = ["Body", "Headers", "Request", "Response", "Timeout", "Transport", "send_within"]
+
+
+class Headers(CIMultiDict[str]):
+    """
+    A case-insensitive mapping of header fields that may repeat. Its repr hides keys, cookies and account ids.
+    """
+
+    def __repr__(self) -> str:
+        shown = {name: "…" if name.lower() in SECRET_HEADERS else value for name, value in self.items()}
+        return f"<Headers {shown!r}>"
+
+
+@dataclass(frozen=True, slots=True)
+class Timeout:
+    """
+    How long each phase of a call may take, in seconds; None means for ever.
+
+    The defaults fit Kimi, where a long silence is normal: a cold request at high effort says nothing for minutes, and the
+    gateway gives up after 900 s (platform.kimi.ai, error codes: 504). A stream that keeps bringing tokens is never cut,
+    since `total` is None.
+    """
+
+    connect: float | None = 10.0
+    """Name look-up, TCP and TLS together, for a new connection."""
+    write: float | None = 60.0
+    """Handing over the request body, counted between two blocks of it."""
+    read: float | None = 900.0
+    """A reply that is not a stream, from the request's end to the reply's. For downloads, each read."""
+    first_token: float | None = 600.0
+    """A stream, from the request to its first event. Comments are not events."""
+    idle: float | None = 300.0
+    """A stream, between two events, counted only while we wait: a slow consumer is not an idle server."""
+    total: float | None = None
+    """One attempt from its start to its end, streamed or not."""
+
+    def __post_init__(self) -> None:
+        for name in ("connect", "write", "read", "first_token", "idle", "total"):
+            value = getattr(self, name)
+            if value is not None and (
+                not isinstance(value, (int, float)) or isinstance(value, bool) or not value > 0
+            ):
+                raise ValueError(
+                    f"Timeout.{name} must be a number of seconds above 0, or None for no limit; got {value!r}"
+                )
+
+    @classmethod
+    def of(cls, value: Any) -> Self:
+        """
+        Understands what callers pass: a number bounds every phase (not `total`: a healthy stream may outlast it), None lifts
+        every bound, and an `httpx.Timeout` or `aiohttp.ClientTimeout` is read for the phases it knows.
+        """
+        if isinstance(value, cls):
+            return value
+        if value is None:
+            return cls(None, None, None, None, None, None)
+        if isinstance(value, (int, float)) and not isinstance(value, bool):
+            return cls(value, value, value, value, value)
+        if hasattr(value, "sock_read") and hasattr(value, "sock_connect"):  # aiohttp.ClientTimeout
+            connect = value.sock_connect if value.sock_connect is not None else value.connect
+            read = value.sock_read
+            return cls(connect, read, read, read, read, value.total)
+        if hasattr(value, "read") and hasattr(value, "connect") and hasattr(value, "pool"):  # httpx.Timeout
+            return cls(value.connect, value.write, value.read, value.read, value.read)
+        raise TypeError(
+            f"timeout must be a number of seconds, a kimi_async.Timeout, an httpx.Timeout, an aiohttp.ClientTimeout or None; "
+            f"got {type(value).__name__}"
+        )
+
+    def replace(self, **changes: float | None) -> Self:
+        return replace(self, **changes)
+
+
+@runtime_checkable
+class Body(Protocol):
+    """
+    A request body that is produced while it is sent, such as a multipart upload.
+    """
+
+    replayable: bool
+    """Whether a second iteration gives the same bytes, so that the request can be sent again."""
+    length: int | None
+    """Bytes, or None if unknown (then it is sent chunked)."""
+    content_type: str
+
+    def __aiter__(self) -> AsyncIterator[bytes]: ...
+
+    async def read(self) -> bytes: ...
+
+
+class Request:
+    """
+    One HTTP request, as middleware and transports see it.
+
+    A middleware may change it or send a `copy()`. It goes through the chain once per attempt.
+    """
+
+    __slots__ = (
+        "accept",
+        "body",
+        "cost",
+        "deadline",
+        "extensions",
+        "headers",
+        "history",
+        "max_retries",
+        "method",
+        "mode",
+        "priority",
+        "stream",
+        "timeout",
+        "url",
+    )
+
+    def __init__(
+        self,
+        method: str,
+        url: str,
+        *,
+        headers: Headers | None = None,
+        body: bytes | Body | None = None,
+        timeout: Timeout | None = None,
+        stream: bool = False,
+        max_retries: int = 0,
+        deadline: float | None = None,
+        priority: int = 0,
+        cost: int | None = None,
+        mode: Literal["wait", "fail_fast"] = "wait",
+        accept: "Callable[[Response], Awaitable[None]] | None" = None,
+        history: list[Attempt] | None = None,
+        extensions: dict[str, Any] | None = None,
+    ) -> None:
+        self.method = method
+        self.url = url
+        """Absolute, with the query."""
+        self.headers = Headers() if headers is None else headers
+        self.body = body
+        self.timeout = timeout or DEFAULT_TIMEOUT
+        self.stream = stream
+        """Whether the body of the reply will be taken piece by piece rather than read whole."""
+        self.max_retries = max_retries
+        self.deadline = deadline
+        """`loop.time()` after which nothing more is tried or waited for."""
+        self.priority = priority
+        """Higher goes first where requests queue for a limit."""
+        self.cost = cost
+        """Tokens that the caller expects this to be charged, if they know better than our estimate."""
+        self.mode: Literal["wait", "fail_fast"] = mode
+        """`fail_fast`: raise `RateLimitWaitError` with the expected wait instead of queueing for a limit."""
+        self.accept = accept
+        """Reads as much of a good reply as shows that the attempt worked: all of it, or a stream's first event."""
+        self.history: list[Attempt] = [] if history is None else history
+        self.extensions: dict[str, Any] = {} if extensions is None else extensions
+
+    @property
+    def path(self) -> str:
+        return urlsplit(self.url).path
+
+    @property
+    def content(self) -> bytes | Body | None:
+        return self.body
+
+    def json(self) -> Any:
+        """
+        The decoded body; None if there is none. A streamed body has no JSON: `TypeError`.
+        """
+        if self.body is None:
+            return None
+        if not isinstance(self.body, (bytes, bytearray)):
+            raise TypeError(f"the body of {self.method} {self.path} is streamed, not JSON")
+        return msgspec.json.decode(self.body)
+
+    async def read(self) -> bytes:
+        """
+        The whole body.
+        """
+        if self.body is None:
+            return b""
+        return bytes(self.body) if isinstance(self.body, (bytes, bytearray)) else await self.body.read()
+
+    def copy(self, **changes: Any) -> "Request":
+        """
+        A request like this one but for `changes`; headers and extensions are copied, so that a change stays in the copy.
+        `history` is shared: it belongs to the call, not to the attempt.
+        """
+        other = Request.__new__(Request)
+        for name in Request.__slots__:
+            setattr(other, name, getattr(self, name))
+        other.headers = Headers(self.headers)
+        other.extensions = dict(self.extensions)
+        for name, value in changes.items():
+            setattr(other, name, value)
+        return other
+
+    def info(self) -> RequestInfo:
+        """
+        What an error may keep: no key, no query, no body.
+        """
+        kept = {
+            name.lower(): value for name, value in self.headers.items() if name.lower() not in SECRET_HEADERS
+        }
+        return RequestInfo(self.method, redact_url(self.url), kept)
+
+    def __repr__(self) -> str:
+        return f"<Request {self.method} {redact_url(self.url)}>"
+
+
+DEFAULT_TIMEOUT = Timeout()
+
+
+class Response:
+    """
+    One HTTP reply, its body perhaps still on the way.
+
+    The holder must read it to the end, or `close()` it; `async with response:` does. `readany()` gives bytes as they come
+    and `b""` at the end; `read()` gives the whole body, bounded by `max_body` bytes, as often as asked.
+    """
+
+    __slots__ = (
+        "__weakref__",
+        "_body",
+        "_callbacks",
+        "_closed",
+        "_closer",
+        "_reader",
+        "bytes_received",
+        "extensions",
+        "headers",
+        "http_version",
+        "max_body",
+        "reason",
+        "request",
+        "status",
+    )
+
+    def __init__(
+        self,
+        status: int,
+        headers: Mapping[str, str] | None = None,
+        *,
+        request: Request,
+        body: bytes = b"",
+        reader: Callable[[], Awaitable[bytes]] | None = None,
+        closer: Callable[[], None] | None = None,
+        reason: str = "",
+        http_version: str = "1.1",
+        max_body: int = 256 * 1024 * 1024,
+    ) -> None:
+        self.status = status
+        self.headers: Headers = headers if isinstance(headers, Headers) else Headers(headers or {})
+        self.request = request
+        self.reason = reason
+        self.http_version = http_version
+        self.max_body = max_body
+        self.bytes_received = 0
+        self.extensions: dict[str, Any] = {}
+        """Notes that one layer leaves for another."""
+        self._body: bytes | None = None
+        self._callbacks: list[Callable[[], None]] = []
+        self._closed = False
+        self._closer = closer
+        if reader is None:
+            self._body = body
+            self._reader: Callable[[], Awaitable[bytes]] = self._nothing
+        else:
+            self._reader = reader
+
+    @staticmethod
+    async def _nothing() -> bytes:
+        return b""
+
+    @property
+    def status_code(self) -> int:
+        return self.status
+
+    @property
+    def url(self) -> str:
+        return self.request.url
+
+    @property
+    def request_id(self) -> str | None:
+        return request_id_from(self.headers)
+
+    @property
+    def is_closed(self) -> bool:
+        return self._closed
+
+    @property
+    def content(self) -> bytes:
+        """
+        The body, once `read()` has taken it in.
+        """
+        if self._body is None:
+            raise RuntimeError("the body has not been read yet: await response.read() first")
+        return self._body
+
+    @property
+    def text(self) -> str:
+        """
+        The body as text, once `read()` has taken it in; what is not UTF-8 becomes U+FFFD.
+        """
+        return self.content.decode("utf-8", "replace")
+
+    def json(self) -> Any:
+        return msgspec.json.decode(self.content)
+
+    async def read(self) -> bytes:
+        """
+        The whole body. Afterwards the connection has been given back.
+
+        :raises ResponseTooLargeError: past `max_body` bytes, decompressed.
+        """
+        if self._body is None:
+            parts: list[bytes] = []
+            try:
+                while data := await self.readany():
+                    parts.append(data)
+                    if self.bytes_received > self.max_body:
+                        raise ResponseTooLargeError(
+                            message=f"the reply is larger than {self.max_body} bytes, the bound set for it (max_response_size)",
+                            request=self.request,
+                            phase="body",
+                        )
+            except BaseException:
+                self.close()
+                raise
+            self._body = parts[0] if len(parts) == 1 else b"".join(parts)
+        self.close()
+        return self._body
+
+    async def readany(self) -> bytes:
+        """
+        The next bytes, decompressed, as soon as there are any; `b""` at the end.
+        """
+        if self._body is not None:
+            # A body that is here already is handed out once, and stays for read().
+            data = b"" if self.bytes_received else self._body
+        else:
+            data = await self._reader()
+        self.bytes_received += len(data)
+        return data
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        try:
+            while data := await self.readany():
+                yield data
+        finally:
+            self.close()
+
+    def on_close(self, callback: Callable[[], None]) -> None:
+        """
+        Calls back once, when the body has been read or given up; at once if that has happened.
+        """
+        if self._closed:
+            callback()
+        else:
+            self._callbacks.append(callback)
+
+    def close(self) -> None:
+        """
+        Gives the connection back if the body was read to its end, and closes it otherwise. May be called again.
+        """
+        if self._closed:
+            return
+        self._closed = True
+        closer, self._closer = self._closer, None
+        callbacks, self._callbacks = self._callbacks, []
+        try:
+            if closer is not None:
+                closer()
+        finally:
+            for callback in callbacks:
+                callback()
+
+    async def aclose(self) -> None:
+        self.close()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self.close()
+
+    def info(self) -> ResponseInfo:
+        """
+        What an error may keep.
+        """
+        kept = {
+            name.lower(): value for name, value in self.headers.items() if name.lower() not in SECRET_HEADERS
+        }
+        return ResponseInfo(self.status, kept, self.request.info())
+
+    def __repr__(self) -> str:
+        return f"<Response {self.status} {self.request.method} {redact_url(self.url)}>"
+
+
+class Transport(Protocol):
+    """
+    Whatever can carry a request. `aclose()`, where there is one, is called when the client closes.
+    """
+
+    async def send(self, request: Request) -> Response: ...
+
+
+class Deadline:
+    """
+    Ends an await when its time is up: one timer, no task, 1 µs (asyncio.timeout: 3.7 µs), and none while nothing waits.
+
+    `with Deadline(seconds) as deadline:` around awaits; if the timer fires, the innermost await is cancelled and the block
+    raises `TimeoutError`. A cancellation from outside passes untouched, also when both come in the same turn.
+    """
+
+    __slots__ = ("_cancelling", "_handle", "_task", "expired", "seconds")
+
+    def __init__(self, seconds: float | None) -> None:
+        self.seconds = seconds
+        self.expired = False
+        self._handle: asyncio.TimerHandle | None = None
+        self._task: asyncio.Task[Any] | None = None
+        self._cancelling = 0
+
+    def __enter__(self) -> Self:
+        if self.seconds is not None:
+            task = asyncio.current_task()
+            if task is None:
+                raise RuntimeError("a request must be awaited inside an asyncio task")
+            self._task = task
+            self._cancelling = task.cancelling()
+            self._handle = task.get_loop().call_later(self.seconds, self._expire)
+        return self
+
+    def _expire(self) -> None:
+        if self._task is not None and not self._task.done():
+            self.expired = True
+            self._task.cancel()
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: object) -> None:
+        if self._handle is None:
+            return
+        self._handle.cancel()
+        task = cast("asyncio.Task[Any]", self._task)
+        self._handle = self._task = None
+        if self.expired and task.uncancel() <= self._cancelling and kind is asyncio.CancelledError:
+            raise TimeoutError from None
+
+
+async def send_within(transport_send: Callable[[Request], Awaitable[Response]], request: Request) -> Response:
+    """
+    Sends, and gives up when the headers do not come in time: `first_token` for a stream, `read` otherwise, `total` for both.
+
+    The bound is on the headers as a whole, so that a server that trickles them byte by byte cannot stretch it.
+    """
+    timeout = request.timeout
+    seconds = timeout.first_token if request.stream else timeout.read
+    phase = "headers"
+    if timeout.total is not None and (seconds is None or timeout.total < seconds):
+        seconds, phase = timeout.total, "total"
+    if seconds is None:
+        return await transport_send(request)
+    if not isinstance(request.body, (bytes, type(None))):
+        # An upload takes as long as it takes; the transport bounds each write, and `total`, if set, all of it.
+        seconds, phase = timeout.total, "total"
+    try:
+        with Deadline(seconds):
+            return await transport_send(request)
+    except TimeoutError:
+        pass
+    host = urlsplit(request.url).hostname
+    raise APITimeoutError(
+        request,
+        message=f"no reply from {host} after {seconds:g} s (waiting for headers; Timeout.{_FIELD[phase, request.stream]} = {seconds:g})",
+        phase=phase,
+        elapsed=seconds,
+    )
+
+
+_FIELD = {
+    ("headers", True): "first_token",
+    ("headers", False): "read",
+    ("total", True): "total",
+    ("total", False): "total",
+}
