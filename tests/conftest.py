@@ -2,9 +2,24 @@
 Shared fixtures. Async tests run on anyio's pytest plugin, on asyncio only: aiohttp has no other loop.
 """
 
+from __future__ import annotations
+
 import pytest
 
 
 @pytest.fixture
 def anyio_backend() -> str:
     return "asyncio"
+
+
+@pytest.fixture(autouse=True)
+def no_keys_of_the_developer(monkeypatch: pytest.MonkeyPatch) -> None:
+    """
+    Tests see no key, address or proxy of the person who runs them, and can spend none of their money.
+    """
+    for prefix in ("MOONSHOT", "KIMI", "OPENAI", "OPENROUTER"):
+        for suffix in ("API_KEY", "BASE_URL"):
+            monkeypatch.delenv(f"{prefix}_{suffix}", raising=False)
+    for name in ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+        monkeypatch.delenv(name.lower(), raising=False)
