@@ -16,7 +16,7 @@ import kimi_async
 
 # Loaded when the first request needs them. `import kimi_async` costs a command line or a test run that never
 # makes a request only this package's own words.
-HEAVY = {"aiohttp", "anyio", "tenacity", "asyncio", "ssl", "typer", "rich", "pydantic", "openai", "pytest"}
+HEAVY = {"aiohttp", "anyio", "tenacity", "typer", "rich", "pydantic", "openai", "pytest"}
 
 
 def modules_after(code: str) -> set[str]:
@@ -46,6 +46,14 @@ def test_import_loads_nothing_heavy(code: str) -> None:
     """
 
     assert set() == HEAVY & modules_after(code)
+
+
+def test_import_of_the_name_alone_loads_no_event_loop() -> None:
+    """
+    Names are looked up when asked for, so `import kimi_async` does not even pay for asyncio.
+    """
+
+    assert set() == (HEAVY | {"asyncio", "ssl", "msgspec"}) & modules_after("import kimi_async")
 
 
 def test_version_is_the_distribution_s() -> None:

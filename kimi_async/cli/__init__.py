@@ -1,0 +1,26 @@
+"""
+The command line, `kimi-async`; needs the extra `[cli]`.
+"""
+
+import sys
+
+__all__ = ["main"]
+
+
+def main() -> None:
+    """
+    Runs the command line on `sys.argv` and exits with its status.
+
+    0: done. 1: something failed, told in one line on standard error. 2: wrong usage. 130: interrupted.
+    """
+    try:
+        import rich
+        import typer  # noqa: F401  (both are asked for here so that one sentence can say what is missing)
+    except ImportError as exc:
+        print(
+            f"kimi-async: the command line needs {exc.name}: pip install 'kimi-async[cli]'", file=sys.stderr
+        )
+        sys.exit(1)
+    from .app import run
+
+    sys.exit(run(sys.argv[1:]))

@@ -1,0 +1,224 @@
+"""
+The commands and their options. Each is a thin door: what it does lives in the module it imports when it is called.
+"""
+
+from collections.abc import Sequence
+from typing import Annotated, Any, Literal
+
+import typer
+
+from .terminal import fail_quietly
+
+__all__ = ["app", "run"]
+
+DEFAULT_MODEL = "kimi-k3"
+
+app = typer.Typer(
+    name="kimi-async",
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,  # a rich traceback shows local variables, and keys are local variables
+    rich_markup_mode="rich",
+    context_settings={"help_option_names": ["-h", "--help"]},
+    help="""
+    Talk to Kimi (Moonshot AI) from a terminal, and see what the client can do.
+
+    [bold]No key yet?[/] Everything works against a Kimi simulated on this machine:
+
+      [cyan]kimi-async demo[/]                          many streamed chats at once
+      [cyan]kimi-async chat --simulator Hello[/]        one answer, as it is written
+
+    [bold]With a key:[/]
+
+      [cyan]export KIMI_API_KEY=sk-…[/]                 (or MOONSHOT_API_KEY)
+      [cyan]kimi-async chat[/]                          a conversation; Ctrl-C stops an answer
+      [cyan]kimi-async chat "Summarise:" - < notes.txt[/]
+      [cyan]kimi-async models[/]; [cyan]kimi-async balance[/]
+
+    KIMI_BASE_URL (or MOONSHOT_BASE_URL) chooses another host, such as https://api.moonshot.cn/v1 for keys from China.
+    Results go to standard output and everything else to standard error, so that pipes get results only.
+    """,
+)
+
+Simulator = Annotated[
+    bool, typer.Option("--simulator", help="Ask a Kimi simulated on this machine instead: no key, no cost.")
+]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
+Model = Annotated[
+    str, typer.Option("--model", "-m", envvar="KIMI_MODEL", help="Model id; see `kimi-async models`.")
+]
+
+
+def version(wanted: bool) -> None:
+    if wanted:
+        from .. import __version__
+
+        print(f"kimi-async {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    _version: Annotated[
+        bool, typer.Option("--version", "-V", callback=version, is_eager=True, help="Show the version.")
+    ] = False,
+) -> None:
+    pass
+
+
+@app.command()
+def demo(
+    chats: Annotated[
+        int | None,
+        typer.Option(
+            "--chats",
+            "-n",
+            min=1,
+            max=10_000,
+            help="How many at once. [default: 40; 3 with --live]",
+            show_default=False,
+        ),
+    ] = None,
+    tokens: Annotated[int, typer.Option(min=1, max=100_000, help="The longest answer, in tokens.")] = 160,
+    pace: Annotated[
+        float,
+        typer.Option(min=0, help="Tokens a second that the simulated model writes; 0 for as fast as it can."),
+    ] = 40.0,
+    live: Annotated[
+        bool, typer.Option("--live", help="Ask the real Kimi; this costs money and needs a key.")
+    ] = False,
+    model: Model = DEFAULT_MODEL,
+) -> None:
+    """
+    Run many streamed chats at once, and measure them.
+
+    Without --live the chats go to a Kimi simulated on this machine over real sockets: no key, no cost.
+    """
+    from . import demo
+
+    demo.main(chats=chats, tokens=tokens, pace=pace, live=live, model=model)
+
+
+@app.command()
+def chat(
+    prompt: Annotated[
+        list[str] | None,
+        typer.Argument(
+            help="What to say; '-' stands for standard input. Without it, a conversation.", show_default=False
+        ),
+    ] = None,
+    model: Model = DEFAULT_MODEL,
+    system: Annotated[
+        str | None, typer.Option("--system", "-s", help="The system message.", show_default=False)
+    ] = None,
+    thinking: Annotated[
+        bool | None,
+        typer.Option(
+            "--thinking/--no-thinking",
+            help="Ask for reasoning, or for none. [default: as the model does]",
+            show_default=False,
+        ),
+    ] = None,
+    effort: Annotated[
+        Literal["low", "high", "max"] | None,
+        typer.Option(help="How hard to think (K3 models).", show_default=False),
+    ] = None,
+    max_tokens: Annotated[
+        int | None, typer.Option(min=1, help="Bound on the answer, reasoning included.", show_default=False)
+    ] = None,
+    stats: Annotated[
+        bool, typer.Option("--stats", help="Tell time to first token, speed and usage afterwards.")
+    ] = False,
+    simulator: Simulator = False,
+) -> None:
+    """
+    Ask once, or hold a conversation; answers are shown as they are written, reasoning dimmed.
+
+    In a pipe only the answer is printed. Ctrl-C stops an answer; at the prompt, Ctrl-D or Ctrl-C leaves.
+    """
+    from . import chat
+
+    extra: dict[str, Any] = {}
+    if thinking is not None:
+        extra["thinking"] = {"type": "enabled" if thinking else "disabled"}
+    if effort is not None:
+        extra["reasoning_effort"] = effort
+    if max_tokens is not None:
+        extra["max_completion_tokens"] = max_tokens
+    chat.main(prompt or [], model=model, system=system, stats=stats, simulator=simulator, options=extra)
+
+
+@app.command()
+def models(as_json: Json = False, simulator: Simulator = False) -> None:
+    """
+    List the models that your key may use.
+    """
+    from . import account
+
+    account.models(as_json=as_json, simulator=simulator)
+
+
+@app.command()
+def tokens(
+    text: Annotated[
+        list[str] | None,
+        typer.Argument(help="The text; '-' or nothing for standard input.", show_default=False),
+    ] = None,
+    model: Model = DEFAULT_MODEL,
+    simulator: Simulator = False,
+) -> None:
+    """
+    Count the tokens that a text costs as a prompt, before it is sent to a model.
+    """
+    from . import account
+
+    account.tokens(text or ["-"], model=model, simulator=simulator)
+
+
+@app.command()
+def balance(as_json: Json = False, simulator: Simulator = False) -> None:
+    """
+    Tell how much money is left: dollars on api.moonshot.ai, yuan on api.moonshot.cn.
+    """
+    from . import account
+
+    account.balance(as_json=as_json, simulator=simulator)
+
+
+@app.command()
+def simulate(
+    port: Annotated[
+        int, typer.Option("--port", "-p", min=0, max=65535, help="0 for any that is free.")
+    ] = 8765,
+    host: Annotated[
+        str, typer.Option(help="Address to listen on; only this machine can reach the default.")
+    ] = "127.0.0.1",
+    pace: Annotated[
+        float, typer.Option(min=0, help="Tokens a second that the model writes; 0 for as fast as it can.")
+    ] = 40.0,
+) -> None:
+    """
+    Be a Kimi server for programs on this machine, until Ctrl-C.
+
+    It answers deterministically and costs nothing. The two lines it prints point a program at it.
+    """
+    from . import simulate
+
+    simulate.main(host=host, port=port, pace=pace)
+
+
+def _mount_bulk() -> None:
+    """
+    `map`, `batch` and `files`.
+    """
+    from . import bulk
+
+    bulk.mount(app)
+
+
+def run(arguments: Sequence[str]) -> int:
+    """
+    Runs one command line and returns its exit status.
+    """
+
+    return fail_quietly(lambda: app(list(arguments), standalone_mode=False))
