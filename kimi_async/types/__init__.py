@@ -1,0 +1,59 @@
+"""
+The objects of the wire. Import them from here, or from the module of their family.
+"""
+
+from ._base import NOT_GIVEN, BaseModel, NotGiven, Omit, Reply, not_given, omit
+from .chat import (
+    ChatCompletion,
+    ChatCompletionChunk,
+    ChatCompletionMessage,
+    ChatCompletionMessageParam,
+    ChatCompletionMessageToolCall,
+    ChatParams,
+    Choice,
+    ChoiceDelta,
+    ChoiceDeltaToolCall,
+    ChoiceDeltaToolCallFunction,
+    ChunkChoice,
+    CompletionTokensDetails,
+    CompletionUsage,
+    Function,
+    PromptTokensDetails,
+    ThinkingParam,
+    UsageAttempt,
+)
+from .models import Model
+from .tokenizers import TokenCount, TokenCountData
+from .users import Balance, BalanceData
+
+__all__ = [
+    "NOT_GIVEN",
+    "Balance",
+    "BalanceData",
+    "BaseModel",
+    "ChatCompletion",
+    "ChatCompletionChunk",
+    "ChatCompletionMessage",
+    "ChatCompletionMessageParam",
+    "ChatCompletionMessageToolCall",
+    "ChatParams",
+    "Choice",
+    "ChoiceDelta",
+    "ChoiceDeltaToolCall",
+    "ChoiceDeltaToolCallFunction",
+    "ChunkChoice",
+    "CompletionTokensDetails",
+    "CompletionUsage",
+    "Function",
+    "Model",
+    "NotGiven",
+    "Omit",
+    "PromptTokensDetails",
+    "Reply",
+    "ThinkingParam",
+    "TokenCount",
+    "TokenCountData",
+    "UsageAttempt",
+    "not_given",
+    "omit",
+]
