@@ -32,12 +32,14 @@ SAME_CLOCK = 5.0
 _SECONDS = r"\s*(\d{1,12}(?:\.\d{0,12})?|\.\d{1,12})\s*\Z"
 
 # "please try again after 1 seconds" (Kimi); "Please try again in 20s", "in 6ms", "in 1m30s" (OpenAI);
-# "Please retry after 30 seconds" (Azure). The digits may be followed by a unit, never by more digits.
+# "Please retry after 30 seconds" (Azure). A number without a unit counts seconds, one
+# with an unknown unit (weeks) counts nothing.
 _AGAIN = (
     r"\b(?:try\s+again|retry(?:\s+your\s+request)?|wait)\s+(?:after|in|for)\s+"
     r"(?:(\d{1,9})\s*m(?:in(?:ute)?s?)?\s*(?=\d))?"
     r"(\d{1,12}(?:\.\d{1,12})?)(?!\.?\d)"
-    r"\s*(ms|milliseconds?|h(?:ours?)?|m(?:in(?:ute)?s?)?|s(?:ec(?:ond)?s?)?)?(?![a-z0-9_])"
+    r"(?:\s*(ms|milliseconds?|h(?:ours?)?|m(?:in(?:ute)?s?)?|s(?:ec(?:ond)?s?)?)(?![a-z0-9_])"
+    r"|(?=\s*(?:[^\w\s]|\Z)))"
 )
 
 _NUMBER = r"(\d{1,3}(?:,\d{3})+|\d{1,15})(?![\d])"
