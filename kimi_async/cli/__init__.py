@@ -14,8 +14,9 @@ def main() -> None:
     0: done. 1: something failed, told in one line on standard error. 2: wrong usage. 130: interrupted.
     """
     try:
-        import rich
-        import typer  # noqa: F401  (both are asked for here so that one sentence can say what is missing)
+        # Asked for here so that one sentence can say what is missing.
+        import rich  # noqa: F401
+        import typer  # noqa: F401
     except ImportError as exc:
         print(
             f"kimi-async: the command line needs {exc.name}: pip install 'kimi-async[cli]'", file=sys.stderr

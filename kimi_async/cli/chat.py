@@ -4,7 +4,6 @@
 
 import asyncio
 import sys
-import time
 from collections.abc import Sequence
 from typing import Any
 
@@ -12,7 +11,7 @@ from rich.console import Console
 
 from ..client import AsyncKimi
 from .connect import connected
-from .terminal import INTERRUPTED, Failure, console, fail_quietly, loop_factory, notes, read_stdin
+from .terminal import INTERRUPTED, Failure, console, fail_quietly, loop_factory, notes, read_stdin, run_async
 
 __all__ = ["main", "printable"]
 
@@ -52,8 +51,6 @@ def main(
         async with connected(simulator=simulator) as client:
             await answer(client, messages, model=model, stats=stats, options=options)
 
-    from .terminal import run_async
-
     run_async(once())
 
 
@@ -81,7 +78,8 @@ async def answer(
     """
     out = console()
     terminal = out.is_terminal
-    started = time.monotonic()
+    clock = asyncio.get_running_loop().time
+    started = clock()
     first: float | None = None
     text: list[str] = []
     thinking = False
@@ -99,7 +97,7 @@ async def answer(
                 finish = choice.finish_reason or finish
                 reasoning, content = choice.delta.reasoning_content, choice.delta.content
                 if first is None and (reasoning or content):
-                    first = time.monotonic()
+                    first = clock()
                 if reasoning and terminal:
                     thinking = True
                     write(out, printable(reasoning), "dim italic")
@@ -116,7 +114,7 @@ async def answer(
     if finish == "length":
         notes().print("[dim]The answer was cut at its token limit; see --max-tokens.[/]")
     if stats:
-        tell(notes(), started, first, time.monotonic(), usage)
+        tell(notes(), started, first, clock(), usage)
     return "".join(text)
 
 
@@ -162,12 +160,8 @@ def converse(
                     continue
                 messages.append({"role": "user", "content": said})
                 spoken: list[str] = []
-
-                def turn() -> None:
-                    work = answer(client, messages, model=model, stats=stats, options=options)
-                    spoken.append(runner.run(work))
-
-                status = fail_quietly(turn)
+                work = answer(client, messages, model=model, stats=stats, options=options)
+                status = fail_quietly(lambda: spoken.append(runner.run(work)))  # noqa: B023  (called at once)
                 if status == 0:
                     messages.append({"role": "assistant", "content": spoken[0]})
                 else:

@@ -15,7 +15,18 @@ from rich.table import Table
 from ..errors import AuthenticationError, ConfigurationError, KimiError
 from ..redact import redact
 
-__all__ = ["Failure", "console", "explain", "fail_quietly", "notes", "read_stdin", "run_async", "table"]
+__all__ = [
+    "INTERRUPTED",
+    "Failure",
+    "console",
+    "explain",
+    "fail_quietly",
+    "loop_factory",
+    "notes",
+    "read_stdin",
+    "run_async",
+    "table",
+]
 
 T = TypeVar("T")
 
