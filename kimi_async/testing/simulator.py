@@ -1,0 +1,365 @@
+"""
+An embedded Kimi server on loopback, for tests, demonstrations and benchmarks.
+
+    async with KimiSimulator() as sim:
+        client = AsyncKimi(base_url=sim.base_url, api_key=sim.api_key)
+
+It answers like the official host: the same paths, bodies, headers, errors and order of chunks; see `service` for
+the behaviour and `replies` for the bytes. The text of an answer is a function of the conversation. What a test wants
+to know afterwards is in `sim.stats` and `sim.requests`; how to make the server misbehave is in `faults`.
+
+Replies are written on the socket by hand rather than through aiohttp's response classes: a server that can cut a
+chunk in half must own its bytes, and a plain write costs a third of `StreamResponse.write`.
+
+`python -m kimi_async.testing.simulator --help` runs it alone.
+"""
+
+import asyncio
+import math
+import socket
+import struct
+import time
+from collections import Counter, deque
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from email.utils import formatdate
+from http import HTTPStatus
+from types import TracebackType
+from typing import Any, Self
+
+import msgspec
+from aiohttp import web
+from multidict import CIMultiDict
+
+from .chat_model import MODELS, ModelInfo, Turn
+from .replies import ACCOUNT, Account, Answer, End, Head, Pace, Pause, Raw, Refusal, Send, Step, script
+from .service import KimiService, Responder
+
+__all__ = ["KimiSimulator", "Pace", "RecordedRequest", "Refusal", "SimulatorStats", "Turn"]
+
+
+@dataclass(slots=True)
+class RecordedRequest:
+    """One request as the server saw it, and what became of it."""
+
+    ordinal: int
+    method: str
+    path: str  # with query
+    headers: CIMultiDict[str]
+    body: bytes
+    at: float
+    """The loop's time when the request had arrived."""
+    connection: int
+    """The client's port: equal for requests on one connection."""
+    status: int = 0
+    events: int = 0
+    """Events sent so far."""
+    finished: bool = False
+    """The reply was sent to the end the script wanted."""
+    client_gone: bool = False
+    """The client closed the connection first."""
+
+    def json(self) -> Any:
+        """The body, decoded."""
+        return msgspec.json.decode(self.body)
+
+
+@dataclass(slots=True)
+class SimulatorStats:
+    """Counters since the start (or since `reset`), for a test to read."""
+
+    connections_opened: int = 0
+    connections_open: int = 0
+    requests: int = 0
+    by_path: Counter[str] = field(default_factory=Counter[str])
+    by_status: Counter[int] = field(default_factory=Counter[int])
+    refused: Counter[str] = field(default_factory=Counter[str])
+    """Error replies by kind, the limiter's among them."""
+    in_flight: int = 0
+    peak_in_flight: int = 0
+    events_sent: int = 0
+    bytes_sent: int = 0
+    bytes_received: int = 0
+    clients_gone: int = 0
+    """Replies that the client did not wait for."""
+
+
+class KimiSimulator:
+    """
+    The server; an async context manager. `base_url` ends in `/v1`.
+
+    `pace` shapes the timing of replies. `words` is the least and greatest length of an answer, `seed` changes
+    every text. `keep_requests` bounds `requests`. Port 0 lets the system choose.
+
+    It serves on the running loop: no thread, no subprocess.
+    """
+
+    def __init__(
+        self,
+        *,
+        host: str = "127.0.0.1",
+        port: int = 0,
+        api_key: str = "sk-simulator",
+        seed: int = 0,
+        pace: Pace | None = None,
+        models: Sequence[ModelInfo] = MODELS,
+        account: Account = ACCOUNT,
+        words: tuple[int, int] = (40, 120),
+        responder: Responder | None = None,
+        keep_requests: int = 1_000,
+    ) -> None:
+        self.service = KimiService(
+            api_key=api_key,
+            seed=seed,
+            pace=pace,
+            models=models,
+            account=account,
+            words=words,
+            responder=responder,
+            wall=time.time,
+        )
+        self.host = host
+        self.port = port
+        self.requests: deque[RecordedRequest] = deque(maxlen=keep_requests)
+        self.stats = SimulatorStats(refused=self.service.refused)
+        self._wanted_port = port
+        self._runner: web.AppRunner | None = None
+        self._server: asyncio.Server | None = None
+        self._date = (0, "")
+
+    @property
+    def api_key(self) -> str:
+        return self.service.api_key
+
+    @property
+    def base_url(self) -> str:
+        """`http://host:port/v1`; the port is known once the server has started."""
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"http://{host}:{self.port}/v1"
+
+    def say(self, *turns: Turn | str | Refusal) -> None:
+        """Answer the next chat requests with these, in order, instead of the usual text."""
+        self.service.queue.extend(Turn(turn) if isinstance(turn, str) else turn for turn in turns)
+
+    # --- life -------------------------------------------------------------------------------------------
+
+    async def start(self) -> None:
+        """Listen. RuntimeError if it already does."""
+        if self._server is not None:
+            raise RuntimeError(f"the simulator already listens on {self.base_url}")
+        app = web.Application(client_max_size=0)
+        app.router.add_route("*", "/{path:.*}", self._handle)
+        # A handler must learn that its client has gone: stalls end then, and slots are given back.
+        self._runner = web.AppRunner(
+            app, handler_cancellation=True, access_log=None, keepalive_timeout=3600.0
+        )
+        await self._runner.setup()
+        # 4,096 is what Linux allows by default: thousands of clients connect in one burst.
+        self._server = await asyncio.get_running_loop().create_server(
+            self._protocol, self.host, self._wanted_port, backlog=4096
+        )
+        self.port = self._server.sockets[0].getsockname()[1]
+
+    async def close(self) -> None:
+        """Stop listening and drop every connection, replies in progress included. Idempotent."""
+        server, runner = self._server, self._runner
+        self._server = self._runner = None
+        if server is None or runner is None:
+            return
+        server.close()
+        inner = runner.server
+        for protocol in inner.connections if inner is not None else ():
+            protocol.force_close()
+        await runner.cleanup()
+        await server.wait_closed()
+
+    async def __aenter__(self) -> Self:
+        await self.start()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    def _protocol(self) -> asyncio.Protocol:
+        assert self._runner is not None
+        assert self._runner.server is not None
+        protocol = self._runner.server()
+        stats = self.stats
+        stats.connections_opened += 1
+        stats.connections_open += 1
+        return _Counted(protocol, stats)
+
+    # --- one request ------------------------------------------------------------------------------------
+
+    async def _handle(self, request: web.Request) -> web.StreamResponse:
+        loop = asyncio.get_running_loop()
+        stats = self.stats
+        body = await request.read()
+        peer = request.transport.get_extra_info("peername") if request.transport is not None else None
+        record = RecordedRequest(
+            ordinal=stats.requests,
+            method=request.method,
+            path=request.path_qs,
+            headers=CIMultiDict(request.headers),
+            body=body,
+            at=loop.time(),
+            connection=peer[1] if peer else 0,
+        )
+        self.requests.append(record)
+        stats.requests += 1
+        stats.by_path[f"{request.method} {request.path}"] += 1
+        stats.bytes_received += len(body)
+        stats.in_flight += 1
+        stats.peak_in_flight = max(stats.peak_in_flight, stats.in_flight)
+        answer: Answer | None = None
+        try:
+            answer = self.service.answer(request.method, request.raw_path, request.headers, body, loop.time())
+            keep_alive = await self._play(request, script(answer), record)
+            record.finished = True
+            return _Sent(keep_alive)
+        except (ConnectionError, asyncio.CancelledError):
+            record.client_gone = True
+            stats.clients_gone += 1
+            raise
+        finally:
+            stats.in_flight -= 1
+            stats.by_status[record.status] += 1
+            if answer is not None and answer.closing is not None:
+                answer.closing()
+
+    async def _play(self, request: web.Request, steps: Iterable[Step], record: RecordedRequest) -> bool:
+        """Carry out the steps on the socket; True if the connection can serve another request."""
+        loop = asyncio.get_running_loop()
+        stats, transport, writer = self.stats, request.transport, request.writer
+        if transport is None:
+            raise ConnectionResetError("the client left before the reply")
+        keep_alive = request.keep_alive
+        chunked = False
+        held = b""  # a head that waits for its body: a short reply is one write, as servers do
+        due = loop.time()
+        writes = 0
+        for step in steps:
+            if isinstance(step, Send):
+                data = b"%x\r\n%b\r\n" % (len(step.data), step.data) if chunked else step.data
+                transport.write(held + data if held else data)
+                held = b""
+                stats.bytes_sent += len(data)
+                stats.events_sent += step.events
+                record.events += step.events
+                writes += 1
+                await writer.drain()
+                if writes % 16 == 0:
+                    # drain() does not yield unless the buffer is full; others want to speak too.
+                    await asyncio.sleep(0)
+            elif isinstance(step, Pause):
+                if held:
+                    transport.write(held)
+                    held = b""
+                if step.seconds == math.inf:
+                    await loop.create_future()  # until the client goes away: then we are cancelled
+                # Against the schedule, not from now: a busy loop must not slow the pace down.
+                due = max(due + step.seconds, loop.time() if step.seconds > 1 else 0.0)
+                if (wait := due - loop.time()) > 0:
+                    await asyncio.sleep(wait)
+            elif isinstance(step, Head):
+                chunked = step.framing == "chunked"
+                keep_alive = keep_alive and step.framing != "close"
+                record.status = step.status
+                held = self._head(step, keep_alive)
+                if chunked:
+                    transport.write(held)
+                    stats.bytes_sent += len(held)
+                    held = b""
+            elif isinstance(step, Raw):
+                transport.write(held + step.data)
+                held = b""
+                stats.bytes_sent += len(step.data)
+                await writer.drain()
+            elif isinstance(step, End):
+                tail = held + (b"0\r\n\r\n" if chunked else b"")
+                if tail:
+                    transport.write(tail)
+                if step.close_after is not None:
+                    loop.call_later(step.close_after, transport.close)
+                return keep_alive
+            else:
+                if held:
+                    transport.write(held)
+                if step.how == "rst":
+                    _reset(transport)
+                else:
+                    transport.close()
+                return False
+        return False
+
+    def _head(self, head: Head, keep_alive: bool) -> bytes:
+        now = int(time.time())
+        if now != self._date[0]:
+            self._date = (now, formatdate(now, usegmt=True))
+        reason = head.reason or _reason(head.status)
+        lines = [f"HTTP/1.1 {head.status} {reason}", f"Date: {self._date[1]}"]
+        lines += [f"{name}: {value}" for name, value in head.headers]
+        if head.framing == "chunked":
+            lines.append("Transfer-Encoding: chunked")
+        elif head.framing == "length":
+            lines.append(f"Content-Length: {head.length}")
+        if not keep_alive:
+            lines.append("Connection: close")
+        return ("\r\n".join(lines) + "\r\n\r\n").encode()
+
+
+class _Counted(asyncio.Protocol):
+    """Passes everything on to aiohttp's protocol and counts the connection out when it is lost."""
+
+    def __init__(self, inner: asyncio.Protocol, stats: SimulatorStats) -> None:
+        self._inner = inner
+        self._stats = stats
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._inner.connection_made(transport)
+
+    def data_received(self, data: bytes) -> None:
+        self._inner.data_received(data)
+
+    def eof_received(self) -> bool | None:
+        return self._inner.eof_received()
+
+    def pause_writing(self) -> None:
+        self._inner.pause_writing()
+
+    def resume_writing(self) -> None:
+        self._inner.resume_writing()
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        self._stats.connections_open -= 1
+        self._inner.connection_lost(exc if isinstance(exc, Exception) else None)
+
+
+class _Sent(web.StreamResponse):
+    """Tells aiohttp that the reply is on its way already."""
+
+    def __init__(self, keep_alive: bool) -> None:
+        super().__init__()
+        self._keep_alive = keep_alive
+
+    async def prepare(self, request: web.BaseRequest) -> None:
+        return None
+
+    async def write_eof(self, data: bytes = b"") -> None:
+        return None
+
+
+def _reason(status: int) -> str:
+    try:
+        return HTTPStatus(status).phrase
+    except ValueError:
+        return "Unknown"
+
+
+def _reset(transport: asyncio.Transport) -> None:
+    """Close with RST: linger for no time, then drop."""
+    sock = transport.get_extra_info("socket")
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    transport.abort()

@@ -1,0 +1,460 @@
+"""
+The 400s and 404s of the simulator: what Kimi refuses before it generates anything.
+
+`check_chat` returns the first refusal, or None. Texts in quotes below were captured on the official host or
+stand in its documentation (platform.kimi.ai/docs/api/errors, /chat, /guide/kimi-k3-quickstart); for the rest
+the status and the type are known and the wording is ours. Unknown top-level fields pass, as they do live.
+"""
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from .chat_model import (
+    ModelInfo,
+    as_list,
+    as_object,
+    estimate_tokens,
+    find_model,
+    partial_message,
+    thinking_enabled,
+)
+from .replies import Refusal
+
+__all__ = ["budget_of", "check_chat", "check_estimate", "check_mfjs", "check_model", "stop_words"]
+
+
+def _is_list(value: object) -> bool:
+    """`isinstance` without narrowing, so that what is inside stays `Any` for the type checkers."""
+    return isinstance(value, list)
+
+
+def _bad(message: str) -> Refusal:
+    return Refusal(400, "invalid_request_error", message)
+
+
+def check_chat(request: Mapping[str, Any], models: Sequence[ModelInfo]) -> Refusal | None:
+    """The first thing wrong with the body of `POST /v1/chat/completions`."""
+    refusal = check_model(request, models)
+    if refusal is not None:
+        return refusal
+    model = find_model(models, request.get("model"))
+    assert model is not None
+    for check in (
+        _check_plain,
+        _check_sampling,
+        _check_thinking,
+        _check_tools,
+        _check_tool_choice,
+        _check_format,
+    ):
+        refusal = check(request, model)
+        if refusal is not None:
+            return refusal
+    refusal = _check_messages(request, model)
+    if refusal is not None:
+        return refusal
+    prompt = estimate_tokens(request)
+    if prompt + budget_of(request, model, explicit=True) > model.context_length:
+        requested = prompt + budget_of(request, model, explicit=True)
+        return _bad(
+            f"Invalid request: Your request exceeded model token limit: {model.context_length} "
+            f"(requested: {requested})"
+        )
+    return None
+
+
+def check_estimate(request: Mapping[str, Any], models: Sequence[ModelInfo]) -> Refusal | None:
+    """The first thing wrong with the body of `POST /v1/tokenizers/estimate-token-count`."""
+    refusal = check_model(request, models)
+    if refusal is None and not as_list(request.get("messages")):
+        refusal = _bad("Invalid request: messages is required")
+    return refusal
+
+
+def check_model(request: Mapping[str, Any], models: Sequence[ModelInfo]) -> Refusal | None:
+    """A missing model is a 400; one that is unknown or was removed is a 404."""
+    name = request.get("model")
+    if not isinstance(name, str) or not name:
+        return _bad("Invalid request: model is required")
+    if find_model(models, name) is None:
+        return Refusal(404, "resource_not_found_error", f"Not found the model {name} or Permission denied")
+    return None
+
+
+def budget_of(request: Mapping[str, Any], model: ModelInfo, *, explicit: bool = False) -> int:
+    """
+    `max_completion_tokens`, else its old name `max_tokens`, else the model's default.
+
+    With `explicit` an omitted budget counts 0: only a budget that was asked for can overflow the context.
+    """
+    for key in ("max_completion_tokens", "max_tokens"):
+        value = request.get(key)
+        if isinstance(value, int) and not isinstance(value, bool):
+            return value
+    return 0 if explicit else model.default_budget
+
+
+def stop_words(request: Mapping[str, Any]) -> list[str]:
+    """`stop` as a list."""
+    stop = request.get("stop")
+    return [stop] if isinstance(stop, str) else [word for word in as_list(stop) if isinstance(word, str)]
+
+
+# --- fields ---------------------------------------------------------------------------------------------
+
+
+def _check_plain(request: Mapping[str, Any], model: ModelInfo) -> Refusal | None:
+    for key in ("stream", "logprobs"):
+        if request.get(key) is not None and not isinstance(request[key], bool):
+            return _bad(f"Invalid request: {key} must be a boolean")
+    for key in ("max_completion_tokens", "max_tokens"):
+        value = request.get(key)
+        if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < 1):
+            return _bad(f"Invalid request: {key} must be a positive integer")
+    stop = request.get("stop")
+    if stop is not None:
+        words: Any = [stop] if isinstance(stop, str) else stop
+        if not _is_list(words) or not all(isinstance(word, str) for word in as_list(words)):
+            return _bad("Invalid request: stop must be a string or an array of strings")
+        words = stop_words(request)
+        if len(words) > 5:
+            return _bad(f"stop array too long. Expected an array with maximum length 5, but got {len(words)}")
+        if any(len(word.encode()) > 32 for word in words):
+            return _bad("Invalid request: a stop sequence must not be longer than 32 bytes")
+    top = request.get("top_logprobs")
+    if top is not None and (
+        not isinstance(top, int) or not 0 <= top <= 20 or request.get("logprobs") is not True
+    ):
+        return _bad("Invalid request: top_logprobs must be between 0 and 20 and requires logprobs")
+    effort = request.get("reasoning_effort")
+    if effort is not None and not isinstance(effort, str):
+        # Unknown strings are tolerated on the official chat face.
+        return _bad("Invalid request: reasoning_effort must be a string")
+    return None
+
+
+def _check_sampling(request: Mapping[str, Any], model: ModelInfo) -> Refusal | None:
+    """Every current model has its sampling fixed: only the fixed value may be sent."""
+    thinking = thinking_enabled(model, request)
+    temperature = 0.6 if model.family == "k2.6" and not thinking else 1
+    fixed = {"temperature": temperature, "top_p": 0.95, "n": 1, "presence_penalty": 0, "frequency_penalty": 0}
+    for key, only in fixed.items():
+        value = request.get(key)
+        if value is not None and (
+            isinstance(value, bool) or not isinstance(value, (int, float)) or value != only
+        ):
+            return _bad(f"invalid {key}: only {only} is allowed for this model")
+    return None
+
+
+def _check_thinking(request: Mapping[str, Any], model: ModelInfo) -> Refusal | None:
+    raw = request.get("thinking")
+    if raw is None:
+        return None
+    thinking = as_object(raw)
+    if thinking is None or thinking.get("type") not in ("enabled", "disabled"):
+        return _bad("invalid thinking: type must be enabled or disabled")
+    if unknown := sorted(thinking.keys() - {"type", "keep", "effort", "budget_tokens"}):
+        return _bad(f"invalid thinking: unknown field {unknown[0]}")
+    if model.family == "k2.7" and thinking["type"] != "enabled":
+        return _bad("invalid thinking: only type=enabled is allowed for this model")
+    if thinking.get("keep") not in (None, "all"):
+        return _bad("invalid thinking: keep must be null or all")
+    if model.family == "k2.6" and request.get("reasoning_effort") is not None:
+        # Seen on kimi-k2.5, and documented as not allowed on its successors.
+        return _bad("cannot specify both 'thinking' and 'reasoning_effort'")
+    return None
+
+
+# --- tools ----------------------------------------------------------------------------------------------
+
+_NAME = re.compile(r"[a-zA-Z_][a-zA-Z0-9_-]{0,255}\Z")
+
+
+def _check_tools(request: Mapping[str, Any], model: ModelInfo) -> Refusal | None:
+    tools = request.get("tools")
+    if tools is not None and not _is_list(tools):
+        return _bad("Invalid request: tools must be an array")
+    if len(as_list(tools)) > 128:
+        return _bad("Invalid request: at most 128 tools are supported")
+    seen: set[str] = set()
+    refusal = _check_definitions(as_list(tools), seen)
+    if refusal is not None:
+        return refusal
+    for raw in as_list(request.get("messages")):
+        message = as_object(raw) or {}
+        if "tools" not in message:
+            continue
+        if message.get("role") != "system":
+            return _bad("Invalid request: tools are only allowed in system messages")
+        if message.get("content"):
+            return _bad("Invalid request: a message with tools must not have content")
+        if not _is_list(message["tools"]):
+            return _bad("Invalid request: tools must be an array")
+        refusal = _check_definitions(as_list(message["tools"]), seen)
+        if refusal is not None:
+            return refusal
+    return None
+
+
+def _check_definitions(tools: list[Any], seen: set[str]) -> Refusal | None:
+    for raw in tools:
+        tool = as_object(raw) or {}
+        kind = tool.get("type", "")
+        if kind not in ("function", "builtin_function", "plugin"):
+            return _bad(
+                f"Invalid request: unknown tool type: {kind}, "
+                "currently only function and plugin are supported"
+            )
+        function = as_object(tool.get("function"))
+        if function is None:
+            return _bad("Invalid request: a tool must have a function")
+        name = function.get("name")
+        if kind == "builtin_function":
+            if not isinstance(name, str) or not name.startswith("$"):
+                return _bad(f"Invalid request: unknown builtin function: {name}")
+            continue
+        if not isinstance(name, str) or not _NAME.match(name):
+            return _bad(
+                f"Invalid request: function name {name!r} is invalid, "
+                "must match ^[a-zA-Z_][a-zA-Z0-9-_]{0,255}$"
+            )
+        if name in seen:
+            return _bad(f"Invalid request: function name {name} is duplicated")
+        seen.add(name)
+        strict = function.get("strict", True)
+        if not isinstance(strict, bool):
+            return _bad("Invalid request: strict must be a boolean")
+        parameters = function.get("parameters")
+        if parameters is not None and not isinstance(parameters, dict):
+            return _bad(f"Invalid request: parameters of function {name} must be an object")
+        fault = check_mfjs(parameters) if strict and parameters is not None else None
+        if fault is not None:
+            return _bad(f"Invalid request: function {name}: {fault}")
+    return None
+
+
+def _check_tool_choice(request: Mapping[str, Any], model: ModelInfo) -> Refusal | None:
+    choice = request.get("tool_choice")
+    if choice is None or choice in ("auto", "none"):
+        return None
+    thinking = thinking_enabled(model, request)
+    if choice == "required":
+        if thinking and model.family != "k3":
+            return _bad("tool_choice 'required' is incompatible with thinking enabled")
+        if not as_list(request.get("tools")):
+            return _bad("tool_choice 'required' needs tools")
+        return None
+    fields = as_object(choice)
+    function = as_object((fields or {}).get("function"))
+    if fields is None or fields.get("type") != "function" or function is None:
+        return _bad(f"Invalid request: invalid tool_choice: {choice}")
+    if thinking:
+        return _bad("tool_choice 'specified' is incompatible with thinking enabled")
+    names = [
+        (as_object((as_object(tool) or {}).get("function")) or {}).get("name")
+        for tool in as_list(request.get("tools"))
+    ]
+    if function.get("name") not in names:
+        return _bad(f"Invalid request: tool_choice names an unknown function: {function.get('name')}")
+    return None
+
+
+def _check_format(request: Mapping[str, Any], model: ModelInfo) -> Refusal | None:
+    raw = request.get("response_format")
+    if raw is None:
+        return None
+    fields = as_object(raw)
+    kind = (fields or {}).get("type")
+    if fields is None or kind not in ("text", "json_object", "json_schema"):
+        return _bad(f"Invalid request: unknown response_format type: {kind}")
+    if kind == "json_object" and partial_message(request) is not None:
+        # The documentation says not to combine the two; the simulator refuses what it says.
+        return _bad("Invalid request: partial is incompatible with response_format json_object")
+    if kind != "json_schema":
+        return None
+    schema = as_object(fields.get("json_schema"))
+    if schema is None or not isinstance(schema.get("name"), str) or not schema["name"]:
+        return _bad("Invalid request: response_format.json_schema.name is required")
+    if not isinstance(schema.get("strict", True), bool):
+        return _bad("Invalid request: response_format.json_schema.strict must be a boolean")
+    if not isinstance(schema.get("schema"), dict):
+        return _bad("Invalid request: response_format.json_schema.schema must be an object")
+    fault = check_mfjs(schema["schema"]) if schema.get("strict", True) else None
+    return _bad(f"Invalid request: response_format: {fault}") if fault is not None else None
+
+
+# --- messages -------------------------------------------------------------------------------------------
+
+
+def _check_messages(request: Mapping[str, Any], model: ModelInfo) -> Refusal | None:
+    messages = request.get("messages")
+    if not _is_list(messages) or not messages:
+        return _bad("Invalid request: messages is required")
+    thinking = thinking_enabled(model, request)
+    partial = partial_message(request)
+    listed = as_list(messages)
+    waiting: list[str] = []  # ids of calls that still need their answer
+    for position, raw in enumerate(listed):
+        message = as_object(raw)
+        if message is None:
+            return _bad("Invalid request: tokenization failed")
+        role = message.get("role")
+        if role not in ("system", "user", "assistant", "tool"):
+            return _bad(f"Invalid request: invalid role: {role}")
+        if waiting and role != "tool":
+            return _missing(waiting)
+        if role == "tool":
+            id_ = message.get("tool_call_id")
+            if not isinstance(id_, str) or id_ not in waiting:
+                return _bad(f"tool_call_id {id_ if isinstance(id_, str) else ''} is not found")
+            waiting.remove(id_)
+        refusal = _check_content(message, position, partial is message)
+        if refusal is not None:
+            return refusal
+        if role != "assistant":
+            continue
+        calls = as_list(message.get("tool_calls"))
+        if (
+            calls
+            and thinking
+            and model.family != "k3"
+            and not isinstance(message.get("reasoning_content"), str)
+        ):
+            return _bad(
+                "thinking is enabled but reasoning_content is missing in assistant tool call message "
+                f"at index {position}"
+            )
+        for call in calls:
+            id_ = (as_object(call) or {}).get("id")
+            if not isinstance(id_, str) or not id_:
+                return _bad("Invalid request: a tool call must have an id")
+            if id_ in waiting:
+                return _bad(f"Invalid request: tool_call_id {id_} is duplicated")
+            waiting.append(id_)
+    return _missing(waiting) if waiting else None
+
+
+def _missing(ids: list[str]) -> Refusal:
+    return _bad(
+        "an assistant message with 'tool_calls' must be followed by tool messages responding to each "
+        f"'tool_call_id'. The following tool_call_ids did not have response messages: {', '.join(ids)}"
+    )
+
+
+def _check_content(message: Mapping[str, Any], position: int, is_partial: bool) -> Refusal | None:
+    role, content = message.get("role"), message.get("content")
+    if "tools" in message and role == "system":
+        return None
+    if isinstance(content, list):
+        for raw in as_list(message["content"]):
+            refusal = _check_part(as_object(raw))
+            if refusal is not None:
+                return refusal
+    elif content is not None and not isinstance(content, str):
+        return _bad("Invalid request: tokenization failed")
+    if content or message.get("tool_calls"):
+        return None
+    if role == "assistant" and not (is_partial and (message.get("reasoning_content") or message.get("name"))):
+        return _bad(f"the message at position {position} with role 'assistant' must not be empty")
+    if role == "user" and content is None:
+        return _bad("Invalid request: content is required")
+    return None
+
+
+def _check_part(part: Mapping[str, Any] | None) -> Refusal | None:
+    kind = (part or {}).get("type")
+    if part is None or kind not in ("text", "image_url", "video_url"):
+        return _bad("Invalid request: tokenization failed")
+    if kind == "text":
+        if not isinstance(part.get("text"), str):
+            return _bad("Invalid request: tokenization failed")
+        return _bad("text content is empty") if part["text"] == "" else None
+    inner = as_object(part.get(kind))
+    url: Any = part.get(kind) if inner is None else inner.get("url")
+    if not isinstance(url, str) or not url.startswith(("data:", "ms://")):
+        return _bad("unsupported image url")
+    return None
+
+
+# --- MFJS -----------------------------------------------------------------------------------------------
+
+_TYPES = {"null", "boolean", "object", "array", "number", "integer", "string"}
+_KEYWORDS = {
+    "type", "description", "title", "default", "enum", "properties", "required", "additionalProperties", "items",
+    "anyOf", "$ref", "$defs", "$id", "minimum", "maximum", "minLength", "maxLength", "minItems", "maxItems",
+}  # fmt: skip
+
+
+def check_mfjs(schema: Any) -> str | None:
+    """
+    What is wrong with a schema under the basic rules of MFJS (github.com/MoonshotAI/walle), or None.
+
+    Checked: the root is an object, keywords, types everywhere, nothing beside `anyOf`/`$ref` but a
+    description, `$defs` at the root, `required` names that exist. Not checked: numeric limits, whose real values are
+    not known.
+    """
+    root = as_object(schema)
+    if root is None:
+        return "At path '': schema must be an object"
+    if not root:
+        return None
+    if root.get("type") != "object":
+        return "At path '': root type must be object"
+    return _check_subschema(root, "", as_object(root.get("$defs")) or {})
+
+
+def _check_subschema(schema: dict[str, Any], path: str, defs: Mapping[str, Any]) -> str | None:
+    for keyword in schema:
+        if keyword not in _KEYWORDS:
+            return f"At path '{path}': unsupported keyword '{keyword}'"
+        if path and keyword in ("$defs", "$id"):
+            return f"At path '{path}': '{keyword}' is only allowed at root"
+    for exclusive in ("anyOf", "$ref"):
+        if exclusive in schema and (
+            beside := schema.keys() - {exclusive, "description", "title", "$defs", "$id"}
+        ):
+            return f"At path '{path}': '{min(beside)}' must not be beside '{exclusive}'"
+    if "$ref" in schema:
+        target = str(schema["$ref"])
+        known = target == "#" or (target.startswith("#/$defs/") and target.removeprefix("#/$defs/") in defs)
+        return None if known else f"At path '{path}': unresolved $ref '{target}'"
+    if "anyOf" in schema:
+        branches = as_list(schema["anyOf"])
+        if not branches:
+            return f"At path '{path}': anyOf must not be empty"
+        return _first(_child(branch, f"{path}/anyOf/{at}", defs) for at, branch in enumerate(branches))
+    kinds = schema.get("type")
+    listed = [kinds] if isinstance(kinds, str) else as_list(kinds)
+    if not listed or not all(isinstance(kind, str) and kind in _TYPES for kind in listed):
+        return f"At path '{path}': type is missing or unknown"
+    properties = as_object(schema.get("properties")) or {}
+    for name in as_list(schema.get("required")):
+        if name not in properties:
+            return f"At path '{path}': required property '{name}' is not defined"
+    fault = _first(_child(child, f"{path}/properties/{key}", defs) for key, child in properties.items())
+    if fault is None and "items" in schema:
+        fault = _child(schema["items"], f"{path}/items", defs)
+    if (
+        fault is None
+        and isinstance(schema.get("additionalProperties"), dict)
+        and schema["additionalProperties"]
+    ):
+        fault = _child(schema["additionalProperties"], f"{path}/additionalProperties", defs)
+    if fault is None and not path:
+        fault = _first(_child(child, f"/$defs/{key}", defs) for key, child in defs.items())
+    return fault
+
+
+def _child(schema: Any, path: str, defs: Mapping[str, Any]) -> str | None:
+    fields = as_object(schema)
+    return (
+        f"At path '{path}': schema must be an object"
+        if fields is None
+        else _check_subschema(fields, path, defs)
+    )
+
+
+def _first(faults: Iterable[str | None]) -> str | None:
+    return next((fault for fault in faults if fault is not None), None)
