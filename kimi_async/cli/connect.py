@@ -4,28 +4,37 @@ The client that a command uses: of the key in the environment, or of a simulator
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import TYPE_CHECKING
 
 from ..client import AsyncKimi
 
-__all__ = ["connected"]
+if TYPE_CHECKING:
+    from ..testing import KimiSimulator
+
+__all__ = ["connected", "simulated"]
+
+
+def simulated(*, host: str = "127.0.0.1", port: int = 0, pace: float = 40.0) -> "KimiSimulator":
+    """
+    A simulator that writes `pace` tokens a second in each stream, after thinking for a third of a second; 0 is as fast as it can.
+    """
+    from ..testing import KimiSimulator
+    from ..testing.simulator import Pace
+
+    return KimiSimulator(
+        host=host, port=port, pace=Pace(first_token=0.3, tokens_per_second=pace) if pace else Pace()
+    )
 
 
 @asynccontextmanager
-async def connected(
-    *, simulator: bool = False, pace: float = 40.0, **options: Any
-) -> AsyncIterator[AsyncKimi]:
+async def connected(*, simulator: "bool | KimiSimulator" = False) -> AsyncIterator[AsyncKimi]:
     """
-    A client, closed at the end; `pace` in tokens a second, for the simulator only.
+    A client, closed at the end, together with the simulator if one was asked for.
     """
-    if simulator:
-        from ..testing import KimiSimulator
-
-        async with (
-            KimiSimulator(tokens_per_second=pace) as sim,
-            AsyncKimi(base_url=sim.base_url, api_key=sim.api_key, **options) as client,
-        ):
+    if not simulator:
+        async with AsyncKimi() as client:
             yield client
-    else:
-        async with AsyncKimi(**options) as client:
+        return
+    async with simulated() if simulator is True else simulator as sim:
+        async with AsyncKimi(base_url=sim.base_url, api_key=sim.api_key) as client:
             yield client

@@ -17,7 +17,7 @@ from rich.text import Text
 from ..client import AsyncKimi
 from ..errors import KimiError
 from .chat import printable
-from .connect import connected
+from .connect import connected, simulated
 from .terminal import Failure, console, explain, notes, run_async, table
 
 __all__ = ["Chat", "main", "percentile", "summary"]
@@ -231,8 +231,11 @@ def main(*, chats: int | None, tokens: int, pace: float, live: bool, model: str)
     async def work() -> Run:
         clock = asyncio.get_running_loop().time
         lines = [Chat(n, SUBJECTS[n % len(SUBJECTS)], tokens) for n in range(1, count + 1)]
-        async with connected(simulator=not live, pace=pace) as client:
+        simulator = None if live else simulated(pace=pace)
+        async with connected(simulator=simulator or False) as client:
             run = Run(lines, clock, clock())
+            if simulator is not None:
+                run.connections = lambda: simulator.stats.connections_opened
             try:
                 if drawing:
                     with Live(Screen(run), console=out, refresh_per_second=12, transient=True):

@@ -6,20 +6,19 @@ import asyncio
 import signal
 import sys
 
+from .connect import simulated
 from .terminal import Failure, notes, run_async
 
 __all__ = ["main"]
 
 
 def main(*, host: str, port: int, pace: float) -> None:
-    from ..testing import KimiSimulator
-
     async def work() -> None:
         # SIGTERM is how a script or a container says Ctrl-C.
         stop = asyncio.Event()
         asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
         try:
-            async with KimiSimulator(host=host, port=port, tokens_per_second=pace) as sim:
+            async with simulated(host=host, port=port, pace=pace) as sim:
                 # Lines for `eval`, flushed: whoever started us is waiting for them.
                 print(f"export KIMI_BASE_URL={sim.base_url}")
                 print(f"export KIMI_API_KEY={sim.api_key}")
