@@ -16,15 +16,19 @@ if TYPE_CHECKING:
     from .chat_model import ToolCall, Turn
     from .clock import VirtualClockLoop
     from .memory import MemoryTransport, Reply
+    from .prerendered import Prerendered, PrerenderedServer
+    from .records import RecordedRequest, SimulatorStats
     from .replies import Pace, Refusal, error_reply
     from .service import KimiService
-    from .simulator import KimiSimulator, RecordedRequest, SimulatorStats
+    from .simulator import KimiSimulator
 
 __all__ = [
     "KimiService",
     "KimiSimulator",
     "MemoryTransport",
     "Pace",
+    "Prerendered",
+    "PrerenderedServer",
     "RecordedRequest",
     "Refusal",
     "Reply",
@@ -40,10 +44,12 @@ _HOME = {
     "KimiSimulator": "simulator",
     "MemoryTransport": "memory",
     "Pace": "replies",
-    "RecordedRequest": "simulator",
+    "Prerendered": "prerendered",
+    "PrerenderedServer": "prerendered",
+    "RecordedRequest": "records",
     "Refusal": "replies",
     "Reply": "memory",
-    "SimulatorStats": "simulator",
+    "SimulatorStats": "records",
     "ToolCall": "chat_model",
     "Turn": "chat_model",
     "VirtualClockLoop": "clock",

@@ -33,6 +33,7 @@ __all__ = [
     "think",
     "thinking_enabled",
     "tokenize",
+    "vocabulary",
 ]
 
 
@@ -333,6 +334,11 @@ _SPICE = (
     "line\u2028two",
     "<b>&amp;</b>",
 )
+
+
+def vocabulary() -> list[str]:
+    """The words the model knows."""
+    return list(_WORDS)
 
 
 def _dice(*parts: Any) -> random.Random:

@@ -93,7 +93,7 @@ class KimiService:
         self.queue: deque[Turn | Refusal] = deque()
         self.balance = Balance()
         self.ordinal = 0
-        self.refused: Counter[str] = Counter()
+        self.rejected: Counter[str] = Counter()
         self._wall = wall or (lambda: 1_795_300_000.0)
         self._prompts: OrderedDict[str, int] = OrderedDict()
 
@@ -151,7 +151,7 @@ class KimiService:
         account = None if refusal.status == 401 else self.account
         headers = self._headers(refusal.content_type, account) + list(refusal.headers)
         kind = refusal.kind or refusal.type
-        self.refused[kind] += 1
+        self.rejected[kind] += 1
         return Answer(refusal.status, headers, refusal.payload(), refused=kind)
 
     def _headers(self, content_type: str, account: Account | None) -> list[tuple[str, str]]:

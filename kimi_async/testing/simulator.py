@@ -14,74 +14,31 @@ chunk in half must own its bytes, and a plain write costs a third of `StreamResp
 `python -m kimi_async.testing.simulator --help` runs it alone.
 """
 
+import argparse
 import asyncio
+import importlib
 import math
+import signal
 import socket
 import struct
 import time
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
 from email.utils import formatdate
 from http import HTTPStatus
 from types import TracebackType
-from typing import Any, Self
+from typing import Self
 
-import msgspec
 from aiohttp import web
 from multidict import CIMultiDict
 
 from .chat_model import MODELS, ModelInfo, Turn
+from .prerendered import Prerendered, PrerenderedServer
+from .records import RecordedRequest, SimulatorStats
 from .replies import ACCOUNT, Account, Answer, End, Head, Pace, Pause, Raw, Refusal, Send, Step, script
 from .service import KimiService, Responder
 
 __all__ = ["KimiSimulator", "Pace", "RecordedRequest", "Refusal", "SimulatorStats", "Turn"]
-
-
-@dataclass(slots=True)
-class RecordedRequest:
-    """One request as the server saw it, and what became of it."""
-
-    ordinal: int
-    method: str
-    path: str  # with query
-    headers: CIMultiDict[str]
-    body: bytes
-    at: float
-    """The loop's time when the request had arrived."""
-    connection: int
-    """The client's port: equal for requests on one connection."""
-    status: int = 0
-    events: int = 0
-    """Events sent so far."""
-    finished: bool = False
-    """The reply was sent to the end the script wanted."""
-    client_gone: bool = False
-    """The client closed the connection first."""
-
-    def json(self) -> Any:
-        """The body, decoded."""
-        return msgspec.json.decode(self.body)
-
-
-@dataclass(slots=True)
-class SimulatorStats:
-    """Counters since the start (or since `reset`), for a test to read."""
-
-    connections_opened: int = 0
-    connections_open: int = 0
-    requests: int = 0
-    by_path: Counter[str] = field(default_factory=Counter[str])
-    by_status: Counter[int] = field(default_factory=Counter[int])
-    refused: Counter[str] = field(default_factory=Counter[str])
-    """Error replies by kind, the limiter's among them."""
-    in_flight: int = 0
-    peak_in_flight: int = 0
-    events_sent: int = 0
-    bytes_sent: int = 0
-    bytes_received: int = 0
-    clients_gone: int = 0
-    """Replies that the client did not wait for."""
 
 
 class KimiSimulator:
@@ -121,7 +78,7 @@ class KimiSimulator:
         self.host = host
         self.port = port
         self.requests: deque[RecordedRequest] = deque(maxlen=keep_requests)
-        self.stats = SimulatorStats(refused=self.service.refused)
+        self.stats = SimulatorStats(rejected=self.service.rejected)
         self._wanted_port = port
         self._runner: web.AppRunner | None = None
         self._server: asyncio.Server | None = None
@@ -363,3 +320,78 @@ def _reset(transport: asyncio.Transport) -> None:
     sock = transport.get_extra_info("socket")
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     transport.abort()
+
+
+# --- on its own -----------------------------------------------------------------------------------------
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """`python -m kimi_async.testing.simulator`: serve until interrupted. The first line printed is the base URL."""
+    parser = argparse.ArgumentParser(
+        prog="python -m kimi_async.testing.simulator",
+        description="A Kimi server on loopback. Prints its base URL, then serves until interrupted.",
+    )
+    parser.add_argument("--host", default="127.0.0.1")
+    parser.add_argument("--port", type=int, default=0, help="0 lets the system choose (default)")
+    parser.add_argument(
+        "--api-key", default="sk-simulator", help="the one key that opens it (default: %(default)s)"
+    )
+    parser.add_argument("--seed", type=int, default=0, help="changes every text")
+    parser.add_argument("--words", type=int, nargs=2, default=(40, 120), metavar=("LEAST", "MOST"))
+    pace = parser.add_argument_group("pace (default: as fast as it can)")
+    pace.add_argument("--headers-delay", type=float, default=0.0, metavar="SECONDS")
+    pace.add_argument("--first-token", type=float, default=0.0, metavar="SECONDS")
+    pace.add_argument("--tokens-per-second", type=float, default=0.0, metavar="N")
+    pace.add_argument("--tokens-per-chunk", type=int, default=1, metavar="N")
+    pace.add_argument("--events-per-write", type=int, default=1, metavar="N")
+    fixed = parser.add_argument_group("benchmarks: the same bytes for every stream, prepared once")
+    fixed.add_argument("--deltas", type=int, metavar="N", help="turns this on: content chunks in the stream")
+    fixed.add_argument(
+        "--interval", type=float, default=0.0, metavar="SECONDS", help="between two writes of a stream"
+    )
+    parser.add_argument("--uvloop", action="store_true", help="serve on uvloop, if it is installed")
+    options = parser.parse_args(arguments)
+    factory = None
+    if options.uvloop:
+        factory = importlib.import_module("uvloop").new_event_loop
+    try:
+        with asyncio.Runner(loop_factory=factory) as runner:
+            runner.run(_serve(options))
+    except KeyboardInterrupt:
+        pass
+    return 0
+
+
+async def _serve(options: argparse.Namespace) -> None:
+    server: KimiSimulator | PrerenderedServer
+    if options.deltas is not None:
+        reply = Prerendered(options.deltas, options.events_per_write, options.interval)
+        server = PrerenderedServer(reply, host=options.host, port=options.port)
+    else:
+        server = KimiSimulator(
+            host=options.host,
+            port=options.port,
+            api_key=options.api_key,
+            seed=options.seed,
+            words=tuple(options.words),
+            pace=Pace(
+                options.headers_delay,
+                options.first_token,
+                options.tokens_per_second,
+                options.tokens_per_chunk,
+                options.events_per_write,
+            ),
+        )
+    stop = asyncio.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        try:
+            asyncio.get_running_loop().add_signal_handler(number, stop.set)
+        except NotImplementedError:  # Windows: the interrupt arrives as KeyboardInterrupt
+            pass
+    async with server:
+        print(server.base_url, flush=True)
+        await stop.wait()
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
