@@ -211,7 +211,7 @@ class ChoiceDeltaToolCall(BaseModel, gc=False):
 class ChoiceDelta(BaseModel, gc=False):
     content: str | None = None
     reasoning_content: str | None = None
-    """The model's thinking, before any content. Read from `reasoning` where a gateway names it so."""
+    """The model's thinking, before any content. A stream copies it from `reasoning` where a gateway names it so."""
     role: str | None = None
     tool_calls: list[ChoiceDeltaToolCall] | None = None
     reasoning: str | None = None
@@ -266,7 +266,6 @@ def _fall_back(cls: Any, name: str, other: str) -> None:
 
 
 _fall_back(ChatCompletionMessage, "reasoning_content", "reasoning")
-_fall_back(ChoiceDelta, "reasoning_content", "reasoning")
 
 _chunk_usage = ChatCompletionChunk.__dict__["usage"]
 

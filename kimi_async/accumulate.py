@@ -1,0 +1,294 @@
+"""
+Chunks to a completion: folding a stream, O(1) a chunk.
+
+Text is kept as a list of fragments and joined when asked for. Tool calls are put together as Moonshot's own client does, and
+for servers that get it wrong: by `index`; where there is none, a fragment with an id or a name begins a call and one without
+continues the last; ids and names are taken once, since relays repeat them in every fragment.
+"""
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from msgspec import UNSET
+
+from .types.chat import (
+    ChatCompletion,
+    ChatCompletionChunk,
+    ChatCompletionMessage,
+    ChatCompletionMessageToolCall,
+    Choice,
+    ChoiceDeltaToolCall,
+    ChunkChoice,
+    CompletionUsage,
+    Function,
+)
+
+__all__ = ["Accumulator", "CallFold", "ChoiceFold"]
+
+
+class CallFold:
+    """
+    One tool call as far as it has arrived.
+    """
+
+    __slots__ = ("arguments", "id", "index", "name", "type")
+
+    def __init__(self, index: int) -> None:
+        self.index = index
+        self.id = ""
+        self.name = ""
+        self.type = "function"
+        self.arguments: list[str] = []
+
+    def add(self, fragment: ChoiceDeltaToolCall) -> None:
+        if fragment.id and not self.id:
+            self.id = fragment.id
+        if fragment.type:
+            self.type = fragment.type
+        function = fragment.function
+        if function is not None:
+            if function.name and not self.name:
+                self.name = function.name
+            if function.arguments:
+                self.arguments.append(function.arguments)
+
+    @property
+    def text(self) -> str:
+        """
+        The arguments so far.
+        """
+        if len(self.arguments) > 1:
+            self.arguments[:] = ["".join(self.arguments)]
+        return self.arguments[0] if self.arguments else ""
+
+    def finished(self) -> ChatCompletionMessageToolCall:
+        # A call needs an id to be answered. Kimi's own look like this; it is unique within the turn, as they are.
+        return ChatCompletionMessageToolCall(
+            id=self.id or f"{self.name or 'call'}:{self.index}",
+            type=self.type,
+            function=Function(name=self.name, arguments=self.text),
+        )
+
+
+class ChoiceFold:
+    """
+    One choice as far as it has arrived.
+    """
+
+    __slots__ = (
+        "calls",
+        "content",
+        "details",
+        "finish_reason",
+        "index",
+        "logprobs",
+        "reasoning",
+        "refusal",
+        "role",
+        "seen_content",
+        "seen_reasoning",
+    )
+
+    def __init__(self, index: int) -> None:
+        self.index = index
+        self.role = "assistant"
+        self.content: list[str] = []
+        self.reasoning: list[str] = []
+        self.refusal: list[str] = []
+        self.details: list[Any] = []
+        self.logprobs: dict[str, list[Any]] = {}
+        self.calls: list[CallFold] = []
+        self.finish_reason: str | None = None
+        self.seen_content = False
+        self.seen_reasoning = False
+
+    def add(self, choice: ChunkChoice) -> None:
+        delta = choice.delta
+        if choice.finish_reason is not None:
+            self.finish_reason = choice.finish_reason
+        if delta.reasoning is not None and delta.reasoning_content is None:
+            delta.reasoning_content = delta.reasoning
+        if delta.role:
+            self.role = delta.role
+        if (text := delta.content) is not None:
+            self.seen_content = True
+            if text:
+                self.content.append(text)
+        if (text := delta.reasoning_content) is not None:
+            self.seen_reasoning = True
+            if text:
+                self.reasoning.append(text)
+        if delta.refusal:
+            self.refusal.append(delta.refusal)
+        if delta.reasoning_details:
+            self.details += delta.reasoning_details
+        if delta.tool_calls:
+            for fragment in delta.tool_calls:
+                self.call_for(fragment).add(fragment)
+        if choice.logprobs:
+            for name, tokens in dict(choice.logprobs).items():
+                if tokens:
+                    self.logprobs.setdefault(name, []).extend(tokens)
+
+    def call_for(self, fragment: ChoiceDeltaToolCall) -> CallFold:
+        """
+        The call that a fragment belongs to; a new one if it begins one.
+        """
+        index = fragment.index
+        name = fragment.function.name if fragment.function is not None else None
+        if index is None:
+            begins = bool(fragment.id or name)
+            if self.calls and (not begins or (fragment.id and fragment.id == self.calls[-1].id)):
+                return self.calls[-1]
+            index = max((call.index for call in self.calls), default=-1) + 1
+        else:
+            # The newest first: parallel calls mostly come one after another.
+            for call in reversed(self.calls):
+                if call.index == index:
+                    if not (fragment.id and name and call.id and call.id != fragment.id):
+                        return call
+                    break  # the same index, another id and a name: a server that numbers every call 0
+        call = CallFold(index)
+        self.calls.append(call)
+        return call
+
+    def compact(self) -> None:
+        """
+        Joins the fragments so far. Keeps a long stream at the size of its text (a fragment costs 60 bytes beside its own).
+        """
+        for fragments in (self.content, self.reasoning):
+            if len(fragments) > 1:
+                fragments[:] = ["".join(fragments)]
+
+    def finished(self) -> Choice:
+        self.compact()
+        message = ChatCompletionMessage(
+            role=self.role,
+            content="".join(self.content) if self.seen_content or not self.calls else None,
+        )
+        if self.seen_reasoning:
+            message.reasoning_content = "".join(self.reasoning)
+        if self.refusal:
+            message.refusal = "".join(self.refusal)
+        if self.details:
+            message.reasoning_details = list(self.details)
+        if self.calls:
+            message.tool_calls = [call.finished() for call in self.calls]
+        choice = Choice(index=self.index, message=message, finish_reason=self.finish_reason)
+        if self.logprobs:
+            choice.logprobs = {name: list(tokens) for name, tokens in self.logprobs.items()}
+        return choice
+
+
+# Fragments after which they are joined. Joining n fragments k at a time copies the text n / k times over: at this size a
+# stream of 131,072 tokens is copied 32 times at memcpy speed, 3 ms in all.
+COMPACT = 4096
+
+
+class Accumulator:
+    """
+    Folds the chunks of one stream. `completion()` gives what has arrived so far, at any time.
+    """
+
+    __slots__ = ("_budget", "_first", "choices", "chunks", "finished", "usage")
+
+    def __init__(self) -> None:
+        self.choices: dict[int, ChoiceFold] = {}
+        self.chunks = 0
+        """Chunks folded."""
+        self.finished = False
+        """Whether every choice seen has its `finish_reason`."""
+        self.usage: CompletionUsage | None = None
+        """The last usage seen, from whichever place."""
+        self._first: ChatCompletionChunk | None = None
+        self._budget = COMPACT
+
+    def extend(self, chunks: Iterable[ChatCompletionChunk]) -> None:
+        """
+        Folds chunks. A delta whose gateway says `reasoning` gets the same text as `reasoning_content`.
+
+        The loop is for the chunk that comes a thousand times: one choice, one piece of text.
+        """
+        count = 0
+        fold, content, reasoning = self._open()
+        for chunk in chunks:
+            count += 1
+            choices = chunk.choices
+            if fold is not None and len(choices) == 1:
+                choice = choices[0]
+                delta = choice.delta
+                if (
+                    choice.finish_reason is None
+                    and choice.index == 0
+                    and delta.tool_calls is None
+                    and delta.reasoning is None
+                    and choice.logprobs is None
+                    and delta.refusal is None
+                ):
+                    text, thought = delta.content, delta.reasoning_content
+                    if thought is None:
+                        if content is not None and text:
+                            content(text)
+                            continue
+                    elif reasoning is not None and text is None and delta.reasoning_details is None:
+                        reasoning(thought)
+                        continue
+            self._add(chunk)
+            fold, content, reasoning = self._open()
+        self.chunks += count
+        self._budget -= count
+        if self._budget < 0:
+            self._budget = COMPACT
+            for each in self.choices.values():
+                each.compact()
+
+    def _open(
+        self,
+    ) -> tuple[ChoiceFold | None, Callable[[str], None] | None, Callable[[str], None] | None]:
+        """
+        The first choice while it is unfinished, and where its text goes once some has been seen.
+        """
+        fold = self.choices.get(0)
+        if fold is None or fold.finish_reason is not None:
+            return None, None, None
+        return (
+            fold,
+            fold.content.append if fold.seen_content else None,
+            fold.reasoning.append if fold.seen_reasoning else None,
+        )
+
+    def _add(self, chunk: ChatCompletionChunk) -> None:
+        first = self._first
+        if first is None:
+            self._first = first = ChatCompletionChunk(
+                id=chunk.id, created=chunk.created, model=chunk.model, object="chat.completion"
+            )
+        for name in ("id", "created", "model", "system_fingerprint", "service_tier"):
+            if not getattr(first, name):
+                setattr(first, name, getattr(chunk, name))
+        for choice in chunk.choices:
+            fold = self.choices.get(choice.index)
+            if fold is None:
+                self.choices[choice.index] = fold = ChoiceFold(choice.index)
+            fold.add(choice)
+            if choice.finish_reason is not None:
+                self.finished = all(each.finish_reason is not None for each in self.choices.values())
+        if (usage := chunk.usage) is not None:
+            self.usage = usage
+
+    def completion(self) -> ChatCompletion | None:
+        """
+        What has arrived so far, or None before the first chunk. A choice without its end has `finish_reason` None.
+        """
+        first = self._first
+        if first is None:
+            return None
+        return ChatCompletion(
+            id=first.id,
+            created=first.created,
+            model=first.model,
+            choices=[self.choices[index].finished() for index in sorted(self.choices)],
+            usage=UNSET if self.usage is None else self.usage,  # type: ignore[arg-type]
+            system_fingerprint=first.system_fingerprint or UNSET,  # type: ignore[arg-type]
+            service_tier=first.service_tier or UNSET,  # type: ignore[arg-type]
+        )

@@ -1,0 +1,351 @@
+"""
+Structs to JSON and back; replies to errors.
+
+Decoders are built once. The quick way decodes straight into structs; what msgspec refuses goes the patient way
+(`decode_patiently`), which takes what real servers send: numbers as text, `1.0` for an integer, nulls where there should be
+none, half a surrogate pair, two objects in one event. Only our own errors come out.
+"""
+
+import json
+from collections.abc import Callable, Mapping
+from functools import lru_cache
+from typing import Any, TypeVar, cast
+
+import msgspec
+from msgspec import UNSET
+
+from .error_shapes import ErrorShape, Kind, classify
+from .errors import (
+    APIResponseValidationError,
+    APIStatusError,
+    AuthenticationError,
+    BadRequestError,
+    ConfigurationError,
+    ConflictError,
+    ContentFilterError,
+    ContextLengthExceededError,
+    EngineOverloadedError,
+    InternalServerError,
+    NotFoundError,
+    PermissionDeniedError,
+    QuotaExceededError,
+    RateLimitError,
+    RateLimitReachedError,
+    RequestTooLargeError,
+    TokensPerDayLimitError,
+    UnprocessableEntityError,
+)
+from .types._base import BaseModel, Reply, bind, is_given
+from .types.chat import ChatCompletionChunk
+
+__all__ = [
+    "SurrogateJoiner",
+    "decode_chunk",
+    "decode_patiently",
+    "decode_reply",
+    "decoder_for",
+    "encode",
+    "error_from",
+    "error_in_stream",
+]
+
+T = TypeVar("T")
+
+
+# --- out -------------------------------------------------------------------------------------------------------------
+
+
+def _foreign(value: Any) -> Any:
+    # Objects of other libraries find their way into `messages`: pydantic models above all.
+    dump = getattr(value, "model_dump", None)
+    if callable(dump):
+        return dump(exclude_unset=True)
+    if isinstance(value, Mapping):
+        mapping: Mapping[Any, Any] = value
+        return dict(mapping)
+    if hasattr(value, "__iter__"):
+        return list(value)
+    raise TypeError(f"cannot be sent as JSON: {type(value).__name__}")
+
+
+_encoder = msgspec.json.Encoder(enc_hook=_foreign)
+
+
+def encode(value: Any) -> bytes:
+    """
+    JSON. Objects of replies go back as they came: what was absent stays absent, and unknown fields are kept.
+
+    :raises ConfigurationError: for what JSON cannot hold, naming it.
+    """
+    try:
+        return _encoder.encode(value)
+    except UnicodeEncodeError as exc:
+        raise ConfigurationError(
+            f"the request holds text that is not valid Unicode (a lone surrogate, {exc.object[exc.start : exc.end]!r}); "
+            "UTF-8 cannot carry it: replace it before sending"
+        ) from None
+    except (TypeError, ValueError, OverflowError, RecursionError) as exc:
+        raise ConfigurationError(f"the request cannot be encoded: {exc}") from None
+
+
+def outgoing(value: Any) -> Any:
+    """
+    A message as it should be encoded: an object from a reply with the unknown fields that came with it.
+    """
+    if isinstance(value, BaseModel) and value.model_extra:
+        return value.to_dict()
+    return value
+
+
+# --- in --------------------------------------------------------------------------------------------------------------
+
+decode_chunk: Callable[[bytes | memoryview], ChatCompletionChunk] = msgspec.json.Decoder(
+    ChatCompletionChunk
+).decode
+
+
+@lru_cache(maxsize=256)
+def decoder_for(cls: Any) -> msgspec.json.Decoder[Any]:
+    return msgspec.json.Decoder(cls)
+
+
+def decode_reply(body: bytes, cls: type[T], response: Any = None) -> T:
+    """
+    A reply's body as `cls`.
+
+    :raises APIResponseValidationError: with the path of what does not fit; `body` holds the text.
+    """
+    if cls is bytes:
+        return cast("T", body)
+    if cls is str:
+        return cast("T", body.decode("utf-8", "replace"))
+    if cls is type(None) or cls is None:
+        return cast("T", None)
+    plain: Any = Any if cls is object else cls
+    try:
+        value = decoder_for(plain).decode(body)
+    except (msgspec.MsgspecError, UnicodeError, RecursionError) as exc:
+        try:
+            values = decode_patiently(body, plain)
+            if len(values) != 1:
+                raise ValueError(f"{len(values)} JSON values in place of one")
+            value = values[0]
+        except (ValueError, RecursionError):
+            raise _unfit(body, cls, response, exc) from None
+    if isinstance(value, Reply):
+        bind(value, lambda: _untyped(body))
+    return cast("T", value)
+
+
+def _untyped(body: bytes) -> Any:
+    try:
+        return msgspec.json.decode(body)
+    except (msgspec.MsgspecError, UnicodeError, RecursionError):
+        return None
+
+
+def _unfit(body: bytes, cls: Any, response: Any, exc: Exception) -> APIResponseValidationError:
+    text = body[:4096].decode("utf-8", "replace")
+    start = body[:64].lstrip()[:1]
+    what = (
+        "empty"
+        if not body.strip()
+        else "HTML"
+        if start == b"<"
+        else "not JSON"
+        if start not in (b"{", b"[")
+        else "not"
+    )
+    reason = "" if what in ("empty", "HTML", "not JSON") else f": {exc}"
+    kind = {"not": f"not a {getattr(cls, '__name__', cls)}"}.get(what, what)
+    return APIResponseValidationError(
+        response, text, message=f"the reply's body is {kind}{reason}; .body holds its first 4,096 bytes"
+    )
+
+
+def decode_patiently(data: bytes | memoryview | str, cls: type[T]) -> list[T]:
+    """
+    The JSON values in `data` as `cls`, one after another: relays have been seen to put two into one event.
+
+    Takes a BOM, invalid UTF-8 (as U+FFFD), lone surrogates (see `SurrogateJoiner`), NaN, integers written as text or with a
+    fraction of zero, and null for a field that has a default. null itself gives nothing.
+
+    :raises ValueError: for what is not JSON, or does not fit `cls` even so.
+    """
+    text = data if isinstance(data, str) else str(data, "utf-8-sig", "replace")
+    values: list[T] = []
+    decoder = json.JSONDecoder(parse_int=_bounded_int)
+    position, end = 0, len(text)
+    while position < end:
+        if text[position] in " \t\r\n,":
+            position += 1
+            continue
+        try:
+            value, position = decoder.raw_decode(text, position)
+        except RecursionError as exc:
+            raise ValueError("JSON nested too deeply") from exc
+        if value is not None:
+            values.append(_fit(value, cls))
+    return values
+
+
+def _bounded_int(digits: str) -> int | float:
+    # int() refuses more than 4,300 digits with a ValueError of its own, and is quadratic below that.
+    return int(digits) if len(digits) <= 40 else float("inf")
+
+
+def _fit(value: Any, cls: Any) -> Any:
+    try:
+        return msgspec.convert(value, cls)
+    except msgspec.ValidationError:
+        try:
+            return msgspec.convert(_softened(value), cls, strict=False)
+        except (msgspec.ValidationError, OverflowError, RecursionError) as exc:
+            raise ValueError(str(exc)) from None
+
+
+def _softened(value: Any) -> Any:
+    """
+    Without nulls, which then read as the default, and with whole floats as integers.
+    """
+    if isinstance(value, dict):
+        fields = cast("dict[str, Any]", value)
+        return {name: _softened(item) for name, item in fields.items() if item is not None}
+    if isinstance(value, list):
+        items: list[Any] = value
+        return [_softened(item) for item in items if item is not None]
+    if isinstance(value, float) and value.is_integer() and abs(value) < 2**63:
+        return int(value)
+    return value
+
+
+class SurrogateJoiner:
+    """
+    Puts together characters that a server cut in two.
+
+    JavaScript servers slice text by UTF-16 units, so that an emoji arrives as `"\\ud83c"` at the end of one event and `"\\udf75"`
+    at the start of the next. The first half is held back until the second comes; a half that stays alone becomes U+FFFD.
+    """
+
+    __slots__ = ("_held",)
+
+    def __init__(self) -> None:
+        self._held: dict[tuple[int, str, int], str] = {}
+
+    @property
+    def holding(self) -> bool:
+        return bool(self._held)
+
+    def mend(self, chunk: ChatCompletionChunk) -> ChatCompletionChunk:
+        for choice in chunk.choices:
+            delta, last = choice.delta, choice.finish_reason is not None
+            index = choice.index
+            for name in ("content", "reasoning_content"):
+                setattr(delta, name, self._join((index, name, 0), getattr(delta, name), last))
+            for position, call in enumerate(delta.tool_calls or ()):
+                if call.function is not None:
+                    key = (index, "arguments", position if call.index is None else call.index)
+                    call.function.arguments = self._join(key, call.function.arguments, last)
+        return chunk
+
+    def _join(self, key: tuple[int, str, int], text: str | None, last: bool) -> str | None:
+        held = self._held.pop(key, "") if text or last else ""
+        if not held and (not text or text.isascii()):
+            return text
+        joined = held + (text or "")
+        if joined and not last and "\ud800" <= joined[-1] <= "\udbff":
+            self._held[key] = joined[-1]
+            joined = joined[:-1]
+        return joined.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+
+
+# --- errors ----------------------------------------------------------------------------------------------------------
+
+_BY_KIND: dict[Kind, type[APIStatusError]] = {
+    "rate_limit": RateLimitReachedError,
+    "tpd": TokensPerDayLimitError,
+    "overloaded": EngineOverloadedError,
+    "quota": QuotaExceededError,
+    "content_filter": ContentFilterError,
+    "context_length": ContextLengthExceededError,
+    "auth": AuthenticationError,
+    "permission": PermissionDeniedError,
+    "not_found": NotFoundError,
+    "too_large": RequestTooLargeError,
+    "unprocessable": UnprocessableEntityError,
+    "bad_request": BadRequestError,
+    "conflict": ConflictError,
+    "unavailable": InternalServerError,
+    "gateway": InternalServerError,
+    "server": InternalServerError,
+}
+
+_BY_STATUS: dict[int, type[APIStatusError]] = {
+    400: BadRequestError,
+    401: AuthenticationError,
+    403: PermissionDeniedError,
+    404: NotFoundError,
+    409: ConflictError,
+    413: RequestTooLargeError,
+    422: UnprocessableEntityError,
+    429: RateLimitError,
+}
+
+
+def error_from(
+    status: int, headers: Mapping[str, str], body: bytes, request: Any = None, *, now: float | None = None
+) -> APIStatusError:
+    """
+    The error that a reply of status 400 and above means: its class from the cause, whichever gateway's words it uses.
+
+    `now` is Unix time, to read a `Retry-After` that is a date.
+    """
+    shape = classify(status, headers, body, now=now)
+    return _error(shape, status, headers, request)
+
+
+def error_in_stream(
+    error: Any, headers: Mapping[str, str], request: Any = None, *, status: int = 200
+) -> APIStatusError:
+    """
+    The error that an event inside a stream of status 200 means.
+    """
+    shape = classify(status, headers, msgspec.json.encode(error, enc_hook=str))
+    return _error(shape, status, headers, request)
+
+
+def _error(shape: ErrorShape, status: int, headers: Mapping[str, str], request: Any) -> APIStatusError:
+    cls = _BY_KIND.get(shape.kind)
+    exact = _BY_STATUS.get(status)
+    if cls is None:
+        cls = exact or (InternalServerError if status >= 500 else APIStatusError)
+    elif exact is not None and issubclass(exact, cls):
+        cls = exact
+    elif (
+        exact is not None
+        and not issubclass(cls, (exact, RateLimitError))
+        and status in (401, 404, 409, 413, 422)
+    ):
+        # `except NotFoundError` must hold for every 404, whatever the text says.
+        cls = exact
+    error = cls.make(
+        shape.message,
+        status=status,
+        headers=headers,
+        request=request,
+        body=shape.body,
+        kind=shape.kind,
+        type=shape.type,
+        code=shape.code,
+        param=shape.param,
+        request_id=shape.request_id,
+    )
+    error.retry_after = shape.retry_after
+    return error
+
+
+def given(params: Mapping[str, Any]) -> dict[str, Any]:
+    """
+    The parameters that were passed.
+    """
+    return {name: value for name, value in params.items() if is_given(value) and value is not UNSET}
