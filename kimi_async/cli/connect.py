@@ -35,6 +35,8 @@ async def connected(*, simulator: "bool | KimiSimulator" = False) -> AsyncIterat
         async with AsyncKimi() as client:
             yield client
         return
-    async with simulated() if simulator is True else simulator as sim:
-        async with AsyncKimi(base_url=sim.base_url, api_key=sim.api_key) as client:
-            yield client
+    async with (
+        simulated() if simulator is True else simulator as sim,
+        AsyncKimi(base_url=sim.base_url, api_key=sim.api_key) as client,
+    ):
+        yield client

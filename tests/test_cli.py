@@ -1,0 +1,539 @@
+"""
+The command line: results in a pipe and on a terminal, failures in one line, and leaving by Ctrl-C.
+
+Most tests call `run` in this process. Those about terminals, signals and pipes need a process of their own.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import re
+import select
+import signal
+import struct
+import subprocess
+import sys
+import termios
+from collections.abc import Iterator
+from dataclasses import dataclass
+from fcntl import ioctl
+from pathlib import Path
+
+import pytest
+
+from kimi_async.cli.app import run
+from kimi_async.cli.chat import printable
+from kimi_async.cli.demo import Chat, Run, percentile, summary
+
+KIMI = [sys.executable, "-m", "kimi_async.cli"]
+KEY = "sk-simulator"
+ESCAPE = "\x1b"
+
+
+def environment(**more: str) -> dict[str, str]:
+    """
+    As a person's, with nothing that says how wide or colourful the terminal is.
+    """
+    kept = {
+        name: value
+        for name, value in os.environ.items()
+        if name not in {"COLUMNS", "LINES", "NO_COLOR", "FORCE_COLOR"}
+    }
+    return {**kept, "TERM": "xterm-256color", "PYTHONIOENCODING": "utf-8", **more}
+
+
+@dataclass(frozen=True)
+class Server:
+    base_url: str
+    api_key: str
+
+    def environment(self, **more: str) -> dict[str, str]:
+        return environment(KIMI_BASE_URL=self.base_url, KIMI_API_KEY=self.api_key, **more)
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[Server]:
+    """
+    `kimi-async simulate` as a script would start it.
+    """
+    with subprocess.Popen(
+        [*KIMI, "simulate", "--port", "0", "--pace", "200"],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=environment(),
+    ) as process:
+        assert process.stdout is not None
+        try:
+            lines = [process.stdout.readline(), process.stdout.readline()]
+            told = dict(re.fullmatch(r"export (\w+)=(\S+)\n", line).groups() for line in lines)
+            yield Server(told["KIMI_BASE_URL"], told["KIMI_API_KEY"])
+        finally:
+            process.send_signal(signal.SIGINT)
+            process.communicate(timeout=20)
+
+
+def kimi(
+    *arguments: str, env: dict[str, str] | None = None, stdin: str = ""
+) -> subprocess.CompletedProcess[str]:
+    """
+    Runs a command line in a pipe.
+    """
+    return subprocess.run(
+        [*KIMI, *arguments], input=stdin, capture_output=True, text=True, env=env or environment(), timeout=60
+    )
+
+
+class Terminal:
+    """
+    A command line on a pseudo-terminal of 100 by 30.
+    """
+
+    def __init__(self, *arguments: str, env: dict[str, str] | None = None) -> None:
+        ours, theirs = pty.openpty()
+        ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 30, 100, 0, 0))
+        self.process = subprocess.Popen(
+            [*KIMI, *arguments],
+            stdin=theirs,
+            stdout=theirs,
+            stderr=theirs,
+            env=env or environment(),
+            start_new_session=True,
+            # Ctrl-C reaches the processes of the terminal's session, so it must be their terminal.
+            preexec_fn=lambda: ioctl(0, termios.TIOCSCTTY, 0) and None,
+        )
+        os.close(theirs)
+        self.fd = ours
+        self.seen = ""
+
+    def read_until(self, wanted: str, timeout: float = 30.0) -> str:
+        while wanted not in self.seen:
+            if not self._read(timeout):
+                raise AssertionError(f"{wanted!r} was not shown; the screen got: {self.seen!r}")
+        return self.seen
+
+    def _read(self, timeout: float) -> bool:
+        ready, _, _ = select.select([self.fd], [], [], timeout)
+        try:
+            data = os.read(self.fd, 65536) if ready else b""
+        except OSError:  # Linux says EIO when the other side has closed
+            data = b""
+        self.seen += data.decode("utf-8", "replace")
+        return bool(data)
+
+    def type(self, text: str) -> None:
+        os.write(self.fd, text.encode())
+
+    def end(self) -> int:
+        """
+        Reads to the end and returns the exit status.
+        """
+        while self._read(30.0):
+            pass
+        return self.process.wait(30)
+
+    def __enter__(self) -> Terminal:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.process.kill()
+        self.process.wait()
+        os.close(self.fd)
+
+
+# --- commands --------------------------------------------------------------------------------------------------------
+
+
+def test_models_in_a_pipe_are_tab_separated(capsys: pytest.CaptureFixture[str]) -> None:
+    """
+    A pipe gets one header line and one line a model, without colour or padding.
+    """
+
+    assert 0 == run(["models", "--simulator"])
+    header, *rows = capsys.readouterr().out.splitlines()
+    assert "id\tcontext\treasons\towner" == header
+    assert "kimi-k3\t1048576\tyes\tmoonshot" in rows
+
+
+def test_models_json_is_what_the_server_sent(capsys: pytest.CaptureFixture[str]) -> None:
+    """
+    `--json` gives every field, for another program.
+    """
+
+    assert 0 == run(["models", "--simulator", "--json"])
+    models = json.loads(capsys.readouterr().out)
+    assert 1048576 == next(model["context_length"] for model in models if model["id"] == "kimi-k3")
+
+
+def test_tokens_prints_a_number(capsys: pytest.CaptureFixture[str]) -> None:
+    """
+    The count alone, so that a script can use it; more text costs more.
+    """
+
+    assert 0 == run(["tokens", "--simulator", "hello"])
+    few = int(capsys.readouterr().out)
+    assert 0 == run(["tokens", "--simulator", "hello " * 200])
+    assert 0 < few < int(capsys.readouterr().out)
+
+
+def test_tokens_reads_standard_input() -> None:
+    """
+    Without words, the text is read from the pipe.
+    """
+    done = kimi("tokens", "--simulator", stdin="hello " * 50)
+
+    assert (0, "") == (done.returncode, done.stderr)
+    assert int(done.stdout) > 20
+
+
+def test_balance_prints_three_amounts(capsys: pytest.CaptureFixture[str]) -> None:
+    """
+    Decimals as the server wrote them.
+    """
+
+    assert 0 == run(["balance", "--simulator"])
+    assert [
+        "balance\tamount",
+        "available\t49.58894",
+        "voucher\t46.58893",
+        "cash\t3.00001",
+    ] == capsys.readouterr().out.splitlines()
+
+
+def test_chat_in_a_pipe_prints_the_answer_only(server: Server) -> None:
+    """
+    No reasoning, no colour, no statistics: what is piped on is the answer.
+    """
+    done = kimi("chat", "hello", env=server.environment())
+    again = kimi("chat", "hello", env=server.environment())
+
+    assert (0, "") == (done.returncode, done.stderr)
+    assert ESCAPE not in done.stdout
+    assert done.stdout.endswith("\n")
+    assert len(done.stdout.split()) > 10
+    assert again.stdout == done.stdout
+
+
+def test_chat_dash_stands_for_standard_input(server: Server) -> None:
+    """
+    Words and a file make one prompt; an empty prompt is wrong usage.
+    """
+    both = kimi("chat", "Summarise:", "-", env=server.environment(), stdin="the notes\n")
+    alone = kimi("chat", "Summarise:", env=server.environment())
+    empty = kimi("chat", env=server.environment())
+
+    assert 0 == both.returncode
+    assert both.stdout != alone.stdout
+    assert (2, "") == (empty.returncode, empty.stdout)
+    assert "kimi-async: there is nothing to say: the prompt is empty\n" == empty.stderr
+
+
+def test_chat_stats_go_to_standard_error(server: Server) -> None:
+    """
+    Measures are notes, not results.
+    """
+    done = kimi("chat", "hello", "--stats", env=server.environment())
+
+    assert re.search(r"first token after [\d.]+ s · [\d,]+ \+ [\d,]+ tokens · \d+ tokens/s", done.stderr)
+    assert "tokens/s" not in done.stdout
+
+
+def test_chat_cut_by_its_budget_says_so(server: Server) -> None:
+    """
+    An answer that ended at --max-tokens is not passed off as a whole one.
+    """
+    done = kimi("chat", "hello", "--max-tokens", "5", env=server.environment())
+
+    assert 0 == done.returncode
+    assert "cut at its token limit" in done.stderr
+
+
+def test_demo_in_a_pipe_measures_without_bars() -> None:
+    """
+    The table comes as tab-separated lines; nothing is drawn.
+    """
+    done = kimi("demo", "--chats", "20", "--pace", "0", "--tokens", "40")
+
+    assert 0 == done.returncode
+    assert ESCAPE not in done.stdout + done.stderr
+    measures = dict(line.split("\t") for line in done.stdout.splitlines())
+    assert "20" == measures["chats"]
+    assert "0" == measures["failures"]
+    assert 1 <= int(measures["connections opened"]) <= 20
+    assert int(measures["tokens"].replace(",", "")) > 20 * 5
+    assert {"tokens/s", "time to first token, p50", "time to first token, p99"} <= set(measures)
+
+
+def test_demo_on_a_terminal_draws_bars_and_a_table() -> None:
+    """
+    A person sees the chats run, then the measures.
+    """
+    with Terminal("demo", "--chats", "6", "--pace", "120", "--tokens", "60") as terminal:
+        terminal.read_until("━")
+        terminal.read_until("tokens/s")
+        terminal.read_until("time to first token, p99")
+        status = terminal.end()
+
+    assert 0 == status
+    assert "6/6 chats" in terminal.seen or "5/6 chats" in terminal.seen
+
+
+def test_demo_interrupted_still_tells_what_was_measured() -> None:
+    """
+    Ctrl-C stops every chat, shows the table so far, and leaves with the status of an interrupt.
+    """
+    with Terminal("demo", "--chats", "4", "--pace", "5", "--tokens", "1000") as terminal:
+        terminal.read_until("0/4 chats")
+        terminal.type("\x03")
+        terminal.read_until("time to first token, p50")
+        status = terminal.end()
+
+    assert 130 == status
+    assert "Traceback" not in terminal.seen
+
+
+def test_demo_with_failures_ends_with_a_line_and_a_status() -> None:
+    """
+    When chats fail, the table counts them and the command fails with the commonest reason.
+    """
+    done = kimi(
+        "demo", "--live", env=environment(KIMI_API_KEY="sk-nobody", KIMI_BASE_URL="http://127.0.0.1:9/v1")
+    )
+
+    assert 1 == done.returncode
+    assert "failures\t3" in done.stdout
+    assert re.search(r"kimi-async: 3 of 3 chats failed; 3 of them with: .*127\.0\.0\.1", done.stderr)
+
+
+def test_chat_on_a_terminal_dims_the_reasoning(server: Server) -> None:
+    """
+    Thinking is shown, but is not mistaken for the answer.
+    """
+    with Terminal("chat", "hello", env=server.environment()) as terminal:
+        assert 0 == terminal.end()
+
+    assert "\x1b[2;3m" in terminal.seen or "\x1b[2m" in terminal.seen
+
+
+def test_chat_interrupted_leaves_cleanly() -> None:
+    """
+    Ctrl-C in the middle of an answer: a new line, the status of an interrupt, no traceback.
+    """
+    with Terminal("chat", "--simulator", "hello") as terminal:
+        terminal.read_until("\x1b[")
+        terminal.type("\x03")
+        status = terminal.end()
+
+    assert 130 == status
+    assert "Traceback" not in terminal.seen
+    assert terminal.seen.rstrip(" ").endswith("\n")
+
+
+def test_chat_conversation_stops_an_answer_and_goes_on(server: Server) -> None:
+    """
+    In a conversation Ctrl-C stops the answer, and the next question is answered; Ctrl-D leaves.
+    """
+    with Terminal("chat", "--simulator") as terminal:
+        terminal.read_until("> ")
+        terminal.type("hello\n")
+        terminal.read_until("\x1b[2;3m")
+        terminal.type("\x03")
+        terminal.read_until("Stopped.")
+        terminal.type("\x04")
+        status = terminal.end()
+
+    assert 0 == status
+    assert "Traceback" not in terminal.seen
+
+
+def test_simulate_stops_on_a_signal() -> None:
+    """
+    SIGTERM, as from a script or a container, ends the simulator without complaint.
+    """
+    with subprocess.Popen(
+        [*KIMI, "simulate", "--port", "0"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=environment(),
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline().startswith("export KIMI_BASE_URL=http://127.0.0.1:")
+        process.terminate()
+        _, told = process.communicate(timeout=20)
+
+    assert 0 == process.returncode
+    assert "Traceback" not in told
+
+
+# --- failures --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("arguments", "more", "expected"),
+    [
+        (["models"], {}, r"KIMI_API_KEY"),
+        (["models"], {"KIMI_API_KEY": "sk-x", "KIMI_BASE_URL": "http://127.0.0.1:9/v1"}, r"127\.0\.0\.1"),
+        (["models"], {"KIMI_API_KEY": "sk-x", "KIMI_BASE_URL": "not a url"}, r"not a url"),
+        (["models"], {"KIMI_API_KEY": "sk-\nsecret"}, r"(?i)key"),
+        (["chat", "hi", "--max-tokens", "none"], {}, r"--max-tokens"),
+        (["chat", "hi", "--effort", "huge"], {}, r"--effort"),
+        (["no-such-command"], {}, r"no-such-command"),
+        (["simulate", "--port", "0", "--host", "203.0.113.1"], {}, r"cannot listen on 203\.0\.113\.1"),
+    ],
+)
+def test_failure_is_one_line(arguments: list[str], more: dict[str, str], expected: str) -> None:
+    """
+    One clear line on standard error, a status that is not zero, no traceback and no key.
+    """
+    done = kimi(*arguments, env=environment(**more))
+
+    assert done.returncode in (1, 2)
+    assert "" == done.stdout
+    assert re.fullmatch(r"kimi-async: [^\n]*\n", done.stderr), done.stderr
+    assert re.search(expected, done.stderr)
+    assert "secret" not in done.stderr
+
+
+def test_failure_wrong_key_says_what_to_look_at(server: Server) -> None:
+    """
+    A refused key is told with the commonest cause, and without the key.
+    """
+    done = kimi(
+        "balance", env=environment(KIMI_BASE_URL=server.base_url, KIMI_API_KEY="sk-wrong-key-0123456789")
+    )
+
+    assert (1, "") == (done.returncode, done.stdout)
+    assert re.fullmatch(r"kimi-async: [^\n]*401[^\n]*KIMI_BASE_URL[^\n]*\n", done.stderr)
+    assert "0123456789" not in done.stderr
+
+
+def test_failure_unknown_model_is_the_server_s_word(server: Server) -> None:
+    """
+    Model ids are the server's affair; its refusal is passed on.
+    """
+    done = kimi("chat", "hi", "--model", "kimi-k99", env=server.environment())
+
+    assert (1, "") == (done.returncode, done.stdout)
+    assert re.fullmatch(r"kimi-async: [^\n]*404[^\n]*kimi-k99[^\n]*\n", done.stderr)
+
+
+def test_failure_reader_gone_is_silent(server: Server) -> None:
+    """
+    `kimi-async models | head -1` ends without complaint.
+    """
+    done = subprocess.run(
+        [
+            "bash",
+            "-c",
+            f'"{sys.executable}" -m kimi_async.cli chat hello | head -c 1; echo " ${{PIPESTATUS[0]}}"',
+        ],
+        capture_output=True,
+        text=True,
+        env=server.environment(),
+        timeout=60,
+    )
+
+    assert "" == done.stderr
+    assert "141" == done.stdout.split()[-1]
+
+
+def test_main_without_the_extra_says_what_to_install(tmp_path: Path) -> None:
+    """
+    Without typer or rich there is one line that tells the command to type.
+    """
+    (tmp_path / "typer.py").write_text("raise ImportError('No module named typer', name='typer')")
+    path = os.pathsep.join([str(tmp_path), *filter(None, [os.environ.get("PYTHONPATH")])])
+    done = subprocess.run(
+        [*KIMI, "demo"], capture_output=True, text=True, env=environment(PYTHONPATH=path), timeout=60
+    )
+
+    assert (1, "") == (done.returncode, done.stdout)
+    assert "kimi-async: the command line needs typer: pip install 'kimi-async[cli]'\n" == done.stderr
+
+
+# --- help ------------------------------------------------------------------------------------------------------------
+
+
+def test_help_teaches(capsys: pytest.CaptureFixture[str]) -> None:
+    """
+    The first page tells how to start without a key, how with one, and every command.
+    """
+
+    assert 0 == run(["--help"])
+    page = capsys.readouterr().out
+    for wanted in (
+        "kimi-async demo",
+        "KIMI_API_KEY",
+        "KIMI_BASE_URL",
+        "chat",
+        "models",
+        "tokens",
+        "balance",
+        "simulate",
+    ):
+        assert wanted in page
+
+
+@pytest.mark.parametrize("command", ["demo", "chat", "models", "tokens", "balance", "simulate"])
+def test_help_of_a_command_is_shown(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """
+    Each command explains itself, and asking is not a failure.
+    """
+
+    assert 0 == run([command, "--help"])
+    assert "Usage:" in capsys.readouterr().out
+
+
+def test_version_is_the_package_s(capsys: pytest.CaptureFixture[str]) -> None:
+    """
+    `--version` names the program and its version.
+    """
+    import kimi_async
+
+    assert 0 == run(["--version"])
+    assert f"kimi-async {kimi_async.__version__}\n" == capsys.readouterr().out
+
+
+# --- rules -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("values", "share", "expected"),
+    [([], 0.5, 0.0), ([7.0], 0.99, 7.0), ([1.0, 2.0, 3.0, 4.0], 0.5, 2.0), (list(range(1, 201)), 0.99, 198)],
+)
+def test_percentile_is_a_measured_value(values: list[float], share: float, expected: float) -> None:
+    """
+    Nearest rank: of 200 values the 99th percentile is the 198th, and nothing is interpolated.
+    """
+
+    assert expected == percentile(values, share)
+
+
+def test_summary_counts_failed_chats_apart() -> None:
+    """
+    A failed chat counts as a failure, its tokens as tokens, and its speed not at all.
+    """
+    done = Chat(1, "a", 10, started=0.0, first_token=0.2, ended=1.2, deltas=50)
+    failed = Chat(2, "b", 10, started=0.0, first_token=0.4, ended=0.5, deltas=3, error="cut")
+    measures = dict(summary(Run([done, failed], lambda: 0.0, 0.0, 2.0, lambda: 2)))
+
+    assert "1" == measures["failures"]
+    assert "53" == measures["tokens"]
+    assert "50.0" == measures["tokens/s of one chat, p50"]
+    assert ("200 ms", "400 ms") == (
+        measures["time to first token, p50"],
+        measures["time to first token, p99"],
+    )
+    assert "2" == measures["connections opened"]
+
+
+def test_printable_takes_control_characters_out() -> None:
+    """
+    A model's text cannot move the cursor or rename the window of the person who reads it.
+    """
+
+    assert "a\ufffd]0;evil\ufffdb\n\tc 雪" == printable("a\x1b]0;evil\x07b\n\tc 雪")

@@ -1,0 +1,140 @@
+"""
+Every example is run as a person would run it, against the simulator.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from pathlib import Path
+from typing import Any
+
+EXAMPLES = Path(__file__).parent.parent / "examples"
+
+
+def example(name: str, neighbour: Any, cwd: Path, *arguments: str) -> str:
+    """
+    Runs one example and returns what it printed; a complaint on standard error fails the test.
+    """
+    done = subprocess.run(
+        [sys.executable, "-W", "error", str(EXAMPLES / name), *arguments],
+        capture_output=True,
+        text=True,
+        cwd=cwd,
+        env={**os.environ, **neighbour.environment()},
+        timeout=60,
+    )
+
+    assert (0, "") == (done.returncode, done.stderr)
+    return done.stdout
+
+
+def test_example_first_stream_prints_reasoning_and_answer(neighbour: Any, tmp_path: Path) -> None:
+    """
+    The question on the command line is answered.
+    """
+    text = example("first_stream.py", neighbour, tmp_path, "Why", "do", "rivers", "bend?")
+
+    assert len(text.split()) > 20
+
+
+def test_example_from_openai_answers_twice(neighbour: Any, tmp_path: Path) -> None:
+    """
+    A whole answer, then a streamed one.
+    """
+    lines = [line for line in example("from_openai.py", neighbour, tmp_path).splitlines() if line]
+
+    assert len(lines) >= 2
+
+
+def test_example_testing_your_code_passes(tmp_path: Path) -> None:
+    """
+    The tests that the example shows pass under pytest, with the plugin that the package installs.
+    """
+    done = subprocess.run(
+        [
+            sys.executable,
+            "-m",
+            "pytest",
+            "-q",
+            "-p",
+            "no:cacheprovider",
+            str(EXAMPLES / "testing_your_code.py"),
+        ],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        timeout=60,
+    )
+
+    assert 0 == done.returncode, done.stdout
+    assert " passed" in done.stdout
+
+
+def test_example_service_stops_when_the_browser_leaves(neighbour: Any, tmp_path: Path) -> None:
+    """
+    The relay answers; and when its client goes away in the middle, so does its request to Kimi.
+    """
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    process = subprocess.Popen(
+        [sys.executable, str(EXAMPLES / "service.py")],
+        cwd=tmp_path,
+        env={**os.environ, **neighbour.environment(), "PORT": str(port)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+    stats = neighbour.simulator.stats
+    try:
+        wait_until(lambda: answers(port), "the service to listen")
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/ask?question=hello", timeout=20) as reply:
+            assert len(reply.read().split()) > 10
+        gone = stats.clients_gone
+        from kimi_async.testing import Turn
+
+        neighbour.simulator.say(Turn("word " * 2_000_000))
+        with socket.create_connection(("127.0.0.1", port)) as browser:
+            browser.sendall(b"GET /ask?question=long HTTP/1.1\r\nHost: x\r\n\r\n")
+            assert browser.recv(100)
+        wait_until(lambda: stats.clients_gone > gone, "Kimi to see its client go")
+    finally:
+        process.terminate()
+        process.communicate(timeout=20)
+
+
+def answers(port: int) -> bool:
+    try:
+        with socket.create_connection(("127.0.0.1", port), 1):
+            return True
+    except OSError:
+        return False
+
+
+def wait_until(done: Any, what: str) -> None:
+    """
+    Another process gives no sign but what it does, so it is looked at again and again.
+    """
+    for _ in range(3000):
+        if done():
+            return
+        time.sleep(0.01)
+    raise AssertionError(f"waited in vain for {what}")
+
+
+def test_examples_are_all_run_and_listed() -> None:
+    """
+    No example is without a test here and a line in examples/README.md; each is less than a screen and says what it shows.
+    """
+    tests = Path(__file__).read_text("utf-8")
+    page = (EXAMPLES / "README.md").read_text("utf-8")
+    for path in EXAMPLES.glob("*.py"):
+        text = path.read_text("utf-8")
+        assert f'"{path.name}"' in tests, f"{path.name} is not run"
+        assert f"({path.name})" in page, f"{path.name} is not listed"
+        assert text.startswith('"""\n'), f"{path.name} does not say what it shows"
+        assert len(text.splitlines()) <= 80, f"{path.name} is more than a screen"
