@@ -46,7 +46,7 @@ HOUSE = [
     room(1, "jsonl", "msgspec"),
     room(1, "journal", "msgspec"),
     room(1, "codec", "msgspec"),
-    room(1, "accumulate"),
+    room(1, "accumulate", "msgspec"),
     room(1, "schema", "msgspec"),
     room(1, "providers"),
     # 2 wire
@@ -63,6 +63,7 @@ HOUSE = [
     # 5 the door
     room(5, "client"),
     # 6 beside the door
+    room(6, "uploads", "anyio"),
     room(6, "testing", "aiohttp", "msgspec", "multidict", "pytest"),
     room(6, "integrations"),
     # 7 the name over the door: offers names of every floor, lazily
