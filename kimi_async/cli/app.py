@@ -221,4 +221,4 @@ def run(arguments: Sequence[str]) -> int:
     Runs one command line and returns its exit status.
     """
 
-    return fail_quietly(lambda: app(list(arguments), standalone_mode=False))
+    return fail_quietly(lambda: app(list(arguments), prog_name="kimi-async", standalone_mode=False))
