@@ -223,12 +223,12 @@ class SSEDecoder:
             # ending is left in any payload, that was all there was, and the
             # answer is exact. Anything else goes the plain way below.
             #
-            # ns per event, 64 events of 230 bytes in a chunk, CPython 3.11
-            # (benchmarks/micro_sse.py): this 155; one find, startswith and
-            # slice per event 275, or 285 with slices of a memoryview, which
-            # msgspec decodes no quicker; a bare find(b"\n\n") and slice, which
-            # checks nothing, 375; counting line endings in place of the join
-            # 215; the plain way 750; feed, with its objects, 1,100.
+            # ns an event, 64 events of 230 bytes in a chunk, CPython 3.11, in one
+            # run: this 155; one find, startswith and slice per event 275, or 285
+            # with slices of a memoryview, which msgspec decodes no quicker; a
+            # bare find(b"\n\n") and slice, which checks nothing, 350; counting
+            # line endings in place of the join 210; the plain way 800; feed,
+            # with its objects, 1,150. benchmarks/micro_sse.py has more shapes.
             if data.startswith(b"data: ", pos) and len(data) <= self._max:
                 if (end := data.rfind(b"\n\n", pos)) >= 0:
                     cut = data[pos + 6 : end].split(b"\n\ndata: ")
@@ -259,7 +259,8 @@ class SSEDecoder:
         without the last blank line, or without the last line ending, so here
         the end of the stream stands for both. Data that was cut in the middle
         of a line comes out too: whoever calls this decides whether it is
-        whole. A second call gives nothing.
+        whole. A second call gives nothing, and what is fed later is read from
+        the start of a line.
         """
         if self._error:
             raise EventTooLargeError(self._max)

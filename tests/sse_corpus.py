@@ -128,6 +128,7 @@ CASES = [
         b"retry: 0\ndata: x\n\nretry:007\ndata: y\n\n",
         [E(b"x", retry=0), E(b"y", retry=7)],
     ),
+    Case("retry of many zeros", b"retry: " + b"0" * 40 + b"7\ndata: x\n\n", [E(b"x", retry=7)]),
     Case("retry with a letter", b"retry: 5\nretry: 30s\ndata: x\n\n", [E(b"x", retry=5)]),
     Case("retry with a sign", b"retry: -5\nretry: +5\ndata: x\n\n", [E(b"x")]),
     Case("retry with spaces", b"retry:  5\nretry: 5 \ndata: x\n\n", [E(b"x")]),

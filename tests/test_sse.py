@@ -11,6 +11,7 @@ import re
 import tracemalloc
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -29,13 +30,13 @@ def plain(events: Iterable[ServerSentEvent]) -> list[Expected]:
     return [Expected(bytes(e.data), e.event, e.id, e.retry) for e in events]
 
 
-def fed(cut: Iterable[bytes]) -> list[Expected]:
-    decoder = SSEDecoder()
+def fed(cut: Iterable[bytes], limit: int = 16 * MEBI) -> list[Expected]:
+    decoder = SSEDecoder(limit)
     return [event for data in cut for event in plain(decoder.feed(data))]
 
 
-def payloads(cut: Iterable[bytes]) -> list[bytes | memoryview]:
-    decoder = SSEDecoder()
+def payloads(cut: Iterable[bytes], limit: int = 16 * MEBI) -> list[bytes | memoryview]:
+    decoder = SSEDecoder(limit)
     return [payload for data in cut for payload in decoder.payloads(data)]
 
 
@@ -431,6 +432,27 @@ def test_finish_unterminated(stream: bytes, expected: list[Expected]) -> None:
     assert [] == decoder.finish()
 
 
+@pytest.mark.parametrize("method", ["feed", "payloads"])
+@pytest.mark.parametrize(
+    ("before", "after", "expected"),
+    [
+        (b": a comm", b"data: b\n\n", 1),
+        (b"data: a", b"data: b\n\n", 1),
+        (b"", b"data: b\n\n", 1),
+        (b"", b"\xef\xbb\xbfdata: b\n\n", 0),
+    ],
+)
+def test_finish_then_more(before: bytes, after: bytes, expected: int, method: str) -> None:
+    """
+    After the end a decoder stands at the start of a line, and no longer at the start of a stream.
+    """
+    decoder = SSEDecoder()
+    decoder.feed(before)
+    decoder.finish()
+
+    assert expected == len(getattr(decoder, method)(after))
+
+
 def test_feed_never_gives_what_only_finish_may() -> None:
     """
     The standard discards an unfinished event, and so does everything but finish().
@@ -449,8 +471,27 @@ def test_limit_data_of_exactly_the_limit() -> None:
     max_event_size bytes of data pass, one more does not.
     """
     assert [b"x" * 100] == SSEDecoder(100).payloads(b"data: " + b"x" * 100 + b"\n\n")
-    with pytest.raises(EventTooLargeError):
-        SSEDecoder(100).payloads(b"data: " + b"x" * 101 + b"\n\n")
+    assert [b"x\n" + b"y" * 98] == SSEDecoder(100).payloads(b"data: x\ndata: " + b"y" * 98 + b"\n\n")
+
+
+@pytest.mark.parametrize(
+    "stream",
+    [
+        b"data: " + b"x" * 101 + b"\n\n",
+        b"data:" + b"x" * 101 + b"\n\n",
+        b"data: x\ndata:" + b"y" * 99 + b"\n\n",
+        b"data: " + b"x" * 50 + b"\ndata: " + b"y" * 48 + b"\ndata\ndata\n\n",
+    ],
+)
+def test_limit_one_byte_more(stream: bytes) -> None:
+    """
+    One byte above the limit is too much, however it is written, joining LFs included.
+    """
+    for way in ([stream], single(stream)):
+        with pytest.raises(EventTooLargeError):
+            fed(way, 100)
+        with pytest.raises(EventTooLargeError):
+            payloads(way, 100)
 
 
 @pytest.mark.parametrize(
@@ -545,8 +586,9 @@ def test_error_is_ours_and_pickles() -> None:
     """
     error = pickle.loads(pickle.dumps(EventTooLargeError(4096)))
 
-    assert isinstance(error, KimiError)
-    assert isinstance(error, ValueError)
+    assert type(error) is EventTooLargeError
+    assert issubclass(EventTooLargeError, KimiError)
+    assert issubclass(EventTooLargeError, ValueError)
     assert 4096 == error.max_event_size
     assert "4,096 bytes" in str(error)
 
@@ -734,7 +776,7 @@ def test_encode_decode_any_event(data: str, event: str, id: str, retry: int | No
         ("retry", -1, "0 or more"),
     ],
 )
-def test_encode_event_refuses_what_would_be_read_otherwise(field: str, value: object, message: str) -> None:
+def test_encode_event_refuses_what_would_be_read_otherwise(field: str, value: Any, message: str) -> None:
     """
     A value that would become other fields, or be ignored, is an error where it is written.
     """
