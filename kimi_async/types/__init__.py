@@ -3,6 +3,7 @@ The objects of the wire. Import them from here, or from the module of their fami
 """
 
 from ._base import NOT_GIVEN, BaseModel, NotGiven, Omit, Reply, not_given, omit
+from .batches import Batch, BatchList, BatchRequestCounts, BatchStatus
 from .chat import (
     ChatCompletion,
     ChatCompletionChunk,
@@ -22,6 +23,7 @@ from .chat import (
     ThinkingParam,
     UsageAttempt,
 )
+from .files import FileDeleted, FileList, FileObject, FilePurpose
 from .models import Model
 from .tokenizers import TokenCount, TokenCountData
 from .users import Balance, BalanceData
@@ -31,6 +33,10 @@ __all__ = [
     "Balance",
     "BalanceData",
     "BaseModel",
+    "Batch",
+    "BatchList",
+    "BatchRequestCounts",
+    "BatchStatus",
     "ChatCompletion",
     "ChatCompletionChunk",
     "ChatCompletionMessage",
@@ -44,6 +50,10 @@ __all__ = [
     "ChunkChoice",
     "CompletionTokensDetails",
     "CompletionUsage",
+    "FileDeleted",
+    "FileList",
+    "FileObject",
+    "FilePurpose",
     "Function",
     "Model",
     "NotGiven",
