@@ -61,14 +61,14 @@ class Head:
     Status line and headers.
 
     `framing` says how the body is delimited: "chunked", "length" (`length` bytes are promised, whatever is
-    sent), or "close" (by the end of the connection).
+    sent), or "close" (by the end of the connection). `trickle` spreads the bytes over so many seconds.
     """
 
     status: int
     headers: tuple[tuple[str, str], ...]
     framing: str = "chunked"
     length: int = 0
-    reason: str = ""
+    trickle: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

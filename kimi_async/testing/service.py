@@ -12,7 +12,8 @@ import json
 import re
 import urllib.parse
 from collections import Counter, OrderedDict, deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import msgspec
@@ -30,22 +31,26 @@ from .chat_model import (
     partial_message,
     think,
 )
+from .faults import FaultEntry, FaultPlan, apply_faults
+from .limits_server import LimitsServer, Permit, ServerLimits
 from .replies import (
     ACCOUNT,
     Account,
     Answer,
     Pace,
     Refusal,
+    Step,
     chunks,
     completion,
     error_reply,
     headers_for,
     json_bytes,
+    script,
     usage_of,
 )
 from .validation import budget_of, check_chat, check_estimate, stop_words
 
-__all__ = ["Balance", "KimiService", "Responder"]
+__all__ = ["Balance", "KimiService", "Responder", "Scripted"]
 
 Responder = Callable[[dict[str, Any]], "Turn | str | Refusal | None"]
 """Decides a turn from the parsed request: a `Turn`, plain text, a `Refusal`, or None for the usual answer."""
@@ -62,12 +67,22 @@ class Balance(msgspec.Struct, frozen=True):
     cash_balance: float = 3.00001
 
 
+@dataclass(frozen=True, slots=True)
+class Scripted:
+    """An answer and the steps that say it; `faults` names what was done to them."""
+
+    answer: Answer
+    steps: Iterator[Step]
+    faults: tuple[str, ...] = ()
+
+
 class KimiService:
     """
     The behaviour of the API as a plain object.
 
     `api_key` is the one key that opens it. `words` bounds the length of an answer, `seed` changes every text.
-    `queue` holds turns to be given out, in order, instead of the usual ones; `responder` is asked first.
+    `limits` is a ledger, limits, or the name of a tier (then `Msh-Gid` names it too). `faults` is asked once
+    per request. `queue` holds turns to be given out, in order, instead of the usual ones; `responder` is asked first.
     `now` is any clock in seconds; `wall` is added to it where the wire wants Unix time.
     """
 
@@ -81,12 +96,20 @@ class KimiService:
         account: Account = ACCOUNT,
         words: tuple[int, int] = (40, 120),
         responder: Responder | None = None,
+        limits: LimitsServer | ServerLimits | str | None = None,
+        faults: FaultPlan | Iterable[FaultEntry] | None = None,
         wall: Callable[[], float] | None = None,
     ) -> None:
         self.api_key = api_key
         self.seed = seed
         self.pace = pace or Pace()
         self.models = tuple(models)
+        if limits is not None and not isinstance(limits, LimitsServer):
+            limits = LimitsServer(limits, account=account, seed=seed)
+        if limits is not None and limits.tier is not None:
+            account = replace(account, group=f"enterprise-tier-{limits.tier.removeprefix('tier')}")
+        self.limits = limits
+        self.faults = faults if faults is None or isinstance(faults, FaultPlan) else FaultPlan(faults)
         self.account = account
         self.words = words
         self.responder = responder
@@ -98,6 +121,17 @@ class KimiService:
         self._prompts: OrderedDict[str, int] = OrderedDict()
 
     # --- the door ---------------------------------------------------------------------------------------
+
+    def reply(self, method: str, path: str, headers: Mapping[str, str], body: bytes, now: float) -> Scripted:
+        """The answer to one request as steps, faults applied. Whoever carries them out must run `answer.closing`."""
+        return self.scripted(self.answer(method, path, headers, body, now), method, path)
+
+    def scripted(self, answer: Answer, method: str, path: str) -> Scripted:
+        """An answer as steps, with the faults that are due for this request."""
+        faults = self.faults.draw(method, path) if self.faults is not None else ()
+        if not faults:
+            return Scripted(answer, script(answer))
+        return Scripted(answer, apply_faults(answer, faults), tuple(fault.name for fault in faults))
 
     def answer(self, method: str, path: str, headers: Mapping[str, str], body: bytes, now: float) -> Answer:
         """
@@ -171,6 +205,19 @@ class KimiService:
             return self.refuse(refusal)
         model = find_model(self.models, request["model"])
         assert model is not None
+        permit = Permit()
+        if self.limits is not None:
+            tokens = estimate_tokens(request) + budget_of(request, model)
+            permit = self.limits.admit(now, tokens)
+            if permit.refusal is not None:
+                answer = self.refuse(permit.refusal)
+                answer.delay, answer.closing = permit.delay, permit.release
+                return answer
+        answer = self._admitted(model, request, headers)
+        answer.closing = permit.release
+        return answer
+
+    def _admitted(self, model: ModelInfo, request: dict[str, Any], headers: Mapping[str, str]) -> Answer:
         turn = self.turn(model, request)
         if isinstance(turn, Refusal):
             return self.refuse(turn)

@@ -33,9 +33,11 @@ from aiohttp import web
 from multidict import CIMultiDict
 
 from .chat_model import MODELS, ModelInfo, Turn
+from .faults import FaultEntry, FaultPlan
+from .limits_server import LimitsServer, ServerLimits
 from .prerendered import Prerendered, PrerenderedServer
 from .records import RecordedRequest, SimulatorStats
-from .replies import ACCOUNT, Account, Answer, End, Head, Pace, Pause, Raw, Refusal, Send, Step, script
+from .replies import ACCOUNT, Account, Answer, End, Head, Pace, Pause, Raw, Refusal, Send, Step
 from .service import KimiService, Responder
 
 __all__ = ["KimiSimulator", "Pace", "RecordedRequest", "Refusal", "SimulatorStats", "Turn"]
@@ -46,7 +48,8 @@ class KimiSimulator:
     The server; an async context manager. `base_url` ends in `/v1`.
 
     `pace` shapes the timing of replies. `words` is the least and greatest length of an answer, `seed` changes
-    every text. `keep_requests` bounds `requests`. Port 0 lets the system choose.
+    every text. `limits` (a tier's name, `ServerLimits`, or a `LimitsServer`) refuses requests as Kimi does. `faults`
+    (a `FaultPlan` or its entries) makes replies fail. `keep_requests` bounds `requests`. Port 0 lets the system choose.
 
     It serves on the running loop: no thread, no subprocess.
     """
@@ -63,6 +66,8 @@ class KimiSimulator:
         account: Account = ACCOUNT,
         words: tuple[int, int] = (40, 120),
         responder: Responder | None = None,
+        limits: LimitsServer | ServerLimits | str | None = None,
+        faults: FaultPlan | Iterable[FaultEntry] | None = None,
         keep_requests: int = 1_000,
     ) -> None:
         self.service = KimiService(
@@ -73,6 +78,8 @@ class KimiSimulator:
             account=account,
             words=words,
             responder=responder,
+            limits=limits,
+            faults=faults,
             wall=time.time,
         )
         self.host = host
@@ -93,6 +100,20 @@ class KimiSimulator:
         """`http://host:port/v1`; the port is known once the server has started."""
         host = f"[{self.host}]" if ":" in self.host else self.host
         return f"http://{host}:{self.port}/v1"
+
+    @property
+    def limits(self) -> LimitsServer | None:
+        """The ledger of limits, with its counters; `limits.change(...)` works while the server runs."""
+        return self.service.limits
+
+    @property
+    def faults(self) -> FaultPlan | None:
+        """The plan in force; assign another at any time."""
+        return self.service.faults
+
+    @faults.setter
+    def faults(self, plan: FaultPlan | Iterable[FaultEntry] | None) -> None:
+        self.service.faults = plan if plan is None or isinstance(plan, FaultPlan) else FaultPlan(plan)
 
     def say(self, *turns: Turn | str | Refusal) -> None:
         """Answer the next chat requests with these, in order, instead of the usual text."""
@@ -172,8 +193,13 @@ class KimiSimulator:
         stats.peak_in_flight = max(stats.peak_in_flight, stats.in_flight)
         answer: Answer | None = None
         try:
-            answer = self.service.answer(request.method, request.raw_path, request.headers, body, loop.time())
-            keep_alive = await self._play(request, script(answer), record)
+            scripted = self.service.reply(
+                request.method, request.raw_path, request.headers, body, loop.time()
+            )
+            answer = scripted.answer
+            record.faults = scripted.faults
+            stats.faults.update(scripted.faults)
+            keep_alive = await self._play(request, scripted.steps, record)
             record.finished = True
             return _Sent(keep_alive)
         except (ConnectionError, asyncio.CancelledError):
@@ -225,7 +251,12 @@ class KimiSimulator:
                 keep_alive = keep_alive and step.framing != "close"
                 record.status = step.status
                 held = self._head(step, keep_alive)
-                if chunked:
+                if step.trickle > 0:
+                    for byte in held:
+                        transport.write(bytes((byte,)))
+                        await asyncio.sleep(step.trickle / len(held))
+                    held = b""
+                if chunked and held:
                     transport.write(held)
                     stats.bytes_sent += len(held)
                     held = b""
@@ -255,8 +286,7 @@ class KimiSimulator:
         now = int(time.time())
         if now != self._date[0]:
             self._date = (now, formatdate(now, usegmt=True))
-        reason = head.reason or _reason(head.status)
-        lines = [f"HTTP/1.1 {head.status} {reason}", f"Date: {self._date[1]}"]
+        lines = [f"HTTP/1.1 {head.status} {_reason(head.status)}", f"Date: {self._date[1]}"]
         lines += [f"{name}: {value}" for name, value in head.headers]
         if head.framing == "chunked":
             lines.append("Transfer-Encoding: chunked")
