@@ -1,0 +1,148 @@
+"""
+What all calls of a client share when things go wrong: the budget of retries, and the breaker for overloads.
+"""
+
+import asyncio
+from collections import deque
+
+__all__ = ["OverloadBreaker", "RetryBudget"]
+
+# The law and its numbers are those of the AWS SDKs of 2026 (botocore, AWS_NEW_RETRIES_2026).
+CAPACITY = 500
+TRANSIENT = 14
+"""What a retry costs the budget …"""
+THROTTLE = 5
+"""… and what it costs if the server throttled."""
+DEPOSIT = 1
+
+
+class RetryBudget:
+    """
+    What all retries of a client together may cost, so that an outage is not answered with a multiple of the usual load.
+
+    500 tokens; a retry costs 14, or 5 if the server throttled; a success gives 1 back, or what its retries had cost.
+    """
+
+    __slots__ = ("_waiters", "available", "capacity")
+
+    def __init__(self, capacity: int = CAPACITY) -> None:
+        if capacity < 0:
+            raise ValueError(f"RetryBudget capacity must be 0 or more; got {capacity!r}")
+        self.capacity = capacity
+        self.available = capacity
+        """What is left."""
+        self._waiters: deque[tuple[int, asyncio.Future[None]]] = deque()
+
+    def spend(self, cost: int) -> bool:
+        """
+        Takes `cost`, if there is as much and nobody waits for it already.
+        """
+        if cost > self.available or self._waiters:
+            return False
+        self.available -= cost
+        return True
+
+    def deposit(self, amount: int = DEPOSIT) -> None:
+        """
+        Gives back, and lets those go on who have waited longest.
+        """
+        self.available = min(self.capacity, self.available + amount)
+        while self._waiters:
+            cost, waiter = self._waiters[0]
+            if waiter.done():
+                self._waiters.popleft()
+            elif cost <= self.available:
+                self._waiters.popleft()
+                self.available -= cost
+                waiter.set_result(None)
+            else:
+                break
+
+    async def spend_within(self, cost: int, seconds: float) -> bool:
+        """
+        Takes `cost` as soon as the success of others has earned it; False if that does not happen within `seconds`.
+
+        A restart of the server fails all calls in flight at once, more than the budget covers. If it is back, the first
+        successes pay for the rest; if not, nothing more is sent.
+        """
+        if self.spend(cost):
+            return True
+        if seconds <= 0 or cost > self.capacity:
+            return False
+        waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        entry = (cost, waiter)
+        self._waiters.append(entry)
+        try:
+            async with asyncio.timeout(seconds):
+                await waiter
+        except TimeoutError:
+            return waiter.done() and not waiter.cancelled()
+        except asyncio.CancelledError:
+            if waiter.done() and not waiter.cancelled():
+                self.deposit(cost)  # granted in the moment of cancellation: it goes back
+            raise
+        finally:
+            if entry in self._waiters:
+                self._waiters.remove(entry)
+        return True
+
+    def __repr__(self) -> str:
+        return f"<RetryBudget {self.available}/{self.capacity}>"
+
+
+class OverloadBreaker:
+    """
+    Notices that a service is down for longer than waiting makes sense. Times are `loop.time()`.
+
+    Overloads are counted by generation: requests that were under way together when the first of them failed are one
+    observation, not a hundred. Only the success of a request sent since the trouble began ends it; a long answer
+    that had been admitted before says nothing about now.
+    """
+
+    __slots__ = ("cooldown", "generations", "last", "next_probe", "patience", "since", "threshold")
+
+    def __init__(self, threshold: int, patience: float, cooldown: float) -> None:
+        self.threshold = threshold
+        self.patience = patience
+        self.cooldown = cooldown
+        self.generations = 0
+        self.since = 0.0
+        """When the first overload of the row came back."""
+        self.last = 0.0
+        self.next_probe: float | None = None
+        """When one call may try again; None while closed."""
+
+    def failed(self, sent: float, now: float) -> bool:
+        """
+        Notes an overload. True if this opens the breaker.
+        """
+        if not self.generations:
+            self.since = now
+        elif sent < self.last:
+            return False
+        self.generations += 1
+        self.last = now
+        if self.generations < self.threshold or now - self.since < self.patience:
+            return False
+        opened = self.next_probe is None
+        self.next_probe = now + self.cooldown
+        return opened
+
+    def succeeded(self, sent: float) -> None:
+        """
+        Notes a success.
+        """
+        if self.generations and sent >= self.since:
+            self.generations = 0
+            self.next_probe = None
+
+    def blocked(self, now: float) -> float | None:
+        """
+        Seconds until a call may try, or None if this one may: while open, one every `cooldown`.
+        """
+        if self.next_probe is None:
+            return None
+        if now < self.next_probe:
+            return self.next_probe - now
+        self.next_probe = now + self.cooldown
+        return None

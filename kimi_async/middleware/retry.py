@@ -1,0 +1,705 @@
+"""
+Sending again: what failed decides whether, when and how often.
+
+`decide` is the whole rule, a plain function; `RetryMiddleware` carries it out.
+
+    cause                                      what happens
+    ─────────────────────────────────────────  ─────────────────────────────────────────────────────────────
+    connection, timeout, 408, 409, 5xx         again, after an exponential wait with jitter, out of a budget
+                                               that the whole client shares
+    a pooled connection that was closed        again at once, once; it is no attempt
+      before a byte came back
+    rate_limit                                 back to the limiter, at the head of its queue. No attempt is
+                                               used while the organisation is being admitted; otherwise
+                                               `max_retries` ends it
+    overloaded, 503                            again, on a slower curve; if the whole organisation meets
+                                               nothing else for a while, a breaker fails further calls at once
+    quota (money)                              never; a breaker fails all calls of the organisation at once
+    tpd, content_filter, context_length,       never
+      auth, permission, not_found, 400, …
+
+`x-should-retry: true|false` from the server wins over the table, and a request whose body cannot be produced again is
+never repeated. An attempt lasts until `request.accept` has seen that it worked: the whole reply, or a stream's first
+event; an error that comes as that first event is a failed attempt like any other.
+
+The server's hint (`Retry-After` and its kin) is the least that is waited. A wait longer than the call may still
+take (its deadline, `total_time`, `max_wait`) is not begun: the error comes at once, and says so.
+
+The first attempt costs next to nothing here: tenacity, whose machinery takes 25–50 µs a call and 20 ms to
+import, is entered only once an attempt has failed.
+"""
+
+import asyncio
+import random
+import time
+from collections import deque
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Any, Protocol, cast
+
+from ..codec import error_from
+from ..error_shapes import should_retry
+from ..errors import (
+    APIConnectionError,
+    APIError,
+    APIResponseValidationError,
+    APIStatusError,
+    APITimeoutError,
+    Attempt,
+    CircuitOpenError,
+    KimiError,
+)
+from ..redact import redact
+from ..transport import Request, Response
+from . import Handler
+from .breakers import DEPOSIT, TRANSIENT, OverloadBreaker, RetryBudget
+from .retry_policy import Failure, RetryPolicy, Rule, Verdict, backoff, decide
+from .telemetry import AttemptFailed, CallFailed, Observer, RetryScheduled, report, where
+
+if TYPE_CHECKING:
+    import tenacity
+
+__all__ = [
+    "Admissions",
+    "Failure",
+    "OverloadBreaker",
+    "RetryBudget",
+    "RetryMiddleware",
+    "RetryPolicy",
+    "Rule",
+    "Verdict",
+    "backoff",
+    "decide",
+]
+
+
+class Admissions(Protocol):
+    """
+    What retry asks of the limiter below it.
+    """
+
+    def alive(self, request: Request, within: float) -> bool:
+        """
+        Whether a request of the same organisation was admitted within so many seconds, or is under way for longer than a
+        refusal takes.
+        """
+        ...
+
+
+class _Organisation:
+    """
+    What is known of one account at one host, on one loop.
+    """
+
+    __slots__ = (
+        "active",
+        "admitted",
+        "breaker",
+        "loop",
+        "quota",
+        "quota_probe",
+        "recent",
+        "sleepers",
+    )
+
+    def __init__(self, policy: RetryPolicy, loop: asyncio.AbstractEventLoop) -> None:
+        self.loop = loop
+        self.active = 0
+        """Calls under way, waiting ones included."""
+        self.admitted: float | None = None
+        """When the last good status came."""
+        self.breaker = OverloadBreaker(
+            policy.overload_threshold, policy.overload_patience, policy.overload_cooldown
+        )
+        self.recent: deque[Attempt] = deque(maxlen=16)
+        """The overloads of the current row, for the error of a call that was never sent."""
+        self.quota: str | None = None
+        """What the server said about money, while it holds."""
+        self.quota_probe = 0.0
+        self.sleepers: set[asyncio.Future[None]] = set()
+
+    @property
+    def open(self) -> bool:
+        return self.quota is not None or self.breaker.next_probe is not None
+
+    def wake(self) -> None:
+        """Lets those who wait see that waiting is over."""
+        for sleeper in self.sleepers:
+            if not sleeper.done():
+                sleeper.set_result(None)
+
+
+class _Call:
+    """
+    One call that has failed at least once.
+    """
+
+    __slots__ = (
+        "attempts",
+        "began",
+        "failure",
+        "outcome",
+        "previous",
+        "raised",
+        "reconnected",
+        "request",
+        "retries",
+        "send",
+        "spent",
+        "verdict",
+    )
+
+    def __init__(self, request: Request, send: Handler, began: float) -> None:
+        self.request = request
+        self.send = send
+        self.began = began
+        self.attempts = 1
+        """How often it was sent."""
+        self.retries = 0
+        """Retries used."""
+        self.previous = 0.0
+        self.spent = 0
+        """What its retries took from the budget."""
+        self.reconnected = False
+        self.outcome: Response | KimiError | None = None
+        """The last failed attempt's reply, or the error it raised."""
+        self.failure: Failure = Failure(cause="")
+        self.verdict: Verdict = Verdict("stop", "")
+        self.raised: BaseException | None = None
+
+    def error(self) -> KimiError:
+        """
+        The failure as an exception.
+        """
+        outcome = self.outcome
+        if isinstance(outcome, Response):
+            return error_from(
+                outcome.status, outcome.headers, outcome.content, outcome.request, now=time.time()
+            )
+        assert outcome is not None
+        return outcome
+
+
+class RetryMiddleware:
+    """
+    Sends a request until it works, or until it should not be sent again.
+
+    A reply of status 400 and above that is final is returned, as every reply is; what raised is raised, with
+    `.attempts`. `CircuitOpenError` is raised without sending anything while a breaker is open.
+
+    One per client: budget and breakers are shared by all its calls, breakers per host and key. `admissions` is the limiter
+    below, if there is one.
+    """
+
+    per_call = True
+
+    def __init__(
+        self,
+        policy: RetryPolicy | None = None,
+        *,
+        budget: RetryBudget | None = None,
+        admissions: Admissions | None = None,
+        observer: Observer | None = None,
+        dice: Callable[[], float] = random.random,
+    ) -> None:
+        self.policy = policy or RetryPolicy()
+        self.budget = RetryBudget() if budget is None else budget
+        self._admissions = admissions
+        self._observer = observer
+        self._dice = dice
+        self._organisations: dict[tuple[str, int], _Organisation] = {}
+
+    # The fast path: two clock readings, a dict look-up, and no object made.
+    async def __call__(self, request: Request, send: Handler) -> Response:
+        loop = asyncio.get_running_loop()
+        org = self._organisation(request, loop)
+        if org.open:
+            self._check(org, request, None)
+        began = loop.time()
+        org.active += 1
+        try:
+            try:
+                response = await send(request)
+                if response.status < 400:
+                    org.admitted = loop.time()
+                    if request.accept is not None:
+                        await request.accept(response)
+                    if org.breaker.generations:
+                        org.breaker.succeeded(began)
+                    org.quota = None
+                    self.budget.deposit()
+                    return response
+                outcome: Response | KimiError = await _with_body(response)
+            except KimiError as error:
+                outcome = error
+            call = _Call(request, send, began)
+            self._note(org, call, outcome, began)
+            return await self._again(org, call)
+        finally:
+            org.active -= 1
+
+    # --- one attempt --------------------------------------------------------------------------------------------
+
+    async def _attempt(self, org: _Organisation, call: _Call) -> Response | None:
+        """
+        Sends once more. The response if it worked; otherwise None, and the call knows why.
+        """
+        request = call.request
+        began = org.loop.time()
+        call.attempts += 1
+        try:
+            response = await call.send(request)
+            if response.status < 400:
+                org.admitted = org.loop.time()
+                if request.accept is not None:
+                    await request.accept(response)
+                org.breaker.succeeded(began)
+                org.quota = None
+                self.budget.deposit(call.spent or DEPOSIT)
+                return response
+            outcome: Response | KimiError = await _with_body(response)
+        except KimiError as error:
+            outcome = error
+        self._note(org, call, outcome, began)
+        return None
+
+    def _note(self, org: _Organisation, call: _Call, outcome: Response | KimiError, sent: float) -> None:
+        """
+        Takes in a failed attempt: what it was, what it means for everybody, and what to do.
+        """
+        now = org.loop.time()
+        call.outcome = outcome
+        call.failure = failure = _failure(outcome, sent, now)
+        request, policy = call.request, self.policy
+        if failure.cause in ("overloaded", "unavailable"):
+            org.recent.append(_attempt(call, failure, 0.0))
+            if org.breaker.failed(sent, now):
+                org.wake()
+        elif failure.cause == "quota":
+            org.quota = failure.message
+            org.quota_probe = now + policy.quota_cooldown
+            org.wake()
+        limiter = self._admissions is not None
+        call.verdict = decide(
+            policy,
+            failure,
+            retries=call.retries,
+            max_retries=None if _stops(policy.strategy) else request.max_retries,
+            remaining=self._remaining(call, now),
+            previous=call.previous,
+            dice=self._dice,
+            alive=limiter and self._alive(org, request, now),
+            limiter=limiter,
+            shared=org.active > 1,
+            replayable=_replayable(request),
+            reconnected=call.reconnected,
+        )
+        if call.verdict.action != "stop" and org.open:
+            call.verdict = Verdict("stop", "the service has had no capacity for anybody for a while")
+        report(
+            self._observer,
+            AttemptFailed(**where(request), attempt=_attempt(call, failure, call.verdict.wait)),
+        )
+
+    def _alive(self, org: _Organisation, request: Request, now: float) -> bool:
+        if org.admitted is not None and now - org.admitted <= self.policy.alive_for:
+            return True
+        return self._admissions is not None and self._admissions.alive(request, self.policy.alive_for)
+
+    def _remaining(self, call: _Call, now: float) -> float | None:
+        left: float | None = None
+        if call.request.deadline is not None:
+            left = call.request.deadline - now
+        if self.policy.total_time is not None:
+            spare = call.began + self.policy.total_time - now
+            left = spare if left is None else min(left, spare)
+        return left
+
+    # --- after a failure ----------------------------------------------------------------------------------------
+
+    async def _again(self, org: _Organisation, call: _Call) -> Response:
+        response = await self._requeue(org, call)
+        if response is not None:
+            return response
+        if call.verdict.action == "stop" and self.policy.strategy is None:
+            return self._finish(org, call)
+        return await self._with_tenacity(org, call)
+
+    async def _requeue(self, org: _Organisation, call: _Call) -> Response | None:
+        """
+        Sends again as long as that uses up no attempt.
+        """
+        while call.verdict.action == "requeue":
+            self._remember(call, 0.0)
+            if call.failure.reused:
+                call.reconnected = True
+            elif call.failure.cause == "rate_limit":
+                # Ahead of those who have not waited yet, and only once: its own class stays its own.
+                call.request.priority += 0 if call.request.extensions.get("requeued") else 1
+                call.request.extensions["requeued"] = True
+            response = await self._attempt(org, call)
+            if response is not None:
+                return response
+        return None
+
+    async def _with_tenacity(self, org: _Organisation, call: _Call) -> Response:
+        """
+        Sends again as the policy says. tenacity is handed the first failure as its first attempt.
+        """
+        retrying = _retrying(self, org, call)
+        first = True
+        try:
+            async for attempt in retrying:
+                state = attempt.retry_state
+                if not first:
+                    call.retries += 1
+                    call.reconnected = False
+                    response = await self._attempt(org, call)
+                    if response is None:
+                        response = await self._requeue(org, call)
+                    if response is not None:
+                        return response
+                first = False
+                # Only what we caught as a failed attempt is shown to tenacity. A cancellation has already left through
+                # this frame, so that no predicate, ours or the user's, can swallow it.
+                error = call.error()
+                state.set_exception((type(error), error, error.__traceback__))
+                call.raised = error
+                # tenacity reads the clock of the machine; ours is the loop's.
+                state.start_time = call.began
+                state.outcome_timestamp = org.loop.time()
+        except Exception as error:
+            if error is not call.raised and not _is_retry_error(error):
+                raise  # from the user's own callbacks, or a breaker
+        return self._finish(org, call)
+
+    async def sleep(self, org: _Organisation, call: _Call, seconds: float) -> None:
+        """
+        Waits before a retry, in nobody's way, then pays for it. A breaker that opens ends the wait.
+        """
+        call.previous = seconds
+        self._remember(call, seconds)
+        if seconds > 0:
+            sleeper: asyncio.Future[None] = org.loop.create_future()
+            timer = org.loop.call_later(seconds, _wake, sleeper)
+            org.sleepers.add(sleeper)
+            try:
+                await sleeper
+            finally:
+                org.sleepers.discard(sleeper)
+                timer.cancel()
+        if org.open:
+            self._check(org, call.request, call)
+        cost = call.verdict.cost
+        if cost:
+            patience = self.policy.budget_patience
+            remaining = self._remaining(call, org.loop.time())
+            if remaining is not None:
+                patience = min(patience, remaining)
+            if not await self.budget.spend_within(cost, patience):
+                call.request.history.pop()
+                call.verdict = Verdict(
+                    "stop", "the client's retry budget is spent: too little succeeds to go on"
+                )
+                assert call.raised is not None
+                raise call.raised
+            call.spent += cost
+
+    def _remember(self, call: _Call, wait: float) -> None:
+        """
+        Writes a failed attempt into the history, now that another follows.
+        """
+        request, verdict = call.request, call.verdict
+        history = request.history
+        history.append(_attempt(call, call.failure, wait))
+        if len(history) > 64:
+            del history[8]  # the beginning and the latest tell the story of a call that queued for an hour
+        report(
+            self._observer,
+            RetryScheduled(
+                **where(request),
+                attempt=call.attempts,
+                cause=call.failure.cause,
+                reason=verdict.reason,
+                wait=wait,
+                requeued=verdict.action == "requeue",
+            ),
+        )
+
+    def _finish(self, org: _Organisation, call: _Call) -> Response:
+        """
+        Returns the final reply, or raises the final error, with the history and the reason.
+        """
+        outcome, history, reason = call.outcome, call.request.history, call.verdict.reason
+        report(
+            self._observer,
+            CallFailed(
+                **where(call.request),
+                cause=call.failure.cause,
+                reason=reason,
+                attempts=call.attempts,
+                elapsed=org.loop.time() - call.began,
+            ),
+        )
+        call.outcome = call.raised = (
+            None  # the traceback of the error holds this frame, and must not hold it in turn
+        )
+        if isinstance(outcome, Response):
+            outcome.extensions["given_up"] = reason
+            return outcome
+        assert outcome is not None
+        if isinstance(outcome, APIError):
+            outcome.attempts = tuple(history)
+        elif history and hasattr(outcome, "attempts"):
+            cast("Any", outcome).attempts = tuple(history)
+        try:
+            raise outcome
+        finally:
+            del outcome
+
+    # --- breakers -----------------------------------------------------------------------------------------------
+
+    def _check(self, org: _Organisation, request: Request, call: _Call | None) -> None:
+        """
+        Raises `CircuitOpenError` while a breaker is open, unless it is this call's turn to probe.
+        """
+        if request.method in ("GET", "HEAD", "DELETE"):
+            return  # the balance can be asked for and files removed, whatever happens to completions
+        now = org.loop.time()
+        history = tuple(request.history)
+        if org.quota is not None:
+            left = org.quota_probe - now
+            if left <= 0 and call is None:
+                org.quota_probe = now + self.policy.quota_cooldown
+                return
+            raise CircuitOpenError(
+                f"nothing was sent: the account has no balance or quota left ({org.quota})",
+                cause="quota",
+                retry_after=max(0.0, left),
+                attempts=history,
+            )
+        wait = org.breaker.blocked(now)
+        if wait is not None:
+            since = now - org.breaker.since
+            raise CircuitOpenError(
+                f"nothing was sent: the service has been overloaded for {since:.0f} s, with "
+                f"{org.breaker.generations} refusals in a row; next try in {wait:.0f} s",
+                cause="overloaded",
+                retry_after=wait,
+                attempts=history or tuple(org.recent),
+            )
+
+    def _organisation(self, request: Request, loop: asyncio.AbstractEventLoop) -> _Organisation:
+        url = request.url
+        # The key itself is not kept, only what tells two keys apart.
+        key = (url[: url.find("/", 8)], hash(request.headers.get("authorization")))
+        org = self._organisations.get(key)
+        if org is None or org.loop is not loop:
+            if len(self._organisations) >= 256:
+                for idle in [name for name, known in self._organisations.items() if not known.active]:
+                    del self._organisations[idle]
+            org = self._organisations[key] = _Organisation(self.policy, loop)
+        return org
+
+
+def _wake(sleeper: asyncio.Future[None]) -> None:
+    if not sleeper.done():
+        sleeper.set_result(None)
+
+
+def _replayable(request: Request) -> bool:
+    body = request.body
+    return body is None or isinstance(body, bytes | bytearray | memoryview) or bool(body.replayable)
+
+
+async def _with_body(response: Response) -> Response:
+    """
+    A refused reply, read and closed. If its body breaks off, the status must still be heard.
+    """
+    try:
+        await response.read()
+    except APIConnectionError:
+        response.close()
+        short = Response(
+            response.status, response.headers, request=response.request, http_version=response.http_version
+        )
+        short.extensions = response.extensions
+        return short
+    return response
+
+
+def _failure(outcome: Response | KimiError, sent: float, now: float) -> Failure:
+    """
+    What a reply, or an error in its place, says.
+    """
+    elapsed = now - sent
+    error: KimiError
+    if isinstance(outcome, Response):
+        error = error_from(outcome.status, outcome.headers, outcome.content, outcome.request, now=time.time())
+    else:
+        error = outcome
+    if isinstance(error, APIStatusError):
+        return Failure(
+            cause=error.kind or "server",
+            status=error.status_code,
+            error_type=error.type,
+            message=redact(error.message),
+            hint=error.retry_after,
+            should_retry=should_retry(error.headers),
+            retryable=error.retryable,
+            sent=sent,
+            elapsed=elapsed,
+        )
+    if isinstance(error, APITimeoutError):
+        cause = "timeout"
+    elif isinstance(error, APIConnectionError):
+        cause = "connection"
+    elif isinstance(error, APIResponseValidationError):
+        cause = "invalid"
+    else:
+        cause = type(error).__name__
+    return Failure(
+        cause=cause,
+        message=redact(str(error)),
+        retryable=error.retryable,
+        reused=isinstance(error, APIConnectionError) and error.reused_connection,
+        sent=sent,
+        elapsed=elapsed,
+    )
+
+
+def _attempt(call: _Call, failure: Failure, wait: float) -> Attempt:
+    return Attempt(
+        number=call.attempts,
+        cause=failure.cause,
+        status=failure.status,
+        error_type=failure.error_type,
+        message=failure.message,
+        waited=wait,
+        elapsed=failure.elapsed,
+    )
+
+
+# --- tenacity ---------------------------------------------------------------------------------------------------------
+
+
+def _stops(strategy: Any) -> bool:
+    """
+    Whether the user's strategy says itself when to stop.
+    """
+    if strategy is None:
+        return False
+    import tenacity
+
+    if isinstance(strategy, tenacity.BaseRetrying):
+        return strategy.stop is not tenacity.stop_never
+    return isinstance(strategy, tenacity.stop.stop_base)
+
+
+def _is_retry_error(error: Exception) -> bool:
+    import tenacity
+
+    return isinstance(error, tenacity.RetryError)
+
+
+def _retrying(middleware: RetryMiddleware, org: _Organisation, call: _Call) -> "tenacity.AsyncRetrying":
+    """
+    The attempt policy of one call: the verdict already reached, or the user's own strategy within it.
+    """
+    import tenacity
+
+    strategy = middleware.policy.strategy
+
+    async def sleep(seconds: float) -> None:
+        await middleware.sleep(org, call, seconds)
+
+    if strategy is None:
+        return tenacity.AsyncRetrying(
+            sleep=sleep,
+            wait=lambda _: call.verdict.wait,
+            retry=lambda _: call.verdict.action == "retry",
+            reraise=True,
+        )
+    own = strategy if isinstance(strategy, tenacity.BaseRetrying) else None
+    own_wait = own.wait if own else strategy if isinstance(strategy, tenacity.wait.wait_base) else None
+    own_stop = own.stop if own else strategy if isinstance(strategy, tenacity.stop.stop_base) else None
+    if own is None and own_wait is None and own_stop is None:
+        raise TypeError(
+            f"RetryPolicy.strategy must be a tenacity wait, stop or AsyncRetrying; got {type(strategy).__name__}"
+        )
+    own_retry = own.retry if own and not _is_default_retry(own.retry) else None
+    if own_stop is tenacity.stop_never:
+        own_stop = None
+    if own_wait is not None and own is not None and isinstance(own_wait, tenacity.wait_none):
+        own_wait = None
+
+    def wait(state: "tenacity.RetryCallState") -> float:
+        if own_wait is None:
+            return call.verdict.wait
+        seconds = float(own_wait(state))
+        return max(0.0, seconds, call.failure.hint or 0.0)
+
+    def stop(state: "tenacity.RetryCallState") -> bool:
+        if own_stop is not None and own_stop(state):
+            call.verdict = Verdict("stop", "the strategy given as RetryPolicy.strategy stops here")
+            return True
+        left = middleware._remaining(call, org.loop.time())  # pyright: ignore[reportPrivateUsage]
+        if left is not None and state.upcoming_sleep > left:
+            call.verdict = Verdict(
+                "stop",
+                f"the next attempt would be in {state.upcoming_sleep:.3g} s, and only {left:.3g} s are allowed",
+            )
+            return True
+        return False
+
+    async def retry(state: "tenacity.RetryCallState") -> bool:
+        if call.verdict.action == "retry":
+            if own_retry is None or await _maybe(cast("Any", own_retry)(state)):
+                return True
+            call.verdict = Verdict("stop", "the strategy given as RetryPolicy.strategy does not repeat this")
+            return False
+        # The user's predicate may repeat what the table would not, as long as it is not known to be useless.
+        if (
+            own_retry is not None
+            and call.failure.cause not in ("tpd", "quota", "content_filter", "context_length", "auth")
+            and call.failure.should_retry is not False
+            and _replayable(call.request)
+            and not org.open
+            and await _maybe(cast("Any", own_retry)(state))
+        ):
+            rule = middleware.policy.rule(call.failure.cause)
+            seconds = backoff(rule, call.retries + 1, call.previous, middleware._dice)  # pyright: ignore[reportPrivateUsage]
+            call.verdict = Verdict(
+                "retry",
+                "the strategy given as RetryPolicy.strategy repeats it",
+                seconds,
+                TRANSIENT,
+            )
+            return True
+        return False
+
+    if own is None:
+        return tenacity.AsyncRetrying(sleep=sleep, wait=wait, stop=stop, retry=retry, reraise=True)
+    return tenacity.AsyncRetrying(
+        sleep=sleep,
+        wait=wait,
+        stop=stop,
+        retry=retry,
+        before=own.before,
+        after=own.after,
+        before_sleep=own.before_sleep,
+        reraise=True,
+    )
+
+
+def _is_default_retry(predicate: Any) -> bool:
+    import tenacity
+
+    return type(predicate) is tenacity.retry_if_exception_type and predicate.exception_types is Exception
+
+
+async def _maybe(value: Any) -> Any:
+    return (
+        await cast("Awaitable[Any]", value)
+        if asyncio.iscoroutine(value) or isinstance(value, asyncio.Future)
+        else value
+    )
