@@ -37,7 +37,7 @@ from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from ..codec import error_from
-from ..error_shapes import should_retry
+from ..error_shapes import RETRYABLE, should_retry
 from ..errors import (
     APIConnectionError,
     APIError,
@@ -186,8 +186,8 @@ class RetryMiddleware:
     A reply of status 400 and above that is final is returned, as every reply is; what raised is raised, with
     `.attempts`. `CircuitOpenError` is raised without sending anything while a breaker is open.
 
-    One per client: budget and breakers are shared by all its calls, breakers per host and key. `admissions` is the limiter
-    below, if there is one.
+    One per client: budget and breakers are shared by all its calls, breakers per host and key. `limiter` is the one below,
+    if there is one.
     """
 
     per_call = True
@@ -197,14 +197,15 @@ class RetryMiddleware:
         policy: RetryPolicy | None = None,
         *,
         budget: RetryBudget | None = None,
-        admissions: Admissions | None = None,
-        observer: Observer | None = None,
+        watcher: Observer | None = None,
+        limiter: Admissions | None = None,
         dice: Callable[[], float] = random.random,
     ) -> None:
         self.policy = policy or RetryPolicy()
         self.budget = RetryBudget() if budget is None else budget
-        self._admissions = admissions
-        self._observer = observer
+        self._limiter = limiter
+        self._asked: Callable[[Request, float], bool] | None = getattr(limiter, "alive", None)
+        self._watcher = watcher
         self._dice = dice
         self._organisations: dict[tuple[str, int], _Organisation] = {}
 
@@ -219,7 +220,7 @@ class RetryMiddleware:
         try:
             try:
                 response = await send(request)
-                if response.status < 400:
+                if response.status < 300:
                     org.admitted = loop.time()
                     if request.accept is not None:
                         await request.accept(response)
@@ -248,7 +249,7 @@ class RetryMiddleware:
         call.attempts += 1
         try:
             response = await call.send(request)
-            if response.status < 400:
+            if response.status < 300:
                 org.admitted = org.loop.time()
                 if request.accept is not None:
                     await request.accept(response)
@@ -278,7 +279,7 @@ class RetryMiddleware:
             org.quota = failure.message
             org.quota_probe = now + policy.quota_cooldown
             org.wake()
-        limiter = self._admissions is not None
+        limiter = self._limiter is not None
         call.verdict = decide(
             policy,
             failure,
@@ -296,14 +297,14 @@ class RetryMiddleware:
         if call.verdict.action != "stop" and org.open:
             call.verdict = Verdict("stop", "the service has had no capacity for anybody for a while")
         report(
-            self._observer,
+            self._watcher,
             AttemptFailed(**where(request), attempt=_attempt(call, failure, call.verdict.wait)),
         )
 
     def _alive(self, org: _Organisation, request: Request, now: float) -> bool:
         if org.admitted is not None and now - org.admitted <= self.policy.alive_for:
             return True
-        return self._admissions is not None and self._admissions.alive(request, self.policy.alive_for)
+        return self._asked is not None and self._asked(request, self.policy.alive_for)
 
     def _remaining(self, call: _Call, now: float) -> float | None:
         left: float | None = None
@@ -414,7 +415,7 @@ class RetryMiddleware:
         if len(history) > 64:
             del history[8]  # the beginning and the latest tell the story of a call that queued for an hour
         report(
-            self._observer,
+            self._watcher,
             RetryScheduled(
                 **where(request),
                 attempt=call.attempts,
@@ -431,7 +432,7 @@ class RetryMiddleware:
         """
         outcome, history, reason = call.outcome, call.request.history, call.verdict.reason
         report(
-            self._observer,
+            self._watcher,
             CallFailed(
                 **where(call.request),
                 cause=call.failure.cause,
@@ -545,7 +546,7 @@ def _failure(outcome: Response | KimiError, sent: float, now: float) -> Failure:
             message=redact(error.message),
             hint=error.retry_after,
             should_retry=should_retry(error.headers),
-            retryable=error.retryable,
+            retryable=error.retryable or error.kind in RETRYABLE,
             sent=sent,
             elapsed=elapsed,
         )

@@ -75,7 +75,7 @@ class RetryPolicy:
     """
 
     max_retries: int | None = None
-    """Retries after the first attempt; None: what the client or the call says (`max_retries=`, 2)."""
+    """Retries after the first attempt, where the client is not given `max_retries=`; None: 2."""
     total_time: float | None = None
     """Seconds from the start of a call after which no new attempt begins."""
     base: float = 0.25
@@ -145,7 +145,7 @@ class RetryPolicy:
 
         return Rule(
             retry=chosen.retry if chosen else None,
-            max_retries=chosen.max_retries if chosen and chosen.max_retries is not None else self.max_retries,
+            max_retries=chosen.max_retries if chosen else None,
             base=pick("base"),
             cap=pick("cap"),
             factor=pick("factor"),
@@ -238,7 +238,8 @@ def decide(
     """
     What to do about a failed attempt.
 
-    `retries` counts those already used, `max_retries` those allowed to this call (None: without end). `remaining` is how many
+    `retries` counts those already used, `max_retries` those allowed to this call (None: without
+    end; 0: it is sent once, whatever the policy says). `remaining` is how many
     seconds the caller still allows, `previous` the last wait. `alive`: somebody of this organisation was admitted lately.
     `limiter`: a limiter below does the waiting for limits. `shared`: other calls of the organisation are under way. `reconnected`: a
     stale connection has been replaced for this attempt already.
@@ -275,12 +276,12 @@ def decide(
             )
 
     throttled = cause in THROTTLED
-    if limiter and alive and (cause == "rate_limit" or (throttled and shared)):
+    if limiter and alive and max_retries != 0 and (cause == "rate_limit" or (throttled and shared)):
         # The limit is being shared out and our turn will come; when, the limiter knows. While others share an
         # overload, too, a probe that fails was sent for everybody and is nobody's attempt: the breaker ends it.
         return Verdict("requeue", "others are being admitted: it is a matter of our turn")
 
-    allowed_retries = rule.max_retries if rule.max_retries is not None else max_retries
+    allowed_retries = rule.max_retries if rule.max_retries is not None and max_retries != 0 else max_retries
     if allowed_retries is not None and retries >= allowed_retries:
         return Verdict(
             "stop", f"all {allowed_retries} retries are used" if allowed_retries else "no retries are allowed"
