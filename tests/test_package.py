@@ -70,7 +70,7 @@ def test_exports_exist_and_are_listed() -> None:
     """
     missing = [name for name in kimi_async.__all__ if not hasattr(kimi_async, name)]
 
-    assert missing == []
+    assert [] == missing
     assert set(kimi_async.__all__) <= set(dir(kimi_async))
 
 
