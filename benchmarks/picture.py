@@ -47,7 +47,9 @@ text { font: 13px ui-sans-serif, system-ui, -apple-system, "Segoe UI", sans-seri
 
 
 def _length(value: float, low: float, high: float, room: float) -> float:
-    """Pixels of a bar on a logarithmic scale whose left end is half of the smallest value."""
+    """Pixels of a bar on a logarithmic scale whose left end is half of the smallest value above zero."""
+    if value <= 0:
+        return 2.0
     left = math.log10(low / 2)
     return room * (math.log10(value) - left) / (math.log10(high) - left)
 
@@ -60,7 +62,7 @@ def picture(
     An SVG document: a panel for each workload that was run, a bar for each client, the shortest first.
 
     Bars are on a logarithmic scale (it says so), because ours and the slowest differ by more than a hundred. Values of
-    zero and below, which a gap between tokens can have, are drawn as the smallest bar.
+    zero and below, which a gap between tokens can have, are drawn as a sliver.
     """
     room = _WIDTH - _LEFT - _RIGHT
     body: list[str] = []
@@ -81,7 +83,7 @@ def picture(
         body.append(f'<text class="head" x="12" y="{top - 10:.0f}">{escape(heading)}</text>')
         for client, value in rows.items():
             kind = "ours" if client.startswith(OURS) else "hand" if _by_hand(client) else "other"
-            length = _length(max(value, least), least, highest, room)
+            length = _length(value, least, highest, room)
             body.append(
                 f'<text class="name-{kind}" x="{_LEFT - 8}" y="{top + 14:.0f}" text-anchor="end">{escape(client)}</text>'
                 f'<rect class="{kind}" x="{_LEFT}" y="{top + 3:.0f}" width="{length:.1f}" height="15" rx="2"/>'

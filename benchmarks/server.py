@@ -29,7 +29,7 @@ import msgspec
 from benchmarks import shapes
 from benchmarks.shapes import Shape
 
-__all__ = ["main"]
+__all__ = ["listen", "main"]
 
 _LENGTH = re.compile(rb"(?i)\r\ncontent-length: *(\d+)")
 _CHUNKED = re.compile(rb"(?i)\r\ntransfer-encoding: *chunked")
@@ -259,17 +259,21 @@ class Connection(asyncio.Protocol):
         self._transport.write(_JSON % (b"200 OK", len(body), body))
 
 
-async def serve(port: int) -> None:
-    """Serves on loopback until its standard input ends, which is when its parent is gone."""
+async def listen(port: int = 0) -> asyncio.Server:
+    """Listens on loopback; any free port unless one is given."""
     loop = asyncio.get_running_loop()
     server = Server(loop)
-    listener = await loop.create_server(lambda: Connection(server), "127.0.0.1", port, backlog=16_384)
+    return await loop.create_server(lambda: Connection(server), "127.0.0.1", port, backlog=16_384)
+
+
+async def serve(port: int) -> None:
+    """Serves until standard input ends, which is when the parent is gone."""
+    listener = await listen(port)
     print(listener.sockets[0].getsockname()[1], flush=True)
-    ended = loop.create_future()
-    loop.add_reader(
-        sys.stdin.fileno(), lambda: os.read(sys.stdin.fileno(), 64) or ended.done() or ended.set_result(None)
-    )
-    await ended
+    loop = asyncio.get_running_loop()
+    ended = asyncio.Event()
+    loop.add_reader(sys.stdin.fileno(), lambda: None if os.read(sys.stdin.fileno(), 64) else ended.set())
+    await ended.wait()
     listener.close()
 
 

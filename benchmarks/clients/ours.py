@@ -15,10 +15,16 @@ __all__ = ["Ours", "OursUvloop"]
 class Ours(openai_consumers):
     name = "kimi-async"
     label = "this package, at its defaults"
-    distribution = "kimi-async"
     also = ("aiohttp", "msgspec")
     imports = "from kimi_async import AsyncKimi"
     makes = "AsyncKimi(api_key='sk-bench', base_url=URL)"
+
+    @classmethod
+    def versions(cls) -> dict[str, str]:
+        # Run from a checkout it is importable without being installed.
+        from kimi_async import __version__
+
+        return {"kimi-async": __version__, **super().versions()}
 
     async def open(self) -> None:
         from kimi_async import AsyncKimi
