@@ -1,7 +1,9 @@
 """
 What a program that uses `kimi_async` needs for its own tests.
 
-- `KimiSimulator`: a Kimi server on loopback, with faults (`FaultPlan`) and limits (`ServerLimits`) to order.
+- `KimiSimulator`: a Kimi server on loopback, with faults (`FaultPlan`, `faults`) and limits (`ServerLimits`) to order.
+- `KimiService` and `in_memory`: the same behaviour without sockets, for a virtual clock.
+- `PrerenderedServer`: bytes prepared once, for benchmarks.
 - `MemoryTransport` and `Reply`: a transport that calls a function; no socket, no simulator.
 - `VirtualClockLoop`: an event loop whose clock jumps, so that ten minutes of waiting take a moment.
 - `kimi_async.testing.pytest_plugin`: the fixtures `kimi_simulator` and `kimi_client`, installed with the package.
@@ -13,8 +15,12 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from . import faults
     from .chat_model import ToolCall, Turn
     from .clock import VirtualClockLoop
+    from .faults import FaultPlan
+    from .in_memory import in_memory
+    from .limits_server import LimitsServer, ServerLimits, Storm
     from .memory import MemoryTransport, Reply
     from .prerendered import Prerendered, PrerenderedServer
     from .records import RecordedRequest, SimulatorStats
@@ -23,8 +29,10 @@ if TYPE_CHECKING:
     from .simulator import KimiSimulator
 
 __all__ = [
+    "FaultPlan",
     "KimiService",
     "KimiSimulator",
+    "LimitsServer",
     "MemoryTransport",
     "Pace",
     "Prerendered",
@@ -32,32 +40,36 @@ __all__ = [
     "RecordedRequest",
     "Refusal",
     "Reply",
+    "ServerLimits",
     "SimulatorStats",
+    "Storm",
     "ToolCall",
     "Turn",
     "VirtualClockLoop",
     "error_reply",
+    "faults",
+    "in_memory",
 ]
 
-_HOME = {
-    "KimiService": "service",
-    "KimiSimulator": "simulator",
-    "MemoryTransport": "memory",
-    "Pace": "replies",
-    "Prerendered": "prerendered",
-    "PrerenderedServer": "prerendered",
-    "RecordedRequest": "records",
-    "Refusal": "replies",
-    "Reply": "memory",
-    "SimulatorStats": "records",
-    "ToolCall": "chat_model",
-    "Turn": "chat_model",
-    "VirtualClockLoop": "clock",
-    "error_reply": "replies",
+_HOMES = {
+    "chat_model": ("ToolCall", "Turn"),
+    "clock": ("VirtualClockLoop",),
+    "faults": ("FaultPlan",),
+    "in_memory": ("in_memory",),
+    "limits_server": ("LimitsServer", "ServerLimits", "Storm"),
+    "memory": ("MemoryTransport", "Reply"),
+    "prerendered": ("Prerendered", "PrerenderedServer"),
+    "records": ("RecordedRequest", "SimulatorStats"),
+    "replies": ("Pace", "Refusal", "error_reply"),
+    "service": ("KimiService",),
+    "simulator": ("KimiSimulator",),
 }
+_HOME = {name: home for home, names in _HOMES.items() for name in names}
 
 
 def __getattr__(name: str) -> Any:
+    if name == "faults":
+        return importlib.import_module(".faults", __name__)
     home = _HOME.get(name)
     if home is None:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

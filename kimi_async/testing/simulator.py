@@ -21,11 +21,15 @@ import math
 import signal
 import socket
 import struct
+import threading
 import time
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Generator, Iterable, Sequence
+from concurrent.futures import Future
+from contextlib import contextmanager
 from email.utils import formatdate
 from http import HTTPStatus
+from pathlib import Path
 from types import TracebackType
 from typing import Self
 
@@ -34,7 +38,7 @@ from multidict import CIMultiDict
 
 from .chat_model import MODELS, ModelInfo, Turn
 from .faults import FaultEntry, FaultPlan
-from .limits_server import LimitsServer, ServerLimits
+from .limits_server import TIERS, LimitsServer, ServerLimits
 from .prerendered import Prerendered, PrerenderedServer
 from .records import RecordedRequest, SimulatorStats
 from .replies import ACCOUNT, Account, Answer, End, Head, Pace, Pause, Raw, Refusal, Send, Step
@@ -51,7 +55,7 @@ class KimiSimulator:
     every text. `limits` (a tier's name, `ServerLimits`, or a `LimitsServer`) refuses requests as Kimi does. `faults`
     (a `FaultPlan` or its entries) makes replies fail. `keep_requests` bounds `requests`. Port 0 lets the system choose.
 
-    It serves on the running loop: no thread, no subprocess.
+    It serves on the running loop: no thread, no subprocess (but see `in_thread`).
     """
 
     def __init__(
@@ -159,6 +163,41 @@ class KimiSimulator:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         await self.close()
+
+    @contextmanager
+    def in_thread(self) -> Generator[Self]:
+        """
+        Serve from a thread with a loop of its own: for synchronous tests, or a loop that is not to be shared.
+
+        Counters may be read and `say`, `faults` and `limits` used from any thread.
+        """
+        ready: Future[None] = Future()
+        loop = asyncio.new_event_loop()
+        stop = asyncio.Event()
+
+        async def serve() -> None:
+            try:
+                await self.start()
+            except BaseException as error:
+                ready.set_exception(error)
+                return
+            ready.set_result(None)
+            await stop.wait()
+            await self.close()
+
+        def run() -> None:
+            with asyncio.Runner(loop_factory=lambda: loop) as runner:
+                runner.run(serve())
+
+        thread = threading.Thread(target=run, name="KimiSimulator", daemon=True)
+        thread.start()
+        try:
+            ready.result()
+            yield self
+        finally:
+            if ready.exception() is None:
+                loop.call_soon_threadsafe(stop.set)
+            thread.join()
 
     def _protocol(self) -> asyncio.Protocol:
         assert self._runner is not None
@@ -368,6 +407,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--seed", type=int, default=0, help="changes every text")
     parser.add_argument("--words", type=int, nargs=2, default=(40, 120), metavar=("LEAST", "MOST"))
+    trouble = parser.add_argument_group("trouble")
+    trouble.add_argument("--limits", choices=sorted(TIERS), help="refuse as this tier does")
+    trouble.add_argument(
+        "--faults", type=Path, metavar="FILE", help="a FaultPlan as JSON, one entry per chat request"
+    )
+    trouble.add_argument(
+        "--random-faults", type=int, metavar="SEED", help="a random fault in half of the requests"
+    )
     pace = parser.add_argument_group("pace (default: as fast as it can)")
     pace.add_argument("--headers-delay", type=float, default=0.0, metavar="SECONDS")
     pace.add_argument("--first-token", type=float, default=0.0, metavar="SECONDS")
@@ -398,7 +445,14 @@ async def _serve(options: argparse.Namespace) -> None:
         reply = Prerendered(options.deltas, options.events_per_write, options.interval)
         server = PrerenderedServer(reply, host=options.host, port=options.port)
     else:
+        faults: FaultPlan | None = None
+        if options.faults is not None:
+            faults = FaultPlan.from_json(options.faults.read_bytes())
+        elif options.random_faults is not None:
+            faults = FaultPlan.random(options.random_faults)
         server = KimiSimulator(
+            limits=options.limits,
+            faults=faults,
             host=options.host,
             port=options.port,
             api_key=options.api_key,
