@@ -105,7 +105,8 @@ async def test_interop_create_returns_the_answer(server: Server) -> None:
     assert "assistant" == completion.choices[0].message.role
     assert completion.choices[0].message.content
     assert server.answer in (None, completion.choices[0].message.content)
-    assert completion.usage is not None and completion.usage.completion_tokens > 0
+    assert completion.usage is not None
+    assert completion.usage.completion_tokens > 0
 
 
 async def test_interop_stream_is_complete(server: Server) -> None:
@@ -114,13 +115,13 @@ async def test_interop_stream_is_complete(server: Server) -> None:
     """
     text, reasons = "", []
     async with AsyncKimi(base_url=server.base_url, api_key=server.api_key) as client:
-        async with await client.chat.completions.create(
+        stream = await client.chat.completions.create(
             model=server.model, messages=[{"role": "user", "content": "Speak."}], max_tokens=64, stream=True
-        ) as stream:
-            async for chunk in stream:
-                for choice in chunk.choices:
-                    text += choice.delta.content or ""
-                    reasons.append(choice.finish_reason)
+        )
+        async for chunk in stream:
+            for choice in chunk.choices:
+                text += choice.delta.content or ""
+                reasons.append(choice.finish_reason)
 
     assert text
     assert server.answer in (None, text)
