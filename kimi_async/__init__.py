@@ -1,3 +1,190 @@
 """
 The async, typed, fast Python client for the Kimi (Moonshot AI) API.
+
+    from kimi_async import AsyncKimi
+
+Names are resolved when they are first used, so that importing the package costs next to nothing: aiohttp, anyio and tenacity
+are loaded by the first call.
 """
+
+from typing import TYPE_CHECKING, Any
+
+from ._version import __version__
+
+if TYPE_CHECKING:
+    from .chat_stream import (
+        AsyncChatCompletionStream,
+        AsyncChatCompletionStreamManager,
+        ChatCompletionStreamState,
+        StreamMetrics,
+    )
+    from .client import AsyncKimi
+    from .errors import (
+        APIConnectionError,
+        APIError,
+        APIResponseValidationError,
+        APIStatusError,
+        APITimeoutError,
+        Attempt,
+        AuthenticationError,
+        BadRequestError,
+        CircuitOpenError,
+        ClientClosedError,
+        ConfigurationError,
+        ConflictError,
+        ContentFilterError,
+        ContentFilterFinishReasonError,
+        ContextLengthExceededError,
+        EmptyResponseError,
+        EngineOverloadedError,
+        IncompleteStreamError,
+        InternalServerError,
+        KimiError,
+        LengthFinishReasonError,
+        NotFoundError,
+        PermissionDeniedError,
+        QuotaExceededError,
+        RateLimitError,
+        RateLimitReachedError,
+        RateLimitWaitError,
+        RedirectRefusedError,
+        RequestTooCostlyError,
+        RequestTooLargeError,
+        ResponseTooLargeError,
+        StreamStalledError,
+        TokensPerDayLimitError,
+        UnprocessableEntityError,
+    )
+    from .middleware import Handler, Middleware
+    from .pagination import AsyncCursorPage, AsyncPage, AsyncPaginator
+    from .streaming import AsyncStream
+    from .transport import Headers, Request, Response, Timeout, Transport
+    from .types import NOT_GIVEN, BaseModel, NotGiven, Omit, not_given, omit
+
+# Each room offers its names under its own name; this says which of them are offered at the door.
+_ROOMS: dict[str, tuple[str, ...]] = {
+    "chat_stream": (
+        "AsyncChatCompletionStream",
+        "AsyncChatCompletionStreamManager",
+        "ChatCompletionStreamState",
+        "StreamMetrics",
+    ),
+    "client": ("AsyncKimi",),
+    "errors": (
+        "APIConnectionError",
+        "APIError",
+        "APIResponseValidationError",
+        "APIStatusError",
+        "APITimeoutError",
+        "Attempt",
+        "AuthenticationError",
+        "BadRequestError",
+        "CircuitOpenError",
+        "ClientClosedError",
+        "ConfigurationError",
+        "ConflictError",
+        "ContentFilterError",
+        "ContentFilterFinishReasonError",
+        "ContextLengthExceededError",
+        "EmptyResponseError",
+        "EngineOverloadedError",
+        "IncompleteStreamError",
+        "InternalServerError",
+        "KimiError",
+        "LengthFinishReasonError",
+        "NotFoundError",
+        "PermissionDeniedError",
+        "QuotaExceededError",
+        "RateLimitError",
+        "RateLimitReachedError",
+        "RateLimitWaitError",
+        "RedirectRefusedError",
+        "RequestTooCostlyError",
+        "RequestTooLargeError",
+        "ResponseTooLargeError",
+        "StreamStalledError",
+        "TokensPerDayLimitError",
+        "UnprocessableEntityError",
+    ),
+    "middleware": ("Handler", "Middleware"),
+    "pagination": ("AsyncCursorPage", "AsyncPage", "AsyncPaginator"),
+    "streaming": ("AsyncStream",),
+    "transport": ("Headers", "Request", "Response", "Timeout", "Transport"),
+    "types": ("NOT_GIVEN", "BaseModel", "NotGiven", "Omit", "not_given", "omit"),
+}
+_ROOM_OF = {name: room for room, names in _ROOMS.items() for name in names}
+
+__all__ = [
+    "NOT_GIVEN",
+    "APIConnectionError",
+    "APIError",
+    "APIResponseValidationError",
+    "APIStatusError",
+    "APITimeoutError",
+    "AsyncChatCompletionStream",
+    "AsyncChatCompletionStreamManager",
+    "AsyncCursorPage",
+    "AsyncKimi",
+    "AsyncPage",
+    "AsyncPaginator",
+    "AsyncStream",
+    "Attempt",
+    "AuthenticationError",
+    "BadRequestError",
+    "BaseModel",
+    "ChatCompletionStreamState",
+    "CircuitOpenError",
+    "ClientClosedError",
+    "ConfigurationError",
+    "ConflictError",
+    "ContentFilterError",
+    "ContentFilterFinishReasonError",
+    "ContextLengthExceededError",
+    "EmptyResponseError",
+    "EngineOverloadedError",
+    "Handler",
+    "Headers",
+    "IncompleteStreamError",
+    "InternalServerError",
+    "KimiError",
+    "LengthFinishReasonError",
+    "Middleware",
+    "NotFoundError",
+    "NotGiven",
+    "Omit",
+    "PermissionDeniedError",
+    "QuotaExceededError",
+    "RateLimitError",
+    "RateLimitReachedError",
+    "RateLimitWaitError",
+    "RedirectRefusedError",
+    "Request",
+    "RequestTooCostlyError",
+    "RequestTooLargeError",
+    "Response",
+    "ResponseTooLargeError",
+    "StreamMetrics",
+    "StreamStalledError",
+    "Timeout",
+    "TokensPerDayLimitError",
+    "Transport",
+    "UnprocessableEntityError",
+    "__version__",
+    "not_given",
+    "omit",
+]
+
+
+def __getattr__(name: str) -> Any:
+    room = _ROOM_OF.get(name)
+    if room is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib import import_module
+
+    value = getattr(import_module(f".{room}", __name__), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

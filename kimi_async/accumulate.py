@@ -203,16 +203,19 @@ class Accumulator:
         self._first: ChatCompletionChunk | None = None
         self._budget = COMPACT
 
-    def extend(self, chunks: Iterable[ChatCompletionChunk]) -> None:
+    def extend(self, chunks: Iterable[ChatCompletionChunk]) -> int:
         """
-        Folds chunks. A delta whose gateway says `reasoning` gets the same text as `reasoning_content`.
+        Folds chunks, and says how many. A delta whose gateway says `reasoning` gets the same text as `reasoning_content`.
+
+        Stops before a chunk that is or may be an error: one with `error` or `finish_reason` "error", or with neither choices
+        nor usage. The caller looks at it, and goes on after it if it is harmless.
 
         The loop is for the chunk that comes a thousand times: one choice, one piece of text.
         """
-        count = 0
+        count = -1
+        stopped = False
         fold, content, reasoning = self._open()
-        for chunk in chunks:
-            count += 1
+        for count, chunk in enumerate(chunks):  # noqa: B007
             choices = chunk.choices
             if fold is not None and len(choices) == 1:
                 choice = choices[0]
@@ -233,14 +236,19 @@ class Accumulator:
                     elif reasoning is not None and text is None and delta.reasoning_details is None:
                         reasoning(thought)
                         continue
-            self._add(chunk)
+            if not self._add(chunk):
+                stopped = True
+                break
             fold, content, reasoning = self._open()
+        if not stopped:
+            count += 1
         self.chunks += count
         self._budget -= count
         if self._budget < 0:
             self._budget = COMPACT
             for each in self.choices.values():
                 each.compact()
+        return count
 
     def _open(
         self,
@@ -257,7 +265,13 @@ class Accumulator:
             fold.reasoning.append if fold.seen_reasoning else None,
         )
 
-    def _add(self, chunk: ChatCompletionChunk) -> None:
+    def _add(self, chunk: ChatCompletionChunk) -> bool:
+        usage = chunk.usage
+        if chunk.error is not None or not (chunk.choices or usage is not None):
+            return False
+        for choice in chunk.choices:
+            if choice.finish_reason == "error":
+                return False
         first = self._first
         if first is None:
             self._first = first = ChatCompletionChunk(
@@ -273,8 +287,9 @@ class Accumulator:
             fold.add(choice)
             if choice.finish_reason is not None:
                 self.finished = all(each.finish_reason is not None for each in self.choices.values())
-        if (usage := chunk.usage) is not None:
+        if usage is not None:
             self.usage = usage
+        return True
 
     def completion(self) -> ChatCompletion | None:
         """

@@ -203,9 +203,8 @@ class Config:
         headers = Headers(
             {"Accept": "application/json", "Content-Type": "application/json", "User-Agent": agent}
         )
-        if isinstance(self.api_key, str):
-            if self.api_key:
-                headers["Authorization"] = Secret(f"Bearer {self.api_key}")
+        if isinstance(self.api_key, str) and self.api_key:
+            headers["Authorization"] = Secret(f"Bearer {self.api_key}")
         if self.organization:
             headers["OpenAI-Organization"] = self.organization
         if self.project:

@@ -16,6 +16,7 @@ import msgspec
 from multidict import CIMultiDict
 
 from .errors import (
+    APIConnectionError,
     APITimeoutError,
     Attempt,
     RequestInfo,
@@ -257,6 +258,7 @@ class Response:
         "max_body",
         "reason",
         "request",
+        "started",
         "status",
     )
 
@@ -280,6 +282,8 @@ class Response:
         self.http_version = http_version
         self.max_body = max_body
         self.bytes_received = 0
+        self.started: float | None = None
+        """`loop.time()` when the attempt began."""
         self.extensions: dict[str, Any] = {}
         """Notes that one layer leaves for another."""
         self._body: bytes | None = None
@@ -335,6 +339,8 @@ class Response:
         """
         The whole body. Afterwards the connection has been given back.
 
+        An error reply (status 400 and above) is cut at `max_body`, and at a fault of the connection.
+
         :raises ResponseTooLargeError: past `max_body` bytes, decompressed.
         """
         if self._body is None:
@@ -343,11 +349,18 @@ class Response:
                 while data := await self.readany():
                     parts.append(data)
                     if self.bytes_received > self.max_body:
+                        if self.status >= 400:
+                            break
                         raise ResponseTooLargeError(
                             message=f"the reply is larger than {self.max_body} bytes, the bound set for it (max_response_size)",
                             request=self.request,
                             phase="body",
                         )
+            except APIConnectionError:
+                # The status is news enough: an error reply that breaks off, or never ends, is what arrived of it.
+                self.close()
+                if self.status < 400:
+                    raise
             except BaseException:
                 self.close()
                 raise
@@ -478,20 +491,22 @@ async def send_within(transport_send: Callable[[Request], Awaitable[Response]], 
     The bound is on the headers as a whole, so that a server that trickles them byte by byte cannot stretch it.
     """
     timeout = request.timeout
+    started = asyncio.get_running_loop().time()
     seconds = timeout.first_token if request.stream else timeout.read
     phase = "headers"
     if timeout.total is not None and (seconds is None or timeout.total < seconds):
         seconds, phase = timeout.total, "total"
-    if seconds is None:
-        return await transport_send(request)
     if not isinstance(request.body, (bytes, type(None))):
         # An upload takes as long as it takes; the transport bounds each write, and `total`, if set, all of it.
         seconds, phase = timeout.total, "total"
     try:
         with Deadline(seconds):
-            return await transport_send(request)
+            response = await transport_send(request)
+        response.started = started
+        return response
     except TimeoutError:
         pass
+    assert seconds is not None
     host = urlsplit(request.url).hostname
     raise APITimeoutError(
         request,

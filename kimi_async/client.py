@@ -1,0 +1,783 @@
+"""
+`AsyncKimi`: opens and closes the house.
+"""
+
+import asyncio
+import difflib
+import ssl as ssl_module
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from functools import cached_property
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar, cast, overload
+from urllib.parse import quote, urlsplit
+
+from . import codec
+from ._version import __version__
+from .config import (
+    ApiKey,
+    Config,
+    check_headers,
+    check_key,
+    check_max_retries,
+    merge_headers,
+    query_string,
+    resolve_base_url,
+    resolve_key,
+    user_agent,
+)
+from .errors import APIStatusError, APITimeoutError, ClientClosedError, ConfigurationError
+from .middleware import Handler, Middleware, chain
+from .redact import Secret, mask
+from .streaming import AsyncStream
+from .transport import Body, Deadline, Headers, Request, Response, Timeout, Transport, send_within
+from .types._base import NOT_GIVEN, NotGiven, is_given
+
+if TYPE_CHECKING:
+    import aiohttp
+
+    from .middleware.rate_limit import AdmissionController, RateLimits
+    from .middleware.retry import RetryPolicy
+    from .middleware.telemetry import Hook
+    from .resources.chat import AsyncBeta, AsyncChat
+    from .resources.models import AsyncModels
+    from .resources.tokenizers import AsyncTokenizers
+    from .resources.users import AsyncUsers
+
+__all__ = ["AsyncKimi"]
+
+T = TypeVar("T")
+
+TimeoutLike = Any
+"""A number of seconds, a `Timeout`, an `httpx.Timeout`, an `aiohttp.ClientTimeout`, or None for no limit."""
+
+
+class _Core:
+    """
+    What a client shares with its `with_options` views: the transport, and the chain that leads to it.
+    """
+
+    def __init__(
+        self,
+        *,
+        transport: Transport | None,
+        pool_options: dict[str, Any],
+        middleware: Sequence[Middleware],
+        limits: Any,
+        limiter: Any,
+        retry: Any,
+        hooks: Sequence[Any],
+        limit_key: tuple[str, str],
+    ) -> None:
+        self.closed = False
+        self._transport = transport
+        self._owns_transport = transport is None
+        self._pool_options = pool_options
+        self._middleware = list(middleware)
+        self._limits = limits
+        self.limiter = limiter
+        self._retry = retry
+        self._hooks = hooks
+        self._limit_key = limit_key
+
+    @cached_property
+    def handle(self) -> Handler:
+        """
+        The whole chain, made at the first call: only then are aiohttp and the rest imported.
+        """
+        from .middleware.retry import RetryMiddleware
+        from .middleware.telemetry import TelemetryMiddleware, observer, setup_logging
+
+        setup_logging()
+        transport = self.transport
+        send = transport.send
+
+        def attempt(request: Request) -> Awaitable[Response]:
+            return send_within(send, request)
+
+        watcher = observer(self._hooks)
+        per_call = [layer for layer in self._middleware if getattr(layer, "per_call", False)]
+        per_attempt = [layer for layer in self._middleware if not getattr(layer, "per_call", False)]
+        layers: list[Middleware] = [
+            *([TelemetryMiddleware(watcher)] if watcher is not None else []),
+            *per_call,
+            RetryMiddleware(self._retry, watcher=watcher, limiter=self.limiter),
+            *per_attempt,
+        ]
+        return chain(layers, attempt)
+
+    @property
+    def transport(self) -> Transport:
+        if self._transport is None:
+            from .pool import SessionPool
+
+            self._transport = SessionPool(**self._pool_options)
+        return self._transport
+
+    async def aclose(self) -> None:
+        self.closed = True
+        transport = self._transport
+        close = getattr(transport, "aclose", None)
+        if close is not None:
+            await close()
+
+
+class AsyncKimi:
+    """
+    The client. One for a whole service: it holds the connections, the limits and the retry budget that calls share.
+
+        async with AsyncKimi() as client:
+            completion = await client.chat.completions.create(model="kimi-k3", messages=[...])
+
+    Without arguments the key comes from `MOONSHOT_API_KEY`, then `KIMI_API_KEY`, and the address from `MOONSHOT_BASE_URL`,
+    `KIMI_BASE_URL` or `MOONSHOT_API_BASE`, else `https://api.moonshot.ai/v1`. Keys of the international and the Chinese host
+    (`https://api.moonshot.cn/v1`) are not interchangeable.
+
+    It may be used from several event loops, one after another or at once in several threads: each loop gets connections of its
+    own. asyncio only, since aiohttp is; uvloop is fine.
+
+    :param api_key: the key, or an async function that is asked for it before every call.
+    :param timeout: a `Timeout`; or a number of seconds for each phase; or None for no limit.
+    :param max_retries: attempts after the first, for failures that a repetition can mend. See `RetryPolicy` for the rest.
+    :param http_client: your own `aiohttp.ClientSession`; it stays yours to close. (An httpx client cannot be used.)
+    :param transport: anything with `async def send(request) -> Response`, in place of aiohttp; closed with the client where it
+        has `aclose()`.
+    :param proxy: a proxy's URL; without it, HTTPS_PROXY and its kin are obeyed unless `trust_env` is False.
+    :param ssl: an `ssl.SSLContext`; or False to accept any certificate, which hands the key to whoever is in between.
+    :param middleware: see `kimi_async.middleware`; outermost first.
+    :param limits: `RateLimits(...)`, or `"tier0"` … `"tier5"`; without it, limits are learnt from the server's refusals.
+    :param limiter: an `AdmissionController` to share with other clients.
+    :param retry: a `RetryPolicy`.
+    :param hooks: callables that are told what happens; see `kimi_async.middleware.telemetry`.
+    :param max_event_size: bytes of one streamed event.
+    :param max_response_size: bytes of one reply that is not a stream, decompressed.
+    :param max_error_size: bytes of an error's body that are read; the rest is cut.
+    :param max_header_size: bytes of one header line of a reply.
+
+    :raises ConfigurationError: what is wrong with which argument; a key is never shown.
+    """
+
+    def __init__(
+        self,
+        *,
+        api_key: ApiKey | None = None,
+        base_url: str | None = None,
+        timeout: TimeoutLike = NOT_GIVEN,
+        max_retries: int = 2,
+        default_headers: Mapping[str, Any] | None = None,
+        default_query: Mapping[str, Any] | None = None,
+        http_client: "aiohttp.ClientSession | None" = None,
+        transport: Transport | None = None,
+        proxy: str | None = None,
+        ssl: ssl_module.SSLContext | bool | None = None,
+        trust_env: bool = True,
+        middleware: Sequence[Middleware] = (),
+        limits: "RateLimits | str | None" = None,
+        limiter: "AdmissionController | None" = None,
+        retry: "RetryPolicy | None" = None,
+        hooks: "Sequence[Hook]" = (),
+        organization: str | None = None,
+        project: str | None = None,
+        max_event_size: int = 16 << 20,
+        max_response_size: int = 256 << 20,
+        max_error_size: int = 1 << 20,
+        max_header_size: int = 16 << 10,
+        webhook_secret: str | None = None,
+        websocket_base_url: str | None = None,
+        _strict_response_validation: bool = False,
+    ) -> None:
+        if api_key is not None and not callable(api_key):
+            api_key = check_key(api_key)  # from here on a traceback shows it masked
+        self._config = Config(
+            api_key=resolve_key(api_key),
+            base_url=resolve_base_url(base_url),
+            timeout=Timeout() if not is_given(timeout) else Timeout.of(timeout),
+            max_retries=check_max_retries(max_retries),
+            default_headers=check_headers(default_headers),
+            default_query=dict(default_query or {}),
+            organization=organization,
+            project=project,
+        )
+        if http_client is not None:
+            if transport is not None:
+                raise ConfigurationError("pass http_client or transport, not both")
+            _check_session(http_client)
+        if transport is not None and not callable(getattr(transport, "send", None)):
+            raise TypeError(
+                f"transport must have `async def send(request)`; {type(transport).__name__} has none"
+            )
+        for name, size in (
+            ("max_event_size", max_event_size),
+            ("max_response_size", max_response_size),
+            ("max_error_size", max_error_size),
+            ("max_header_size", max_header_size),
+        ):
+            if isinstance(size, bool) or not isinstance(size, int) or size <= 0:  # pyright: ignore[reportUnnecessaryIsInstance]
+                raise ConfigurationError(f"{name} must be a number of bytes above 0; got {size!r}")
+        for layer in middleware:
+            if not callable(layer):
+                raise TypeError(
+                    f"middleware must be callable with (request, send); {type(layer).__name__} is not"
+                )
+        self._max_event_size = max_event_size
+        self._core = _Core(
+            transport=transport,
+            pool_options={
+                "session": http_client,
+                "proxy": proxy,
+                "ssl": ssl,
+                "trust_env": trust_env,
+                "max_response_size": max_response_size,
+                "max_error_size": max_error_size,
+                "max_header_size": max_header_size,
+            },
+            middleware=middleware,
+            limits=limits,
+            limiter=limiter,
+            retry=retry,
+            hooks=hooks,
+            limit_key=(self._config.base_url, _digest(self._config.api_key)),
+        )
+        self._headers = self._config.headers(user_agent(__version__))
+
+    # --- resources ---
+
+    @cached_property
+    def chat(self) -> "AsyncChat":
+        from .resources.chat import AsyncChat
+
+        return AsyncChat(self)
+
+    @cached_property
+    def beta(self) -> "AsyncBeta":
+        from .resources.chat import AsyncBeta
+
+        return AsyncBeta(self)
+
+    @cached_property
+    def models(self) -> "AsyncModels":
+        from .resources.models import AsyncModels
+
+        return AsyncModels(self)
+
+    @cached_property
+    def tokenizers(self) -> "AsyncTokenizers":
+        from .resources.tokenizers import AsyncTokenizers
+
+        return AsyncTokenizers(self)
+
+    @cached_property
+    def users(self) -> "AsyncUsers":
+        from .resources.users import AsyncUsers
+
+        return AsyncUsers(self)
+
+    # --- what it was told ---
+
+    @property
+    def api_key(self) -> str:
+        """
+        The key in plain. Empty where an async function gives it.
+        """
+        key = self._config.api_key
+        return str(key) if isinstance(key, str) else ""
+
+    @api_key.setter
+    def api_key(self, value: ApiKey) -> None:
+        self._reconfigure(api_key=resolve_key(value))
+
+    @property
+    def base_url(self) -> str:
+        """
+        With a slash at its end. May be set.
+        """
+        return self._config.base_url
+
+    @base_url.setter
+    def base_url(self, value: str) -> None:
+        self._reconfigure(base_url=resolve_base_url(value))
+
+    @property
+    def timeout(self) -> Timeout:
+        return self._config.timeout
+
+    @property
+    def max_retries(self) -> int:
+        return self._config.max_retries
+
+    @property
+    def organization(self) -> str | None:
+        return self._config.organization
+
+    @property
+    def project(self) -> str | None:
+        return self._config.project
+
+    @property
+    def default_headers(self) -> dict[str, str]:
+        return dict(self._headers)
+
+    @property
+    def default_query(self) -> dict[str, Any]:
+        return dict(self._config.default_query)
+
+    @property
+    def user_agent(self) -> str:
+        return self._headers.get("User-Agent", "")
+
+    @property
+    def limiter(self) -> "AdmissionController":
+        """
+        Who admits requests: `client.limiter.stats()` says what is waiting, and for what.
+        """
+        _ = self._core.handle
+        return cast("AdmissionController", self._core.limiter)
+
+    def _reconfigure(self, **changes: Any) -> None:
+        self._config = self._config.replace(**changes)
+        self._headers = self._config.headers(user_agent(__version__))
+
+    # --- life ---
+
+    async def close(self) -> None:
+        """
+        Closes the connections, also those of streams still open. Views made by `with_options` are closed with it.
+        """
+        await self._core.aclose()
+
+    async def aclose(self) -> None:
+        await self.close()
+
+    def is_closed(self) -> bool:
+        return self._core.closed
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self.close()
+
+    def __repr__(self) -> str:
+        key = self._config.api_key
+        shown = mask(str(key)) if isinstance(key, str) else "from a function"
+        closed = ", closed" if self._core.closed else ""
+        return f"<{type(self).__name__} {self._config.base_url} key {shown}{closed}>"
+
+    def with_options(
+        self,
+        *,
+        api_key: ApiKey | None = None,
+        organization: str | None = None,
+        project: str | None = None,
+        base_url: str | None = None,
+        timeout: TimeoutLike = NOT_GIVEN,
+        max_retries: int | NotGiven = NOT_GIVEN,
+        default_headers: Mapping[str, Any] | None = None,
+        set_default_headers: Mapping[str, Any] | None = None,
+        default_query: Mapping[str, Any] | None = None,
+        set_default_query: Mapping[str, Any] | None = None,
+        priority: int | NotGiven = NOT_GIVEN,
+        deadline: float | NotGiven | None = NOT_GIVEN,
+        cost: int | NotGiven | None = NOT_GIVEN,
+        mode: Literal["wait", "fail_fast"] | NotGiven = NOT_GIVEN,
+        _extra_kwargs: Mapping[str, Any] = {},
+    ) -> Self:
+        """
+        The same client with other options: `client.with_options(max_retries=5).chat.completions.create(...)`.
+
+        Connections, limits and budgets are shared, so it costs next to nothing. `default_headers` and `default_query` are
+        added to those there are; their `set_` forms replace them.
+
+        :param priority: where requests queue for a limit, higher goes first; 0 by default.
+        :param deadline: seconds that a call may take from its start, waits and retries included.
+        :param cost: tokens that a request will be charged, where you know better than our estimate.
+        :param mode: `"fail_fast"` raises `RateLimitWaitError`, with the expected wait, instead of queueing.
+        """
+        if default_headers is not None and set_default_headers is not None:
+            raise ValueError("default_headers and set_default_headers are mutually exclusive")
+        if default_query is not None and set_default_query is not None:
+            raise ValueError("default_query and set_default_query are mutually exclusive")
+        if _extra_kwargs:
+            raise TypeError(f"unknown options: {', '.join(sorted(_extra_kwargs))}")
+        changes: dict[str, Any] = {}
+        old = self._config
+        if api_key is not None:
+            changes["api_key"] = resolve_key(api_key)
+        if base_url is not None:
+            changes["base_url"] = resolve_base_url(base_url)
+        if organization is not None:
+            changes["organization"] = organization
+        if project is not None:
+            changes["project"] = project
+        if is_given(timeout):
+            changes["timeout"] = Timeout.of(timeout)
+        if not isinstance(max_retries, NotGiven):
+            changes["max_retries"] = check_max_retries(max_retries)
+        if default_headers is not None:
+            changes["default_headers"] = {**old.default_headers, **check_headers(default_headers)}
+        elif set_default_headers is not None:
+            changes["default_headers"] = check_headers(set_default_headers)
+        if default_query is not None:
+            changes["default_query"] = {**old.default_query, **default_query}
+        elif set_default_query is not None:
+            changes["default_query"] = dict(set_default_query)
+        for name, value in (("priority", priority), ("deadline", deadline), ("cost", cost), ("mode", mode)):
+            if not isinstance(value, NotGiven):
+                changes[name] = value
+        if changes.get("mode", "wait") not in ("wait", "fail_fast"):
+            raise ConfigurationError(f"mode must be 'wait' or 'fail_fast'; got {mode!r}")
+        view = object.__new__(type(self))
+        view._max_event_size = self._max_event_size
+        view._core = self._core
+        view._config = old.replace(**changes)
+        view._headers = view._config.headers(user_agent(__version__))
+        return view
+
+    copy = with_options
+
+    # --- calls ---
+
+    @overload
+    async def get(
+        self, path: str, *, cast_to: type[T], options: Mapping[str, Any] = ..., **more: Any
+    ) -> T: ...
+
+    @overload
+    async def get(
+        self, path: str, *, cast_to: Any = ..., options: Mapping[str, Any] = ..., **more: Any
+    ) -> Any: ...
+
+    async def get(
+        self, path: str, *, cast_to: Any = object, options: Mapping[str, Any] = {}, **more: Any
+    ) -> Any:
+        """
+        Calls an endpoint that has no method yet. See `post`.
+        """
+        return await self._raw("GET", path, cast_to, None, options, more)
+
+    async def post(
+        self,
+        path: str,
+        *,
+        cast_to: Any = object,
+        body: Any = None,
+        content: bytes | None = None,
+        options: Mapping[str, Any] = {},
+        **more: Any,
+    ) -> Any:
+        """
+        Calls an endpoint that has no method yet.
+
+        :param path: below `base_url`: `"/chat/completions"`. A whole URL is taken if it has the same origin.
+        :param cast_to: what the reply is decoded to: a msgspec struct, dataclass or other type; `object` for plain dicts and
+            lists; `str` or `bytes` for the body as it is; `kimi_async.transport.Response` for the reply itself.
+        :param body: sent as JSON.
+        :param stream: with True, an `AsyncStream` of `cast_to` is returned, or of what `stream_cls=AsyncStream[X]` names.
+        :param extra_headers, extra_query, extra_body, timeout: as for every other call; `options={"headers": …, "params": …,
+            "timeout": …}` is understood too.
+        """
+        return await self._raw("POST", path, cast_to, content if content is not None else body, options, more)
+
+    async def put(
+        self,
+        path: str,
+        *,
+        cast_to: Any = object,
+        body: Any = None,
+        options: Mapping[str, Any] = {},
+        **more: Any,
+    ) -> Any:
+        return await self._raw("PUT", path, cast_to, body, options, more)
+
+    async def patch(
+        self,
+        path: str,
+        *,
+        cast_to: Any = object,
+        body: Any = None,
+        options: Mapping[str, Any] = {},
+        **more: Any,
+    ) -> Any:
+        return await self._raw("PATCH", path, cast_to, body, options, more)
+
+    async def delete(
+        self,
+        path: str,
+        *,
+        cast_to: Any = object,
+        body: Any = None,
+        options: Mapping[str, Any] = {},
+        **more: Any,
+    ) -> Any:
+        return await self._raw("DELETE", path, cast_to, body, options, more)
+
+    async def _raw(
+        self,
+        method: str,
+        path: str,
+        cast_to: Any,
+        body: Any,
+        options: Mapping[str, Any],
+        more: dict[str, Any],
+    ) -> Any:
+        known = ("extra_headers", "extra_query", "extra_body", "timeout", "stream", "stream_cls")
+        for name in more:
+            if name not in known:
+                raise unknown_argument(method.lower(), name, known)
+        timeout = more.get("timeout", options.get("timeout", NOT_GIVEN))
+        extra_headers = {**(options.get("headers") or {}), **(more.get("extra_headers") or {})}
+        extra_query = {**(options.get("params") or {}), **(more.get("extra_query") or {})}
+        extra_body = {**(options.get("extra_json") or {}), **(more.get("extra_body") or {})}
+        if isinstance(body, Mapping):
+            body = {**codec.given(cast("Mapping[str, Any]", body)), **extra_body}
+        elif extra_body:
+            body = extra_body
+        stream_cls = more.get("stream_cls")
+        if stream_cls is not None:
+            arguments = getattr(stream_cls, "__args__", None)
+            cast_to = arguments[0] if arguments else cast_to
+        data = body if body is None or isinstance(body, bytes) else codec.encode(body)
+        if more.get("stream"):
+            return await self.open_stream(
+                method,
+                path,
+                data,
+                cast_to,
+                extra_headers=extra_headers,
+                extra_query=extra_query,
+                timeout=timeout,
+            )
+        raw = cast_to is Response
+        response = await self.send(
+            method,
+            path,
+            data,
+            extra_headers=extra_headers,
+            extra_query=extra_query,
+            timeout=timeout,
+            accept=None if raw else read_whole,
+        )
+        return response if raw else codec.decode_reply(await response.read(), cast_to, response)
+
+    async def request(
+        self,
+        method: str,
+        path: str,
+        cast_to: type[T],
+        *,
+        body: Any = None,
+        extra_headers: Mapping[str, Any] | None = None,
+        extra_query: Mapping[str, Any] | None = None,
+        extra_body: Any = None,
+        timeout: TimeoutLike = NOT_GIVEN,
+    ) -> T:
+        """
+        One call with a JSON body and a JSON reply, for the modules in `resources`.
+        """
+        if extra_body:
+            body = {**(body or {}), **extra_body}
+        response = await self.send(
+            method,
+            path,
+            None if body is None else codec.encode(body),
+            extra_headers=extra_headers,
+            extra_query=extra_query,
+            timeout=timeout,
+        )
+        value = codec.decode_reply(await response.read(), cast_to, response)
+        held = getattr(value, "__dict__", None)
+        if held is not None:
+            held["_rid"] = response.request_id
+        return value
+
+    async def open_stream(
+        self,
+        method: str,
+        path: str,
+        body: bytes | Body | None,
+        cast_to: Any = None,
+        *,
+        extra_headers: Mapping[str, Any] | None = None,
+        extra_query: Mapping[str, Any] | None = None,
+        timeout: TimeoutLike = NOT_GIVEN,
+    ) -> AsyncStream[Any]:
+        """
+        A streamed call, its first event received. `cast_to` None means chat chunks, folded and checked for completeness.
+        """
+        opened: list[AsyncStream[Any]] = []
+
+        async def accept(response: Response) -> None:
+            stream: AsyncStream[Any] = AsyncStream(
+                response,
+                decode=None
+                if cast_to is None
+                else codec.decoder_for(Any if cast_to is object else cast_to).decode,
+                max_event_size=self._max_event_size,
+            )
+            await stream.prime()
+            opened[:] = [stream]
+
+        await self.send(
+            method,
+            path,
+            body,
+            extra_headers=extra_headers,
+            extra_query=extra_query,
+            timeout=timeout,
+            stream=True,
+            accept=accept,
+        )
+        return opened[0]
+
+    async def send(
+        self,
+        method: str,
+        path: str,
+        body: bytes | Body | None = None,
+        *,
+        extra_headers: Mapping[str, Any] | None = None,
+        extra_query: Mapping[str, Any] | None = None,
+        timeout: TimeoutLike = NOT_GIVEN,
+        stream: bool = False,
+        accept: Callable[[Response], Awaitable[None]] | None = NOT_GIVEN,  # type: ignore[assignment]
+    ) -> Response:
+        """
+        Sends one request through the whole chain. What comes back has a good status.
+
+        :raises APIStatusError: the server's error, with the attempts before it.
+        :raises APIConnectionError: no reply.
+        """
+        core, config = self._core, self._config
+        if core.closed:
+            raise ClientClosedError("this client was closed; make a new one")
+        headers = Headers(self._headers)
+        if callable(config.api_key):
+            headers["Authorization"] = Secret(
+                f"Bearer {check_key(await config.api_key(), 'the api_key function')}"
+            )
+        if stream:
+            headers["Accept"] = "text/event-stream"
+            # Compressing one token at a time costs more than it saves, and a compressor may hold tokens back.
+            headers["Accept-Encoding"] = "identity"
+        if extra_headers:
+            merge_headers(headers, check_headers(extra_headers))
+        if body is None:
+            headers.popall("Content-Type", None)
+        elif not isinstance(body, bytes):
+            headers["Content-Type"] = body.content_type
+        url = self._url(path)
+        if config.default_query or extra_query:
+            query = query_string({**config.default_query, **(extra_query or {})})
+            if query:
+                url = f"{url}{'&' if '?' in url else '?'}{query}"
+        request = Request(
+            method,
+            url,
+            headers=headers,
+            body=body,
+            timeout=config.timeout if timeout is NOT_GIVEN else Timeout.of(timeout),
+            stream=stream,
+            max_retries=config.max_retries,
+            deadline=None if config.deadline is None else asyncio.get_running_loop().time() + config.deadline,
+            priority=config.priority,
+            cost=config.cost,
+            mode=config.mode,
+            accept=read_whole if isinstance(accept, NotGiven) else accept,
+        )
+        response = await core.handle(request)
+        if response.status >= 300:
+            raise await self._error(response, request)
+        return response
+
+    def _url(self, path: str) -> str:
+        base = self._config.base_url
+        if "://" in path:
+            if urlsplit(path)[:2] != urlsplit(base)[:2]:
+                raise ConfigurationError(
+                    f"{path!r} is not at {base}; the key is sent to base_url only (make another client for another host)"
+                )
+            return path
+        url = base + path.lstrip("/")
+        if "/../" in f"{path}/" or "/./" in f"{path}/":
+            raise ConfigurationError(f"the path {path!r} climbs out of {base}")
+        return url
+
+    async def _error(self, response: Response, request: Request) -> APIStatusError:
+        body = await response.read()
+        error = codec.error_from(response.status, response.headers, body, response.request)
+        error.attempts = tuple(request.history)
+        return error
+
+
+async def read_whole(response: Response) -> None:
+    """
+    Takes in a whole reply, within `Timeout.read`.
+    """
+    timeout = response.request.timeout
+    seconds = timeout.read
+    try:
+        with Deadline(seconds):
+            await response.read()
+    except TimeoutError:
+        response.close()
+    else:
+        return
+    host = urlsplit(response.url).hostname
+    raise APITimeoutError(
+        response.request,
+        message=f"the reply of {host} began but did not end within {seconds:g} s (Timeout.read)",
+        phase="body",
+        elapsed=seconds,
+    )
+
+
+def path_segment(name: str, value: object) -> str:
+    """
+    An id as one segment of a path, from which it cannot escape.
+    """
+    if not isinstance(value, str):
+        raise TypeError(f"{name} must be a string, not {type(value).__name__}")
+    if not value.strip() or value in (".", ".."):
+        raise ConfigurationError(f"expected a non-empty value for `{name}` but received {value!r}")
+    return quote(value, safe="")
+
+
+def unknown_argument(method: str, name: str, known: Sequence[str]) -> TypeError:
+    """
+    The error for a misspelt option. Kimi ignores unknown fields, so that a typo would go unnoticed there.
+    """
+    near = difflib.get_close_matches(name, known, n=1)
+    hint = f"; did you mean {near[0]!r}?" if near else ""
+    return TypeError(
+        f"{method}() got an unexpected keyword argument {name!r}{hint} "
+        "(fields that this client does not know go through extra_body={...})"
+    )
+
+
+def _check_session(session: Any) -> None:
+    module = type(session).__module__.partition(".")[0]
+    if module in ("httpx", "httpx2", "openai"):
+        raise TypeError(
+            f"http_client is an {module} client; this SDK runs on aiohttp: pass an aiohttp.ClientSession, or use proxy=, "
+            "ssl=, timeout= and default_headers= instead"
+        )
+    if not (hasattr(session, "request") and hasattr(session, "connector")):
+        raise TypeError(
+            f"http_client must be an aiohttp.ClientSession, not {type(session).__name__}; for another transport pass "
+            "transport=, an object with `async def send(request)`"
+        )
+
+
+def _digest(key: object) -> str:
+    """
+    Tells organisations apart without keeping a key.
+    """
+    if not isinstance(key, str):
+        return f"function-{id(key)}"
+    from hashlib import blake2b
+
+    return blake2b(str(key).encode(), digest_size=12).hexdigest()

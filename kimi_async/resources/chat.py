@@ -1,0 +1,339 @@
+"""
+`client.chat.completions`: questions and answers.
+"""
+
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from functools import cached_property
+from typing import Any, Literal, Unpack, cast, overload
+
+import msgspec
+
+from .. import codec
+from ..chat_stream import AsyncChatCompletionStreamManager
+from ..client import AsyncKimi, TimeoutLike, read_whole, unknown_argument
+from ..errors import APIResponseValidationError, ConfigurationError
+from ..streaming import AsyncStream
+from ..transport import Response
+from ..types._base import NOT_GIVEN, BaseModel, NotGiven, Omit, is_given
+from ..types.chat import ChatCompletion, ChatCompletionChunk, ChatCompletionMessageParam, ChatParams
+
+__all__ = ["AsyncBeta", "AsyncChat", "AsyncCompletions"]
+
+_KNOWN = frozenset(ChatParams.__annotations__)
+
+_INT = (int, "an int")
+_NUMBER = ((int, float), "a number")
+_TEXT = (str, "a string")
+_OBJECT = (Mapping, "a mapping")
+_BOOL = (bool, "True or False")
+
+_TYPES: dict[str, tuple[Any, str]] = {
+    "frequency_penalty": _NUMBER,
+    "logprobs": _BOOL,
+    "max_completion_tokens": _INT,
+    "max_tokens": _INT,
+    "n": _INT,
+    "parallel_tool_calls": _BOOL,
+    "prediction": _OBJECT,
+    "presence_penalty": _NUMBER,
+    "prompt_cache_key": _TEXT,
+    "prompt_cache_options": _OBJECT,
+    "reasoning_effort": _TEXT,
+    "safety_identifier": _TEXT,
+    "seed": _INT,
+    "stop": ((str, list, tuple), "a string or a list of strings"),
+    "stream_options": _OBJECT,
+    "temperature": _NUMBER,
+    "thinking": _OBJECT,
+    "tool_choice": ((str, Mapping), "a string or a mapping"),
+    "top_logprobs": _INT,
+    "top_p": _NUMBER,
+    "user": _TEXT,
+}
+
+
+def outgoing_messages(messages: Iterable[ChatCompletionMessageParam]) -> list[Any]:
+    """
+    Messages ready to be encoded; objects from replies go back as they came.
+
+    :raises ConfigurationError: if there are none.
+    :raises TypeError: naming the message that is not one.
+    """
+    if isinstance(messages, (str, bytes, Mapping, BaseModel)):
+        raise TypeError(
+            f"messages must be a list of messages, not one {type(messages).__name__}; "
+            'for a single question: [{"role": "user", "content": "…"}]'
+        )
+    out: list[Any] = []
+    try:
+        for message in messages:
+            if isinstance(message, dict):
+                out.append(cast("Any", message))
+            elif isinstance(message, BaseModel):
+                out.append(codec.outgoing(message))
+            elif isinstance(message, Mapping) or hasattr(message, "model_dump"):  # pyright: ignore[reportUnnecessaryIsInstance]
+                out.append(message)
+            else:
+                raise TypeError(
+                    f"messages[{len(out)}] must be a mapping with a role, or a message from a reply; "
+                    f"got {type(message).__name__}"
+                )
+    except TypeError as exc:
+        if "messages[" in str(exc):
+            raise
+        raise TypeError(f"messages must be a list of messages, not {type(messages).__name__}") from None
+    if not out:
+        raise ConfigurationError("messages is empty: a chat needs at least one message")
+    return out
+
+
+def chat_body(
+    method: str,
+    messages: Iterable[ChatCompletionMessageParam],
+    model: str,
+    params: Mapping[str, Any],
+    stream: bool,
+    extra_body: Any,
+) -> bytes:
+    """
+    The encoded request, its arguments checked as far as a wrong one can be known here.
+    """
+    if not isinstance(model, str):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise TypeError(f"model must be a string such as 'kimi-k3', not {type(model).__name__}")
+    if not model.strip():
+        raise ConfigurationError("model is empty; client.models.list() says which there are")
+    body: dict[str, Any] = {"model": model, "messages": outgoing_messages(messages)}
+    for name, value in params.items():
+        if name not in _KNOWN:
+            raise unknown_argument(
+                method, name, [*_KNOWN, "messages", "model", "stream", "timeout", "extra_body"]
+            )
+        if not is_given(value):
+            continue
+        expected = _TYPES.get(name)
+        if (
+            expected is not None
+            and value is not None
+            and (not isinstance(value, expected[0]) or (isinstance(value, bool) and expected is not _BOOL))
+        ):
+            raise TypeError(f"{name} must be {expected[1]}, not {type(value).__name__} ({value!r:.80})")
+        if name == "tools" and value is not None and not isinstance(value, (list, tuple)):
+            if isinstance(value, (str, bytes, Mapping)):
+                raise TypeError(f"tools must be a list of tool definitions, not one {type(value).__name__}")
+            value = list(cast("Iterable[Any]", value))
+        body[name] = value
+    if stream:
+        body["stream"] = True
+    if extra_body is not None and is_given(extra_body):
+        if not isinstance(extra_body, Mapping):
+            raise TypeError(f"extra_body must be a mapping, not {type(extra_body).__name__}")
+        body.update(cast("Mapping[str, Any]", extra_body))
+    return codec.encode(body)
+
+
+def check_completion(completion: ChatCompletion, body: bytes, response: Response) -> None:
+    """
+    Some gateways put an error into a reply of status 200.
+
+    :raises APIStatusError: of the class that the error's own words mean.
+    :raises APIResponseValidationError: for a reply without choices.
+    """
+    choices = completion.choices
+    if (
+        choices
+        and completion.error is None
+        and choices[0].error is None
+        and choices[0].finish_reason != "error"
+    ):
+        return
+    error: Any = completion.error
+    if error is None and choices:
+        error = choices[0].error or {
+            "message": "the answer ended with finish_reason 'error'",
+            "type": "server_error",
+        }
+    if error is None:
+        try:
+            fields = msgspec.json.decode(body)
+        except (msgspec.MsgspecError, UnicodeError):
+            fields = {}
+        if not isinstance(fields, dict) or not {"object", "detail", "success", "message"} & set(
+            cast("Any", fields)
+        ):
+            raise APIResponseValidationError(
+                response,
+                body[:4096].decode("utf-8", "replace"),
+                message="the reply holds no choices; .body holds its first 4,096 bytes",
+            )
+        raise codec.error_in_stream(fields, response.headers, response.request, status=response.status)
+    raise codec.error_in_stream({"error": error}, response.headers, response.request, status=response.status)
+
+
+class AsyncCompletions:
+    """
+    Chat completions.
+    """
+
+    def __init__(self, client: AsyncKimi) -> None:
+        self._client = client
+
+    @overload
+    async def create(
+        self,
+        *,
+        messages: Iterable[ChatCompletionMessageParam],
+        model: str,
+        stream: Literal[False] | NotGiven | Omit | None = ...,
+        extra_headers: Mapping[str, Any] | None = ...,
+        extra_query: Mapping[str, Any] | None = ...,
+        extra_body: Any = ...,
+        timeout: TimeoutLike = ...,
+        **params: Unpack[ChatParams],
+    ) -> ChatCompletion: ...
+
+    @overload
+    async def create(
+        self,
+        *,
+        messages: Iterable[ChatCompletionMessageParam],
+        model: str,
+        stream: Literal[True],
+        extra_headers: Mapping[str, Any] | None = ...,
+        extra_query: Mapping[str, Any] | None = ...,
+        extra_body: Any = ...,
+        timeout: TimeoutLike = ...,
+        **params: Unpack[ChatParams],
+    ) -> AsyncStream[ChatCompletionChunk]: ...
+
+    @overload
+    async def create(
+        self,
+        *,
+        messages: Iterable[ChatCompletionMessageParam],
+        model: str,
+        stream: bool,
+        extra_headers: Mapping[str, Any] | None = ...,
+        extra_query: Mapping[str, Any] | None = ...,
+        extra_body: Any = ...,
+        timeout: TimeoutLike = ...,
+        **params: Unpack[ChatParams],
+    ) -> ChatCompletion | AsyncStream[ChatCompletionChunk]: ...
+
+    async def create(
+        self,
+        *,
+        messages: Iterable[ChatCompletionMessageParam],
+        model: str,
+        stream: bool | NotGiven | Omit | None = None,
+        extra_headers: Mapping[str, Any] | None = None,
+        extra_query: Mapping[str, Any] | None = None,
+        extra_body: Any = None,
+        timeout: TimeoutLike = NOT_GIVEN,
+        **params: Unpack[ChatParams],
+    ) -> ChatCompletion | AsyncStream[ChatCompletionChunk]:
+        """
+        Asks for an answer: whole, or with `stream=True` as an `AsyncStream` of chunks whose first has already arrived.
+
+        `params` are those of `ChatParams`; nothing is sent that is not given. Fields that this client does not know go through
+        `extra_body`, which is merged over the named ones.
+
+        :raises APIStatusError: the server refused; the class tells the cause.
+        :raises APIConnectionError: no reply came, or it broke off.
+        :raises TypeError, ConfigurationError: a wrong argument, before anything is sent.
+        """
+        if stream is not None and not isinstance(stream, (bool, NotGiven, Omit)):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise TypeError(f"stream must be True or False, not {type(stream).__name__}")
+        streamed = bool(stream)
+        body = chat_body("create", messages, model, params, streamed, extra_body)
+        client = self._client
+        if streamed:
+            return await client.open_stream(
+                "POST",
+                "chat/completions",
+                body,
+                extra_headers=extra_headers,
+                extra_query=extra_query,
+                timeout=timeout,
+            )
+        accept, answers = _acceptor()
+        await client.send(
+            "POST",
+            "chat/completions",
+            body,
+            extra_headers=extra_headers,
+            extra_query=extra_query,
+            timeout=timeout,
+            accept=accept,
+        )
+        return answers[0]
+
+    def stream(
+        self,
+        *,
+        messages: Iterable[ChatCompletionMessageParam],
+        model: str,
+        extra_headers: Mapping[str, Any] | None = None,
+        extra_query: Mapping[str, Any] | None = None,
+        extra_body: Any = None,
+        timeout: TimeoutLike = NOT_GIVEN,
+        **params: Unpack[ChatParams],
+    ) -> AsyncChatCompletionStreamManager:
+        """
+        A streamed answer as events, with the whole answer at the end. Not a coroutine:
+
+            async with client.chat.completions.stream(model=..., messages=...) as stream:
+                async for text in stream.text_stream():
+                    print(text, end="")
+                completion = await stream.get_final_completion()
+        """
+
+        async def open_stream() -> AsyncStream[ChatCompletionChunk]:
+            return await self.create(
+                messages=messages,
+                model=model,
+                stream=True,
+                extra_headers=extra_headers,
+                extra_query=extra_query,
+                extra_body=extra_body,
+                timeout=timeout,
+                **params,
+            )
+
+        return AsyncChatCompletionStreamManager(open_stream)
+
+
+def _acceptor() -> tuple[Callable[[Response], Awaitable[None]], list[ChatCompletion]]:
+    answers: list[ChatCompletion] = []
+
+    async def accept(response: Response) -> None:
+        await read_whole(response)
+        body = response.content
+        completion = codec.decode_reply(body, ChatCompletion, response)
+        check_completion(completion, body, response)
+        completion.__dict__["_rid"] = response.request_id
+        response.extensions["usage"] = completion.usage
+        answers[:] = [completion]
+
+    return accept, answers
+
+
+class AsyncChat:
+    def __init__(self, client: AsyncKimi) -> None:
+        self._client = client
+
+    @cached_property
+    def completions(self) -> AsyncCompletions:
+        return AsyncCompletions(self._client)
+
+
+class AsyncBeta:
+    """
+    Where the OpenAI SDK once kept `parse` and `stream`; the same objects.
+    """
+
+    def __init__(self, client: AsyncKimi) -> None:
+        self._client = client
+
+    @property
+    def chat(self) -> AsyncChat:
+        return self._client.chat

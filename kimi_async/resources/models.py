@@ -1,0 +1,94 @@
+"""
+`client.models`: what can be asked.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+
+from ..client import AsyncKimi, TimeoutLike, path_segment
+from ..pagination import AsyncPage, AsyncPaginator
+from ..types._base import NOT_GIVEN, Reply
+from ..types.models import Model
+
+__all__ = ["AsyncModels"]
+
+
+class ModelList(Reply):
+    __children__ = ("data",)
+
+    data: list[Model] = msgspec.field(default_factory=list[Model])
+    object: str = "list"
+
+
+class AsyncModels:
+    """
+    Models. The list is live: ids come and go (`kimi-k2.5` went on 2026-08-31), so ask rather than guess.
+    """
+
+    def __init__(self, client: AsyncKimi) -> None:
+        self._client = client
+
+    def list(
+        self,
+        *,
+        extra_headers: Mapping[str, Any] | None = None,
+        extra_query: Mapping[str, Any] | None = None,
+        extra_body: Any = None,
+        timeout: TimeoutLike = NOT_GIVEN,
+    ) -> AsyncPaginator[Model, AsyncPage[Model]]:
+        """
+        All models of the account. Await it for the page, or iterate it; Kimi gives all of them on one page.
+        """
+
+        async def fetch(params: Mapping[str, Any]) -> AsyncPage[Model]:
+            reply = await self._client.request(
+                "GET",
+                "models",
+                ModelList,
+                extra_headers=extra_headers,
+                extra_query={**params, **(extra_query or {})},
+                extra_body=extra_body,
+                timeout=timeout,
+            )
+            return AsyncPage(reply.data, object=reply.object)
+
+        return AsyncPaginator(fetch)
+
+    async def retrieve(
+        self,
+        model: str,
+        *,
+        extra_headers: Mapping[str, Any] | None = None,
+        extra_query: Mapping[str, Any] | None = None,
+        extra_body: Any = None,
+        timeout: TimeoutLike = NOT_GIVEN,
+    ) -> Model:
+        """
+        One model by its id.
+
+        Kimi documents no endpoint for this; where `GET /models/{id}` gives 404, or no model, the list is searched.
+
+        :raises NotFoundError: no such model, or none that this key may use.
+        """
+        from ..errors import APIResponseValidationError, NotFoundError
+
+        segment = path_segment("model", model)
+        try:
+            return await self._client.request(
+                "GET",
+                f"models/{segment}",
+                Model,
+                extra_headers=extra_headers,
+                extra_query=extra_query,
+                extra_body=extra_body,
+                timeout=timeout,
+            )
+        except (NotFoundError, APIResponseValidationError) as missing:
+            async for each in self.list(
+                extra_headers=extra_headers, extra_query=extra_query, timeout=timeout
+            ):
+                if each.id == model:
+                    return each
+            raise missing
