@@ -131,6 +131,10 @@ class _Response(Struct, gc=False):
     body: Raw = _NOTHING
 
 
+# Lines without a status_code were answered: the error file is where others are.
+_GOOD = frozenset([None, *range(200, 300)])
+
+
 class Answer(Struct, gc=False):
     """
     One output line.
@@ -138,7 +142,8 @@ class Answer(Struct, gc=False):
 
     custom_id: str
     response: _Response | None = None
-    error: Raw = _NOTHING
+    error: Any = None
+    """Null, or what went wrong: ``{"code"?, "message"}``."""
     kimi_async: RunInfo | None = None
 
     @property
@@ -149,16 +154,7 @@ class Answer(Struct, gc=False):
         response = self.response
         if response is None:
             return None
-        # Lines without a status_code were answered: the error file is where others are.
         return 200 if response.status_code is None else response.status_code
-
-    @property
-    def failure(self) -> bytes | None:
-        """
-        The line's ``error`` as JSON, or None where it is null or absent.
-        """
-        raw = bytes(self.error)
-        return None if raw == b"null" else raw
 
     @property
     def body(self) -> bytes | None:
@@ -174,10 +170,10 @@ class Answer(Struct, gc=False):
     @property
     def ok(self) -> bool:
         """
-        Whether it holds an answer: status 2xx, a body, and no error.
+        Whether it holds an answer: a reply with status 2xx (or none told), and no error.
         """
-        status = self.status_code
-        return status is not None and 200 <= status < 300 and self.failure is None and self.body is not None
+        response = self.response
+        return response is not None and self.error is None and response.status_code in _GOOD
 
     @property
     def transient(self) -> bool:
@@ -192,6 +188,21 @@ class Answer(Struct, gc=False):
         return status is None or status in (408, 409, 429) or status >= 500
 
 
+class _Status(Struct, gc=False):
+    status_code: int | None = 200
+
+
+class _Verdict(Struct, gc=False):
+    """
+    As little of an output line as tells whose it is and whether it is an answer.
+    """
+
+    custom_id: str
+    response: _Status | None = None
+    error: Any = None
+
+
+_decode_verdict = msgspec.json.Decoder(_Verdict).decode
 _decode_answer = msgspec.json.Decoder(Answer).decode
 _encode = msgspec.json.Encoder().encode
 _encode_sorted = msgspec.json.Encoder(order="sorted").encode
@@ -473,7 +484,7 @@ class Journal:
                     damaged.append((offset, end))
                     good = end
                     continue
-                if answer.response is None and answer.failure is None:
+                if answer.response is None and answer.error is None:
                     raise self._foreign(offset, line)
                 if last:
                     self._finish_line(end)
@@ -586,37 +597,47 @@ class ResultFiles:
     def _scan(self, file: BinaryIO, path: str) -> None:
         # 48 bits of offset (281 TB), 16 bits of file.
         base = (len(self._maps) - 1) << 48
-        index = self._index
-        decode = _decode_answer
-        line_number = 0
+        if not len(self._index):
+            first = self._maps[-1].find(b"\n")
+            self._index = IdTable(len(self._maps[-1]) // max(64, first))
+        put = self._index.put
+        decode = _decode_verdict
+        answered = failed = number = 0
         for offset, line in read_lines(file, max_line=MAX_OUTPUT_LINE):
-            line_number += 1
-            if not line or not line.strip():
+            number += 1
+            if not line:
                 if line is None:
-                    self.problems.append(LineProblem(line_number, "too_long", f"too long, in {path}"))
+                    self.problems.append(LineProblem(number, "too_long", f"too long, in {path}"))
                 continue
             try:
-                answer = decode(line)
+                verdict = decode(line)
             except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as exc:
-                self.problems.append(
-                    LineProblem(line_number, "json", f"not an output line ({exc}), in {path}")
-                )
+                if not line.isspace():
+                    self.problems.append(
+                        LineProblem(number, "json", f"not an output line ({exc}), in {path}")
+                    )
                 continue
-            good = answer.ok
-            old = index.put(answer.custom_id, base | offset)
+            response = verdict.response
+            good = response is not None and verdict.error is None and response.status_code in _GOOD
+            old = put(verdict.custom_id, base | offset)
             if old is not None:
-                before = self._at(old)
-                if before.ok and not good:
-                    index.put(answer.custom_id, old)
+                before = _decode_verdict(self._line_at(old))
+                was_good = (
+                    before.response is not None
+                    and before.error is None
+                    and before.response.status_code in _GOOD
+                )
+                if was_good and not good:
+                    put(verdict.custom_id, old)
                     continue
-                if before.ok:
-                    self.ok -= 1
-                else:
-                    self.failed -= 1
+                answered -= was_good
+                failed -= not was_good
             if good:
-                self.ok += 1
+                answered += 1
             else:
-                self.failed += 1
+                failed += 1
+        self.ok += answered
+        self.failed += failed
 
     def __len__(self) -> int:
         return len(self._index)
@@ -638,9 +659,6 @@ class ResultFiles:
         line = self.line(custom_id)
         return None if line is None else _decode_answer(line)
 
-    def _at(self, at: int) -> Answer:
-        return _decode_answer(self._line_at(at))
-
     def _line_at(self, at: int) -> bytes:
         data = self._maps[at >> 48]
         start = at & 0xFFFF_FFFF_FFFF
@@ -651,8 +669,19 @@ class ResultFiles:
         """
         Each of these ids, in this order, with its line; None where it was not answered.
         """
+        # `get` written out: this loop is what a million-line file waits for (benchmarks/bulk/join.py).
+        find = self._index.get
+        maps = self._maps
+        decode = _decode_answer
         for custom_id in custom_ids:
-            yield custom_id, self.get(custom_id)
+            at = find(custom_id)
+            if at is None:
+                yield custom_id, None
+                continue
+            data = maps[at >> 48]
+            start = at & 0xFFFF_FFFF_FFFF
+            end = data.find(b"\n", start)
+            yield custom_id, decode(data[start:] if end < 0 else data[start:end])
 
     def close(self) -> None:
         """

@@ -138,9 +138,13 @@ class IdTable:
 
     __slots__ = ("_count", "_keys", "_used", "_values")
 
-    def __init__(self) -> None:
-        self._keys = [array("Q", bytes(64)) for _ in range(256)]
-        self._values = [array("Q", bytes(64)) for _ in range(256)]
+    def __init__(self, expected: int = 0) -> None:
+        # Room for the expected number at two thirds full, so that it need not grow.
+        slots = 8
+        while slots * 2 * 256 < expected * 3:
+            slots *= 2
+        self._keys = [array("Q", bytes(8 * slots)) for _ in range(256)]
+        self._values = [array("Q", bytes(8 * slots)) for _ in range(256)]
         self._used = [0] * 256
         self._count = 0
 
