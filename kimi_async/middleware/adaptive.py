@@ -1,0 +1,1108 @@
+"""
+When the next request may be sent: the arithmetic, over a clock that is passed in. No waiting, no loop, no dice of its own.
+
+`Law` is asked and told:
+
+    delay(tokens, now)      seconds until a request may go; 0 now, `inf` when only an event can tell
+    send(tokens, now)       it goes: a `Ticket`
+    admitted(ticket, now)   a good status came back
+    refused(ticket, …)      429: which limit, which number, what hint
+    overloaded(ticket, …)   429 engine_overloaded_error, 503
+    done(ticket, now)       the reply has ended, however it ended
+
+Four things can hold a request back, each with a law of its own:
+
+    Gate          the server said wait (`Retry-After`): nobody sends before. It never decides how deep we cut: with hints
+                  longer than the gap between refusals, one clock for both froze a limit for a whole run
+                  (github.com/UKGovernmentBEIS/inspect_ai/issues/5137)
+    Concurrency   slots. Unknown: slow start, doubling per round of admissions. A refusal tells the number, or what we held
+                  when it came back is the number
+    Rate          requests (or tokens) of the last 60 s, refused ones included: Kimi's help centre says each counts. A refusal
+                  tells the number, or what we had sent is the number; if others share it, we share
+    Outage        overload: nothing but a probe every few seconds until one is admitted, then slow start back
+
+An *admission* is the reply's good status, or silence for longer than a refusal takes: refusals come back in
+milliseconds, answers in seconds, so growth need not wait for answers.
+
+What is learnt is tested again by a *canary*, one request more than believed possible, paid from a budget of 1 % of what
+is admitted. However it ends, it ends: admitted, refused, failed or cancelled.
+"""
+
+import math
+from collections import deque
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+__all__ = [
+    "TIERS",
+    "TIERS_DATE",
+    "Concurrency",
+    "Law",
+    "Outage",
+    "Rate",
+    "RateLimits",
+    "Source",
+    "Ticket",
+    "Window",
+    "tier_of",
+]
+
+Source = Literal["config", "told", "tier", "seen", "none"]
+"""Who says so: the caller, a 429's text, the `Msh-Gid` header, our own counting, or nobody."""
+
+INF = math.inf
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RateLimits:
+    """
+    What the organisation may do. None means unknown: it is learnt.
+
+    Kimi's limits are per organisation, not per key, and shared by all models.
+    """
+
+    concurrency: int | None = None
+    """Requests under way at once, streams until their end."""
+    rpm: int | None = None
+    """Requests a minute, refused ones included."""
+    tpm: int | None = None
+    """Tokens a minute, counted when a request arrives: prompt + `max_completion_tokens`, whatever is generated."""
+    tpd: int | None = None
+    """Tokens a day, counted alike. At its end requests fail with `RateLimitWaitError`; nobody waits until tomorrow."""
+    adaptive: bool = False
+    """Whether to look for more than what is given here. Less is always believed, when the server says so."""
+    hold: bool = True
+    """Whether an unknown concurrency limit is found by slow start; False sends whatever is asked until the server objects."""
+
+    def __post_init__(self) -> None:
+        for name in ("concurrency", "rpm", "tpm", "tpd"):
+            value = getattr(self, name)
+            if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
+                raise ValueError(
+                    f"RateLimits.{name} must be a whole number of 1 or more, or None; got {value!r}"
+                )
+
+    @classmethod
+    def of(cls, value: "RateLimits | str | Mapping[str, Any] | None") -> "RateLimits":
+        """
+        Understands a `RateLimits`, a mapping of its fields, `"tier0"` … `"tier5"`, and None: learn everything.
+        """
+        if value is None:
+            return cls()
+        if isinstance(value, cls):
+            return value
+        if isinstance(value, str):
+            tier = TIERS.get(value.strip().lower().replace("-", "").replace("_", "").replace(" ", ""))
+            if tier is None:
+                raise ValueError(
+                    f"limits must be one of {', '.join(TIERS)}, a RateLimits or None; got {value!r}"
+                )
+            return tier
+        if isinstance(value, Mapping):
+            return cls(**value)
+        raise TypeError(
+            f"limits must be a RateLimits, a tier such as 'tier1', a mapping or None; got {type(value).__name__}"
+        )
+
+
+TIERS_DATE = "2026-09-23"
+"""When platform.kimi.ai/docs/pricing/limits was read. The numbers are the same on platform.kimi.com."""
+
+TIERS: Mapping[str, RateLimits] = {
+    "tier0": RateLimits(concurrency=1, rpm=3, tpm=500_000, tpd=1_500_000),
+    "tier1": RateLimits(concurrency=15, rpm=100, tpm=2_000_000),
+    "tier2": RateLimits(concurrency=40, rpm=100, tpm=3_000_000),
+    "tier3": RateLimits(concurrency=50, rpm=200, tpm=3_000_000),
+    "tier4": RateLimits(concurrency=60, rpm=200, tpm=4_000_000),
+    "tier5": RateLimits(concurrency=100, rpm=300, tpm=5_000_000),
+}
+
+
+def tier_of(group: str | None) -> RateLimits | None:
+    """
+    The limits that a `Msh-Gid` header names (`enterprise-tier-5`, captured 2026-09), or None.
+    """
+    if not group or len(group) > 40:
+        return None
+    name, _, number = group.strip().lower().rpartition("-tier-")
+    return TIERS.get(f"tier{number}") if name else None
+
+
+class Ticket:
+    """
+    One request on its way, from its sending to the end of its reply.
+    """
+
+    __slots__ = (
+        "before",
+        "canary",
+        "counted",
+        "done",
+        "entry",
+        "held",
+        "inflight",
+        "sent",
+        "seq",
+        "settled",
+        "tokens",
+        "tokens_before",
+        "wanted",
+    )
+
+    def __init__(self, seq: int, sent: float, tokens: int) -> None:
+        self.seq = seq
+        self.sent = sent
+        self.tokens = tokens
+        self.inflight = 0
+        """Others under way when it was sent."""
+        self.before = 0
+        """Requests in the minute before it."""
+        self.tokens_before = 0
+        """Tokens in the minute before it."""
+        self.counted: list[float] | None = None
+        """Where it is counted."""
+        self.entry: list[float] | None = None
+        """Where its tokens are written down."""
+        self.canary: Rate | Concurrency | None = None
+        """Which limit it tests, if any."""
+        self.held = True
+        """Whether it has a slot."""
+        self.settled = False
+        """Whether it is known to be admitted or refused."""
+        self.wanted = False
+        """Whether more than it was waiting for a slot when it was sent."""
+        self.done = False
+
+
+class Window:
+    """
+    What was sent during the last `span` seconds, as a server with a sliding window sees it.
+
+    Sending times within a twelve-thousandth of the span (5 ms of a minute) are kept as one, the later: memory is bounded by the
+    span, not by the traffic, and the error is on the safe side.
+    """
+
+    __slots__ = ("_entries", "grain", "span", "total")
+
+    def __init__(self, span: float) -> None:
+        self.span = span
+        self.grain = span / 12_000
+        self.total = 0
+        """The sum of what is inside, as of the last call with a `now`."""
+        self._entries: deque[list[float]] = deque()  # [first time, last time, amount]
+
+    def add(self, amount: int, now: float) -> list[float]:
+        self.total += amount
+        entries = self._entries
+        if entries:
+            last = entries[-1]
+            if now - last[0] < self.grain:
+                last[1] = now
+                last[2] += amount
+                return last
+        entry = [now, now, amount]
+        entries.append(entry)
+        return entry
+
+    def take(self, entry: list[float], amount: int) -> None:
+        """Takes back what was added to `entry`, unless that has left the window."""
+        if entry[2] >= amount and entry[2] > 0:
+            entry[2] -= amount
+            if entry[2] >= 0 and self._entries and entry[1] >= self._entries[0][1]:
+                self.total -= amount
+
+    def expire(self, now: float) -> int:
+        """Forgets what is older than the span; the new total."""
+        entries = self._entries
+        edge = now - self.span
+        while entries and entries[0][1] <= edge:
+            self.total -= int(entries.popleft()[2])
+        return self.total
+
+    def leaving(self, until: float) -> int:
+        """How much will have left by `until`."""
+        edge = until - self.span
+        leaving = 0
+        for entry in self._entries:
+            if entry[1] > edge:
+                break
+            leaving += int(entry[2])
+        return leaving
+
+    def when(self, room: int) -> float:
+        """The time at which `room` more than now will have left; `inf` if there is not as much inside."""
+        if room <= 0:
+            return -INF
+        for entry in self._entries:
+            room -= int(entry[2])
+            if room <= 0:
+                return entry[1] + self.span
+        return INF
+
+    @property
+    def first(self) -> float | None:
+        """When the oldest that is inside was sent."""
+        return self._entries[0][0] if self._entries else None
+
+    def shift(self, seconds: float) -> None:
+        for entry in self._entries:
+            entry[0] += seconds
+            entry[1] += seconds
+
+    def scaled(self, factor: float, span: float) -> "Window":
+        """The same history in another unit: `factor` of that for each of this."""
+        other = Window(span)
+        for first, last, amount in self._entries:
+            scaled = int(amount * factor)
+            other._entries.append([first, last, scaled])
+            other.total += scaled
+        return other
+
+
+class Budget:
+    """
+    What canaries may cost, in refused requests: 1 % of what is admitted, and something to begin with.
+
+    The beginning is what it takes to follow a limit that has just been lowered, which is when it is most likely to be raised
+    again: one look every `Rate.AFTER_DROP` seconds for about four minutes.
+    """
+
+    SHARE = 0.01
+    MOST = 30.0
+
+    __slots__ = ("left",)
+
+    def __init__(self) -> None:
+        self.left = 2.0
+
+    def earn(self) -> None:
+        if self.left < self.MOST:
+            self.left += self.SHARE
+
+
+class Rate:
+    """
+    Requests, or tokens, per `span` seconds.
+    """
+
+    # A server counts when a request arrives, we when it leaves: two requests a minute apart are less than a minute
+    # apart over there if the first travelled longer. This is how much longer it may have travelled.
+    MARGIN = 0.05
+
+    # Once the server has refused, what waits is let go one by one, this much quicker than the limit, so that what was
+    # missed is made up for; the window is the real bound.
+    PACE = 1.04
+    BURST = 1.0
+    """Seconds of sending that may be made up for at once while paced."""
+    PACED_FOR = 180.0
+    """Seconds after a refusal during which sending is paced."""
+
+    SOON = 20.0
+    """Seconds to the first canary of a limit."""
+    LATE = 60.0
+    """… and at most between two of them, if the budget allows."""
+    AFTER_DROP = 7.5
+    """… and after the limit was seen to fall."""
+    DROP_LASTS = 300.0
+
+    GROW = 0.002
+    """Where others share the limit: growth of our share a second, as a part of what is not ours."""
+    CUT = 0.3
+    CUT_STEADY = 0.08
+    """… and the cut at a refusal, as a part of our part."""
+
+    __slots__ = (
+        "budget",
+        "canary",
+        "canary_at",
+        "cap",
+        "ceiling",
+        "cut_at",
+        "dropped_at",
+        "early",
+        "grown_at",
+        "interval",
+        "name",
+        "opened_at",
+        "opening",
+        "paced_until",
+        "proven",
+        "refusals",
+        "share",
+        "source",
+        "span",
+        "tat",
+        "window",
+    )
+
+    def __init__(
+        self, name: str, cap: int | None, budget: Budget, *, span: float = 60.0, fixed: bool = True
+    ) -> None:
+        self.name = name
+        self.span = span
+        self.budget = budget
+        self.window = Window(span + self.MARGIN)
+        self.cap: float = INF if cap is None else float(cap)
+        """What we believe the limit to be."""
+        self.source: Source = "none" if cap is None else "config"
+        self.ceiling: float = self.cap if fixed else INF
+        """What the caller does not want exceeded."""
+        self.share: float = INF
+        """How much of it is ours, where others use it too."""
+        self.paced_until = -INF
+        self.tat = -INF
+        """When what was sent would have been sent at the limit's pace (GCRA's theoretical arrival time)."""
+        self.cut_at = -INF
+        self.canary: Ticket | None = None
+        self.canary_at = INF
+        self.interval = self.SOON
+        self.dropped_at = -INF
+        self.grown_at = -INF
+        self.early = False
+        """Whether the request that goes next is one more than believed possible."""
+        self.opening = False
+        """Whether a canary was admitted and the new limit is not known yet."""
+        self.opened_at = -INF
+        self.proven = 0
+        self.refusals = 0
+
+    @property
+    def known(self) -> bool:
+        return self.cap < INF
+
+    def learn(self, cap: float, source: Source) -> None:
+        """Believes a number told from outside a refusal, such as a tier's."""
+        self.cap = min(cap, self.ceiling)
+        self.source = source
+        self.canary_at = INF
+
+    def allowed(self, now: float) -> float:
+        """How many of the span are ours."""
+        if self.share < INF:
+            if now > self.grown_at:
+                part = min(1.0, self.share / self.cap)
+                self.share += self.GROW * (now - self.grown_at) * self.cap * max(0.1, 1.0 - part)
+                self.grown_at = now
+                if self.share >= self.cap:
+                    self.share = INF
+            return min(self.cap, self.share)
+        return self.cap
+
+    def delay(self, amount: int, now: float) -> float:
+        """Seconds until `amount` more fits. Notes in `early` if it fits only as a canary."""
+        self.early = False
+        total = self.window.expire(now)
+        if self.cap == INF:
+            return 0.0
+        allowed = self.allowed(now)
+        wait = 0.0
+        if total + amount > allowed and total:
+            wait = self.window.when(math.ceil(total + amount - allowed)) - now
+            due = self._canary_due(now)
+            if due <= now:
+                # What is about to leave the window has left it over there: such a request is merely early, and
+                # tells nothing. The one after it does.
+                gone = self.window.leaving(now + self.MARGIN + 0.02)
+                self.early = total - gone + amount > self.cap
+                return 0.0
+            wait = min(wait, due - now)
+        if now < self.paced_until:
+            wait = max(wait, self.tat - self.BURST - now)
+        return wait if wait > 0 else 0.0
+
+    def _canary_due(self, now: float) -> float:
+        """When the limit may be tested."""
+        if self.canary is not None or self.share < INF or self.cap >= self.ceiling:
+            return INF
+        if self.budget.left < 1.0 and not self.opening:
+            return INF
+        if self.canary_at == INF:
+            self.canary_at = now + self.interval
+        return self.canary_at
+
+    def send(self, ticket: Ticket, amount: int, now: float) -> list[float]:
+        before = self.window.expire(now)
+        if self.name == "rpm":
+            ticket.before = before
+        else:
+            ticket.tokens_before = before
+        if self.early:
+            self.early = False
+            self.canary = ticket
+            ticket.canary = self
+        if now < self.paced_until:
+            pace = min(self.cap, self.share) * self.PACE / self.span
+            self.tat = max(self.tat, now) + amount / pace
+        return self.window.add(amount, now)
+
+    def admitted(self, ticket: Ticket, now: float) -> None:
+        if self.canary is ticket:
+            # More is possible than we believed. How much more, further admissions tell, each worth a doubling.
+            self.canary = ticket.canary = None
+            self.opening = True
+            self.proven = self._before(ticket)
+            self._open(now)
+        elif self.opening and ticket.sent >= self.opened_at and self._before(ticket) >= self.proven:
+            if self.cap < 8 * max(self._before(ticket), 1):
+                self._open(now)
+
+    def _open(self, now: float) -> None:
+        self.cap = min(self.ceiling, self.cap * 2)
+        self.opened_at = now
+        self.source = "seen"
+        self.interval = self.canary_at = 0.0
+        self.canary_at = now
+
+    def _before(self, ticket: Ticket) -> int:
+        return ticket.before if self.name == "rpm" else ticket.tokens_before
+
+    def refused(self, ticket: Ticket, amount: int, told: int | None, now: float) -> None:
+        """
+        A request was refused for this limit; `told` is the limit's number, if the text has it.
+        """
+        self.refusals += 1
+        before = self._before(ticket)
+        tested = self.canary is ticket
+        if tested:
+            self.canary = ticket.canary = None
+            self.budget.left -= 1.0
+        fresh = ticket.sent >= self.cut_at
+        paced = ticket.sent > self.cut_at and now < self.paced_until
+        recent = now - self.cut_at < 15.0
+        self.paced_until = now + self.PACED_FOR
+        self.tat = max(self.tat, now + self.BURST)
+        if told is not None:
+            if self.source != "none" and told < self.cap and not self.opening:
+                self.dropped_at = now
+            self.cap = min(float(told), self.ceiling)
+            self.source = "told" if self.cap < self.ceiling or self.source != "config" else self.source
+            mine = before + amount >= 0.97 * told
+            if mine or before >= told - 1:
+                pass
+            elif fresh and paced:
+                self._contend(before, recent, now)
+        elif not tested:
+            self._guess(before, recent, fresh)
+        self.opening = False
+        if fresh:
+            self.cut_at = now
+        falling = now - self.dropped_at < self.DROP_LASTS
+        if falling:
+            self.interval = self.AFTER_DROP
+        elif tested:
+            self.interval = min(self.LATE, max(self.SOON, self.interval * 1.5))
+        else:
+            self.interval = max(self.interval, self.SOON)
+        self.canary_at = now + self.interval
+
+    def _guess(self, before: int, recent: bool, fresh: bool) -> None:
+        """The number was not told: what went through before is the number."""
+        if self.source == "none" or self.opening:
+            self.cap = min(self.ceiling, max(1.0, float(before)))
+            self.source = "seen"
+        elif before < self.cap:
+            # Refusals that overtook each other: the earliest knows best.
+            if not fresh:
+                self.cap = max(1.0, float(before)) if before >= 0.5 * self.cap else self.cap
+            else:
+                self.cap = max(1.0, self.cap * (0.9 if recent else 0.97))
+        elif fresh:
+            self.cap = max(1.0, self.cap * (0.9 if recent else 0.97))
+
+    def _contend(self, before: int, recent: bool, now: float) -> None:
+        """
+        Refused although we are below the limit: others use the rest. Whoever has more gives more, so that all come to have alike.
+        """
+        share = min(self.share, self.cap)
+        if self.share == INF:
+            share = max(before, self.cap * 0.5) if before < 0.9 * self.cap else before
+        part = min(1.0, share / self.cap)
+        cut = self.CUT if recent or self.share == INF else self.CUT_STEADY
+        self.share = max(1.0, share * (1.0 - cut * part))
+        self.grown_at = now
+
+    def over(self, ticket: Ticket) -> None:
+        """The ticket's reply has ended. A canary that died of another cause is no canary any more."""
+        if self.canary is ticket:
+            self.canary = ticket.canary = None
+
+    def shift(self, seconds: float) -> None:
+        self.window.shift(seconds)
+        for name in ("paced_until", "tat", "cut_at", "canary_at", "dropped_at", "grown_at", "opened_at"):
+            setattr(self, name, getattr(self, name) + seconds)
+
+
+class Concurrency:
+    """
+    Requests under way at once.
+    """
+
+    START = 4
+    """
+    Slots to begin with where the limit is unknown. They double with every round of admissions, at the latest every half
+    second, so 9,000 streams are under way after eleven rounds. Kimi's smallest tier has one slot, the next fifteen; beginning with
+    16 costs a new account most of its first minute (3 requests, refused ones included), beginning with 1 costs all others time.
+    """
+
+    SOON = 30.0
+    LATE = 120.0
+
+    __slots__ = (
+        "blocked_at",
+        "budget",
+        "canary_at",
+        "cap",
+        "ceiling",
+        "cut_at",
+        "extra",
+        "grown_at",
+        "interval",
+        "limit",
+        "probing",
+        "refusals",
+        "slow",
+        "source",
+        "tested",
+    )
+
+    def __init__(self, cap: int | None, budget: Budget, *, fixed: bool = True, hold: bool = True) -> None:
+        self.budget = budget
+        self.cap: float = INF if cap is None else float(cap)
+        self.source: Source = "none" if cap is None else "config"
+        self.ceiling: float = self.cap if fixed else INF
+        self.slow = cap is None
+        """Whether slow start is on."""
+        self.limit: float = self.cap if cap is not None else (self.START if hold else INF)
+        """How many may be under way now."""
+        self.extra = 0
+        """How many more than believed possible are being tried."""
+        self.probing = 0
+        """… and how many of these are under way."""
+        self.tested = False
+        self.blocked_at = -INF
+        self.cut_at = -INF
+        self.grown_at = -INF
+        self.canary_at = INF
+        self.interval = self.SOON
+        self.refusals = 0
+
+    @property
+    def known(self) -> bool:
+        return self.cap < INF
+
+    def learn(self, cap: float, source: Source) -> None:
+        self.cap = min(cap, self.ceiling)
+        self.limit = self.cap
+        self.source = source
+        self.slow = False
+        self.extra = 0
+
+    def fits(self, inflight: int, now: float) -> bool:
+        self.tested = False
+        if inflight < self.limit:
+            return True
+        self.blocked_at = now
+        if self.slow or self.cap >= self.ceiling or self.limit < self.cap:
+            return False
+        if self.extra:
+            self.tested = inflight < self.limit + self.extra
+        elif now >= self.canary_at and not self.probing and self.budget.left >= 1.0:
+            self.tested = True
+        elif self.canary_at == INF:
+            self.canary_at = now + self.interval
+        return self.tested
+
+    def next(self, now: float) -> float:
+        """When a slot may open by itself."""
+        if self.slow or self.limit < self.cap or self.probing or self.extra or self.budget.left < 1.0:
+            return INF
+        return self.canary_at
+
+    def send(self, ticket: Ticket, inflight: int) -> None:
+        ticket.inflight = inflight
+        if self.tested:
+            self.tested = False
+            ticket.canary = self
+            self.probing += 1
+
+    def admitted(self, ticket: Ticket, now: float) -> None:
+        if ticket.canary is self:
+            ticket.canary = None
+            self.probing -= 1
+            # One admitted proves little: an answer may have ended over there that had not ended here. So the
+            # number tried doubles, and the first refusal takes all of it back.
+            self.extra = max(self.extra + 1, 1)
+            if self.extra > max(4.0, 0.25 * self.cap):
+                self.cap = self.limit = min(self.ceiling, self.cap + self.extra)
+                self.extra = 0
+                self.canary_at = now + 1.0
+                self.source = "seen"
+        elif self.blocked_at >= ticket.sent:
+            if self.slow:
+                self.limit = min(self.cap, self.limit + 1)
+                if self.limit >= self.cap:
+                    self.slow = False
+            elif self.limit < self.cap:
+                self.limit = min(self.cap, self.limit + 1.0 / max(1.0, self.limit))
+
+    def refused(self, ticket: Ticket, told: int | None, holding: int, now: float) -> None:
+        """
+        `holding`: how many sent before this one are still under way, that is, what the server had of ours.
+        """
+        self.refusals += 1
+        tested = ticket.canary is self
+        if tested:
+            self.over(ticket)
+            self.budget.left -= 1.0
+        fresh = ticket.sent >= self.cut_at
+        if told is not None:
+            mine = ticket.inflight >= 0.97 * told - 1
+            changed = self.source != "none" and told != self.cap
+            self.cap = min(float(told), self.ceiling)
+            if self.source != "config" or self.cap < self.ceiling:
+                self.source = "told"
+            if mine or changed:
+                self.limit = min(self.limit, self.cap) if not self.slow else self.cap
+            elif fresh and not tested:
+                # Somebody else has slots of this organisation too.
+                self.limit = max(1.0, min(self.limit, 0.9 * max(1, min(holding, ticket.inflight))))
+            self.limit = min(self.limit, self.cap)
+        elif not tested:
+            held = max(1, min(holding, ticket.inflight))
+            if self.slow or held < self.cap or fresh:
+                self.cap = self.limit = float(max(1, min(held, self.cap)))
+                self.source = "seen"
+        self.slow = False
+        self.extra = 0
+        if fresh:
+            self.cut_at = now
+        self.interval = min(self.LATE, self.interval * 1.5) if tested else self.SOON
+        self.canary_at = now + self.interval
+
+    def over(self, ticket: Ticket) -> None:
+        if ticket.canary is self:
+            ticket.canary = None
+            self.probing -= 1
+
+    def shift(self, seconds: float) -> None:
+        for name in ("blocked_at", "cut_at", "grown_at", "canary_at"):
+            setattr(self, name, getattr(self, name) + seconds)
+
+
+class Outage:
+    """
+    The service has no capacity: one request every few seconds asks whether it has again.
+    """
+
+    FIRST = 2.0
+    EVERY = 4.0
+    """Seconds between two probes. At 8 s for a refusal, waiting for one before sending the next would add 8 s to a recovery."""
+
+    __slots__ = ("active", "began", "last", "limit", "probe_at", "probes", "recovering", "refusals", "seen", "slowest")
+
+    def __init__(self) -> None:
+        self.active = False
+        self.recovering = False
+        self.began = -INF
+        self.last = -INF
+        self.limit: float = INF
+        """Slots while recovering."""
+        self.probe_at = -INF
+        self.probes = 0
+        self.refusals = 0
+        self.seen = -INF
+        """When the latest request was sent that was admitted since."""
+        self.slowest = 0.0
+        """The longest time a refusal took to arrive."""
+
+    def refused(self, ticket: Ticket, hint: float | None, dice: float, now: float) -> None:
+        self.refusals += 1
+        self.slowest = max(self.slowest, now - ticket.sent)
+        if self.seen > ticket.sent or (self.recovering and ticket.sent < self.last):
+            # Sent before somebody who was admitted: a stray one, or news from before the recovery.
+            return
+        if not self.active:
+            self.active = True
+            self.recovering = False
+            self.began = now
+            self.probes = 0
+            self.probe_at = now + self._pause(hint, dice)
+        elif hint is not None:
+            self.probe_at = max(self.probe_at, now + hint)
+
+    def _pause(self, hint: float | None, dice: float) -> float:
+        pause = self.FIRST if self.probes == 0 else self.EVERY
+        return max(pause * (0.9 + 0.2 * dice), hint or 0.0)
+
+    def probe(self, dice: float, now: float) -> None:
+        self.probes += 1
+        self.probe_at = now + self._pause(None, dice)
+
+    def admitted(self, ticket: Ticket, target: float, now: float) -> None:
+        self.seen = max(self.seen, ticket.sent)
+        if self.active:
+            if ticket.sent >= self.began:
+                self.active = False
+                self.recovering = True
+                self.last = now
+                self.limit = 4.0
+        elif self.recovering and ticket.sent >= self.began:
+            self.limit += 2.0
+            if self.limit >= target:
+                self.recovering = False
+                self.limit = INF
+
+    def shift(self, seconds: float) -> None:
+        for name in ("began", "last", "probe_at", "seen"):
+            setattr(self, name, getattr(self, name) + seconds)
+
+
+class Law:
+    """
+    All of it together, for one organisation.
+
+    `dice` gives numbers in [0, 1) for the spreading of what was held back together. Times may come from several loops; a clock
+    that jumps back is taken as another one, and history keeps its distance.
+    """
+
+    SILENCE = 0.5
+    """Seconds without a refusal after which a request counts as admitted. Refusals take 30–300 ms, answers seconds."""
+
+    # 429s about concurrency come with Kimi's constant `Retry-After: 1`, and a slot is free as soon as one of our own
+    # answers ends, which we see ourselves. A longer hint is meant.
+    SHORT_HINT = 2.0
+
+    def __init__(self, limits: RateLimits, dice: Callable[[], float]) -> None:
+        self.limits = limits
+        self.dice = dice
+        fixed = not limits.adaptive
+        self.budget = Budget()
+        self.concurrency = Concurrency(limits.concurrency, self.budget, fixed=fixed, hold=limits.hold)
+        self.requests = Rate("rpm", limits.rpm, self.budget, fixed=fixed)
+        self.tokens: Rate | None = (
+            Rate("tpm", limits.tpm, self.budget, fixed=fixed) if limits.tpm is not None else None
+        )
+        self.day: Rate | None = (
+            Rate("tpd", limits.tpd, self.budget, span=86_400.0) if limits.tpd is not None else None
+        )
+        self.outage = Outage()
+        self.gate = -INF
+        """Nobody is sent before."""
+        self.inflight: dict[int, Ticket] = {}
+        """Under way, in the order of sending."""
+        self.unsettled: deque[Ticket] = deque()
+        self.reason = ""
+        """What the last `delay` above 0 was for: `gate`, `overloaded`, `concurrency`, `rpm`, `tpm`, `tpd`."""
+        self.scale = 1.0
+        """What the server counts for each token that we estimate."""
+        self.seq = 0
+        self.admissions = 0
+        self.rejections = 0
+        self.last_admitted = -INF
+        self.refusal_takes = 0.05
+        self.hold_takes = 0.0
+        """How long a request is under way, on average."""
+        self.suspected: Ticket | None = None
+        self._offset = 0.0
+        self._last = -INF
+
+    # --- asked ------------------------------------------------------------------------------------------------------
+
+    @property
+    def counts_tokens(self) -> bool:
+        """Whether it needs to know what a request costs."""
+        return self.tokens is not None or self.day is not None
+
+    def delay(self, tokens: int, now: float) -> float:
+        """
+        Seconds until a request of `tokens` may go: 0 now, `inf` if that depends on others. `reason` says why.
+        """
+        now = self._clock(now)
+        self._settle(now)
+        if now < self.gate:
+            self.reason = "gate"
+            return self.gate - now
+        outage = self.outage
+        if outage.active:
+            if now < outage.probe_at:
+                self.reason = "overloaded"
+                return outage.probe_at - now
+        elif not self.concurrency.fits(len(self.inflight), now):
+            self.reason = "concurrency"
+            return max(0.0, self._next_slot(now) - now)
+        elif outage.recovering and len(self.inflight) >= outage.limit:
+            self.reason = "overloaded"
+            return max(0.0, self._next_implied() - now)
+        wait = self.requests.delay(1, now)
+        if wait > 0:
+            self.reason = "rpm"
+        if self.tokens is not None:
+            also = self.tokens.delay(self._scaled(tokens), now)
+            if also > wait:
+                wait, self.reason = also, "tpm"
+        if self.day is not None:
+            also = self.day.delay(self._scaled(tokens), now)
+            if also > wait:
+                wait, self.reason = also, "tpd"
+        return wait
+
+    def too_costly(self, tokens: int) -> tuple[str, float] | None:
+        """The limit that a request of `tokens` exceeds all by itself, or None."""
+        for rate in (self.tokens, self.day):
+            # What the server has not told, it may yet allow.
+            if rate is not None and self._scaled(tokens) > rate.cap and rate.source in ("config", "told"):
+                return rate.name, rate.cap
+        return None
+
+    def eta(self, ahead: int, tokens: int, now: float) -> float:
+        """
+        Seconds until a request with `ahead` others before it would go, as far as can be told now. `inf` is never given.
+        """
+        wait = self.delay(tokens, now)
+        now = self._clock(now)
+        queue = 0.0
+        if ahead or wait == INF:
+            slots = max(1.0, min(self.concurrency.limit, 1e9))
+            queue = (ahead + 1) * self.hold_takes / slots if wait == INF or slots < 1e9 else 0.0
+            if self.requests.known:
+                queue = max(queue, ahead * self.requests.span / self.requests.allowed(now))
+            if self.tokens is not None and self.tokens.known and tokens:
+                each = self._scaled(tokens)
+                queue = max(queue, ahead * each * self.tokens.span / self.tokens.allowed(now))
+        return queue if wait == INF else max(wait, 0.0) + queue
+
+    def alive(self, within: float, now: float) -> bool:
+        """
+        Whether somebody was admitted within so many seconds, or is under way for longer than a refusal takes.
+        """
+        now = self._clock(now)
+        if now - self.last_admitted <= within:
+            return True
+        for ticket in self.inflight.values():
+            return now - ticket.sent > max(2.0, 4.0 * self.refusal_takes)
+        return False
+
+    # --- told -------------------------------------------------------------------------------------------------------
+
+    def send(self, tokens: int, now: float) -> Ticket:
+        """
+        A request goes. To be called when `delay` has just said 0.
+        """
+        now = self._clock(now)
+        self.seq += 1
+        ticket = Ticket(self.seq, now, tokens)
+        self.concurrency.send(ticket, len(self.inflight))
+        ticket.counted = self.requests.send(ticket, 1, now)
+        if self.tokens is not None:
+            ticket.tokens = self._scaled(tokens)
+            ticket.entry = self.tokens.send(ticket, ticket.tokens, now)
+        if self.day is not None:
+            self.day.send(ticket, self._scaled(tokens), now)
+        if self.outage.active:
+            self.outage.probe(self.dice(), now)
+        self.inflight[self.seq] = ticket
+        self.unsettled.append(ticket)
+        return ticket
+
+    def admitted(self, ticket: Ticket, now: float) -> None:
+        """
+        A status below 400, or one that says that the request itself is at fault.
+        """
+        now = self._clock(now)
+        self.last_admitted = now
+        self.admissions += 1
+        self.budget.earn()
+        target = min(self.concurrency.limit, 1e4)
+        self.outage.admitted(ticket, target, now)
+        if self.suspected is not None and ticket.sent > self.suspected.sent:
+            self.suspected = None
+        if not ticket.settled:
+            self._admit(ticket, now)
+
+    def _admit(self, ticket: Ticket, now: float) -> None:
+        ticket.settled = True
+        self.concurrency.admitted(ticket, now)
+        self.requests.admitted(ticket, now)
+        if self.tokens is not None:
+            self.tokens.admitted(ticket, now)
+
+    def refused(
+        self,
+        ticket: Ticket,
+        dimension: str | None,
+        limit: int | None,
+        current: int | None,
+        hint: float | None,
+        now: float,
+    ) -> None:
+        """
+        429 for a limit. `dimension`, `limit` and `current` as the text has them, `hint` the seconds it asks to wait.
+        """
+        now = self._clock(now)
+        self.rejections += 1
+        self.refusal_takes += 0.25 * (now - ticket.sent - self.refusal_takes)
+        ticket.settled = True
+        holding = self._held_before(ticket)
+        self._give_back(ticket)
+        if dimension is None:
+            dimension = self._suspect(ticket, holding)
+        wait = hint or 0.0
+        if dimension == "concurrency":
+            self.concurrency.refused(ticket, limit, holding, now)
+            if wait <= self.SHORT_HINT:
+                wait = 0.1
+        elif dimension in ("tpm", "tpd"):
+            if dimension == "tpm":
+                self._tokens_refused(ticket, limit, current, now)
+        else:
+            self.requests.refused(ticket, 1, limit, now)
+        self._over(ticket)
+        if wait > 0:
+            self.gate = max(self.gate, now + wait * (1.0 + 0.25 * self.dice()))
+
+    def overloaded(self, ticket: Ticket, hint: float | None, now: float) -> None:
+        """
+        No capacity, whatever our limits.
+        """
+        now = self._clock(now)
+        self.rejections += 1
+        ticket.settled = True
+        self._give_back(ticket)
+        self._over(ticket)
+        self.outage.refused(ticket, hint, self.dice(), now)
+
+    def done(self, ticket: Ticket, now: float) -> None:
+        """
+        The reply has ended, or the request failed, or was cancelled. May be called again.
+        """
+        if ticket.done:
+            return
+        now = self._clock(now)
+        ticket.done = True
+        ticket.settled = True
+        self.inflight.pop(ticket.seq, None)
+        self._over(ticket)
+        taken = now - ticket.sent
+        self.hold_takes = taken if not self.hold_takes else self.hold_takes + 0.1 * (taken - self.hold_takes)
+
+    def unsent(self, ticket: Ticket, now: float) -> None:
+        """
+        It was let go and then did not go: nothing has reached the server.
+        """
+        if not ticket.done:
+            self.done(ticket, now)
+            self._give_back(ticket)
+            if ticket.counted is not None:
+                self.requests.window.take(ticket.counted, 1)
+
+    def tier(self, limits: RateLimits) -> None:
+        """
+        The reply names the organisation's tier: believed where nobody knows better.
+        """
+        if self.concurrency.source == "none" and limits.concurrency is not None:
+            self.concurrency.learn(limits.concurrency, "tier")
+        if self.requests.source == "none" and limits.rpm is not None:
+            self.requests.learn(limits.rpm, "tier")
+        if self.tokens is None and limits.tpm is not None:
+            self.tokens = Rate("tpm", None, self.budget, fixed=False)
+            self.tokens.learn(limits.tpm, "tier")
+
+    @property
+    def time(self) -> float:
+        """The latest time it has been told."""
+        return self._last
+
+    # --- within -----------------------------------------------------------------------------------------------------
+
+    def _clock(self, now: float) -> float:
+        now += self._offset
+        if now < self._last:
+            if self._last - now > 1.0:
+                self._offset += self._last - now
+            return self._last
+        self._last = now
+        return now
+
+    def _scaled(self, tokens: int) -> int:
+        return math.ceil(tokens * self.scale)
+
+    def _settle(self, now: float) -> None:
+        """Takes silence for an admission."""
+        unsettled = self.unsettled
+        silence = self._silence()
+        while unsettled:
+            ticket = unsettled[0]
+            if not ticket.settled:
+                if ticket.sent + silence > now:
+                    return
+                self._admit(ticket, now)
+                if self.outage.recovering or self.outage.active:
+                    self.outage.admitted(ticket, min(self.concurrency.limit, 1e4), now)
+            unsettled.popleft()
+
+    def _silence(self) -> float:
+        if self.outage.active or self.outage.recovering:
+            return max(self.SILENCE, 1.25 * self.outage.slowest + 0.5)
+        return max(self.SILENCE, min(3.0 * self.refusal_takes, 5.0))
+
+    def _next_implied(self) -> float:
+        for ticket in self.unsettled:
+            if not ticket.settled:
+                return ticket.sent + self._silence()
+        return INF
+
+    def _next_slot(self, now: float) -> float:
+        at = self.concurrency.next(now)
+        if self.concurrency.slow or self.concurrency.limit < self.concurrency.cap or self.concurrency.probing:
+            at = min(at, self._next_implied())
+        return at
+
+    def _held_before(self, ticket: Ticket) -> int:
+        held = 0
+        for seq in self.inflight:
+            if seq >= ticket.seq:
+                break
+            held += 1
+        return held
+
+    def _suspect(self, ticket: Ticket, holding: int) -> str:
+        """
+        The text does not say which limit. First the slots are blamed, which is cheap and soon disproved: if a request is refused
+        that was sent with clearly fewer under way, it was the rate.
+        """
+        first = self.suspected
+        if self.requests.source in ("told", "seen", "tier", "config") and ticket.before >= 0.9 * self.requests.cap:
+            return "rpm"
+        if first is None:
+            self.suspected = ticket
+            return "concurrency"
+        if ticket.sent > first.sent and ticket.inflight <= 0.7 * first.inflight and ticket.sent >= self.concurrency.cut_at:
+            return "rpm"
+        return "concurrency"
+
+    def _tokens_refused(self, ticket: Ticket, limit: int | None, current: int | None, now: float) -> None:
+        rate = self.tokens
+        if rate is None:
+            rate = self.tokens = Rate("tpm", None, self.budget, fixed=False)
+            # Nothing was counted so far. The server says what the minute holds; it came as the requests came.
+            total = self.requests.window.expire(now) or 1
+            known = current if current is not None else (limit or ticket.tokens * total)
+            rate.window = self.requests.window.scaled(known / total, rate.window.span)
+            ticket.tokens_before = rate.window.total
+        elif current is not None and ticket.tokens:
+            expected = ticket.tokens_before + (ticket.tokens if limit is None or current > limit else 0)
+            ratio = current / max(1, expected)
+            if 0.7 <= ratio <= 1.3:
+                self.scale = min(4.0, max(0.25, self.scale * (1.0 + 0.5 * (ratio - 1.0))))
+        rate.refused(ticket, ticket.tokens, limit, now)
+
+    def _give_back(self, ticket: Ticket) -> None:
+        """Refused requests cost no tokens."""
+        if ticket.entry is not None and self.tokens is not None:
+            self.tokens.window.take(ticket.entry, ticket.tokens)
+            ticket.entry = None
+
+    def _over(self, ticket: Ticket) -> None:
+        if ticket.canary is not None:
+            ticket.canary.over(ticket)
