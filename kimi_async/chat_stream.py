@@ -6,7 +6,7 @@ when somebody looks.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self
@@ -125,21 +125,39 @@ class ChatCompletionStreamState:
         """
         The events of one chunk: the chunk itself first, then what it holds.
         """
+        return list(self.events_of((chunk,)))
+
+    def events_of(self, chunks: Iterable[ChatCompletionChunk]) -> Iterator[ChatCompletionStreamEvent]:
+        """
+        The events of many chunks. A chunk is handled when its first event is asked for, so that snapshots are never ahead.
+        """
         unfolded = self._unfolded
-        unfolded.append(chunk)
-        choices = chunk.choices
-        if len(choices) == 1:
-            choice = choices[0]
-            if choice.index == 0 and choice.finish_reason is None and choice.usage is None:
+        add, snapshot, content = unfolded.append, self._snapshot, self._content
+        first = self._choices.get(0)
+        for chunk in chunks:
+            add(chunk)
+            choices = chunk.choices
+            # The chunk that comes a thousand times: one choice, with text, after text.
+            if first is not None and first.content and len(choices) == 1:
+                choice = choices[0]
                 delta = choice.delta
-                if delta.tool_calls is None and choice.logprobs is None and delta.refusal is None:
-                    state = self._choices.get(0)
-                    text = delta.content
-                    if text and state is not None and state.content and not delta.reasoning_content:
-                        if len(unfolded) > UNFOLDED:
-                            _fold_all(self._fold, unfolded)
-                        return [ChunkEvent(chunk, self._snapshot), ContentDeltaEvent(text, self._content)]
-        return self._handle(chunk)
+                if (
+                    choice.finish_reason is None
+                    and choice.index == 0
+                    and delta.tool_calls is None
+                    and delta.reasoning_content is None
+                    and choice.logprobs is None
+                    and delta.refusal is None
+                    and choice.usage is None
+                    and (text := delta.content)
+                ):
+                    yield ChunkEvent(chunk, snapshot)
+                    yield ContentDeltaEvent(text, content)
+                    continue
+            yield from self._handle(chunk)
+            first = self._choices.get(0)
+        if len(unfolded) > UNFOLDED:
+            _fold_all(self._fold, unfolded)
 
     def _handle(self, chunk: ChatCompletionChunk) -> list[ChatCompletionStreamEvent]:
         fold = self._caught_up()
@@ -307,8 +325,9 @@ class AsyncChatCompletionStream:
         for event in self._pending:
             return event
         while True:
+            # With the chunk come those that arrived in the same packet: a loop over them, not a call for each.
             chunk = await self._next()
-            self._pending = iter(self._state.handle_chunk(chunk))
+            self._pending = self._state.events_of([chunk, *self._stream.take()])
             for event in self._pending:
                 return event
 

@@ -78,6 +78,9 @@ class _Core:
         self._retry = retry
         self._hooks = hooks
         self._limit_key = limit_key
+        if transport is None:
+            # Importing aiohttp takes longer than many a call. Whoever makes a client will use it; the first call should not pay.
+            from . import pool  # noqa: F401  # pyright: ignore[reportUnusedImport]
 
     @cached_property
     def handle(self) -> Handler:
