@@ -758,8 +758,7 @@ async def test_stats_see_a_client_that_leaves() -> None:
             await response.content.readany()
             assert (1, 1) == (sim.stats.in_flight, limits.in_flight)
             response.close()
-            while sim.stats.in_flight:
-                await asyncio.sleep(0)
+            await sim.until(lambda stats: stats.in_flight == 0)
 
         assert (0, 1) == (limits.in_flight, sim.stats.clients_gone)
         assert sim.requests[0].client_gone

@@ -509,7 +509,7 @@ class NullFields(Fault, frozen=True):
                 continue
             for raw in as_list(chunk.get("choices")):
                 choice = as_object(raw) or {}
-                delta = as_object(choice.get("delta")) or {}
+                delta: dict[str, Any] = choice.setdefault("delta", {})
                 for key in (
                     "role",
                     "content",

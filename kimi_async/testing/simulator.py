@@ -24,7 +24,7 @@ import struct
 import threading
 import time
 from collections import deque
-from collections.abc import Generator, Iterable, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager
 from email.utils import formatdate
@@ -94,6 +94,7 @@ class KimiSimulator:
         self._runner: web.AppRunner | None = None
         self._server: asyncio.Server | None = None
         self._date = (0, "")
+        self._changed = asyncio.Event()
 
     @property
     def api_key(self) -> str:
@@ -122,6 +123,18 @@ class KimiSimulator:
     def say(self, *turns: Turn | str | Refusal) -> None:
         """Answer the next chat requests with these, in order, instead of the usual text."""
         self.service.queue.extend(Turn(turn) if isinstance(turn, str) else turn for turn in turns)
+
+    async def until(self, reached: Callable[[SimulatorStats], bool]) -> None:
+        """
+        Wait until the counters satisfy `reached`; it is asked whenever a request or a connection begins or ends.
+
+            await sim.until(lambda stats: stats.in_flight == 0)
+
+        Call it on the loop that the simulator serves on. It waits without end: bound it with `asyncio.timeout`.
+        """
+        while not reached(self.stats):
+            self._changed.clear()
+            await self._changed.wait()
 
     # --- life -------------------------------------------------------------------------------------------
 
@@ -206,7 +219,8 @@ class KimiSimulator:
         stats = self.stats
         stats.connections_opened += 1
         stats.connections_open += 1
-        return _Counted(protocol, stats)
+        self._changed.set()
+        return _Counted(protocol, stats, self._changed)
 
     # --- one request ------------------------------------------------------------------------------------
 
@@ -230,6 +244,7 @@ class KimiSimulator:
         stats.bytes_received += len(body)
         stats.in_flight += 1
         stats.peak_in_flight = max(stats.peak_in_flight, stats.in_flight)
+        self._changed.set()
         answer: Answer | None = None
         try:
             scripted = self.service.reply(
@@ -250,6 +265,7 @@ class KimiSimulator:
             stats.by_status[record.status] += 1
             if answer is not None and answer.closing is not None:
                 answer.closing()
+            self._changed.set()
 
     async def _play(self, request: web.Request, steps: Iterable[Step], record: RecordedRequest) -> bool:
         """Carry out the steps on the socket; True if the connection can serve another request."""
@@ -291,9 +307,11 @@ class KimiSimulator:
                 record.status = step.status
                 held = self._head(step, keep_alive)
                 if step.trickle > 0:
-                    for byte in held:
-                        transport.write(bytes((byte,)))
-                        await asyncio.sleep(step.trickle / len(held))
+                    begun = loop.time()
+                    for position in range(len(held)):
+                        transport.write(held[position : position + 1])
+                        ahead = begun + step.trickle * (position + 1) / len(held) - loop.time()
+                        await asyncio.sleep(max(0.0, ahead))
                     held = b""
                 if chunked and held:
                     transport.write(held)
@@ -339,9 +357,10 @@ class KimiSimulator:
 class _Counted(asyncio.Protocol):
     """Passes everything on to aiohttp's protocol and counts the connection out when it is lost."""
 
-    def __init__(self, inner: asyncio.Protocol, stats: SimulatorStats) -> None:
+    def __init__(self, inner: asyncio.Protocol, stats: SimulatorStats, changed: asyncio.Event) -> None:
         self._inner = inner
         self._stats = stats
+        self._changed = changed
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._inner.connection_made(transport)
@@ -360,6 +379,7 @@ class _Counted(asyncio.Protocol):
 
     def connection_lost(self, exc: BaseException | None) -> None:
         self._stats.connections_open -= 1
+        self._changed.set()
         self._inner.connection_lost(exc if isinstance(exc, Exception) else None)
 
 
