@@ -190,7 +190,17 @@ class Accumulator:
     Folds the chunks of one stream. `completion()` gives what has arrived so far, at any time.
     """
 
-    __slots__ = ("_budget", "_first", "choices", "chunks", "finished", "usage")
+    __slots__ = (
+        "_budget",
+        "_content",
+        "_reasoning",
+        "_unfinished",
+        "choices",
+        "chunks",
+        "finished",
+        "first",
+        "usage",
+    )
 
     def __init__(self) -> None:
         self.choices: dict[int, ChoiceFold] = {}
@@ -200,8 +210,24 @@ class Accumulator:
         """Whether every choice seen has its `finish_reason`."""
         self.usage: CompletionUsage | None = None
         """The last usage seen, from whichever place."""
-        self._first: ChatCompletionChunk | None = None
+        self.first: ChatCompletionChunk | None = None
+        """Ids and names of the stream, from the first chunk that had them."""
         self._budget = COMPACT
+        self._unfinished: ChoiceFold | None = None
+        """The first choice, until its `finish_reason`."""
+        self._content: Callable[[str], None] | None = None
+        """Where its text goes, once some has been seen."""
+        self._reasoning: Callable[[str], None] | None = None
+
+    def add(self, chunk: ChatCompletionChunk) -> bool:
+        """
+        `extend` for a single chunk: whether it was folded. One event a packet is what a live model sends; without the loop and
+        its bookkeeping that costs half.
+        """
+        choices = chunk.choices
+        if len(choices) == 1 and self._quick(choices[0]):
+            return self._counted(1)
+        return self._add(chunk) and self._counted(1)
 
     def extend(self, chunks: Iterable[ChatCompletionChunk]) -> int:
         """
@@ -209,61 +235,79 @@ class Accumulator:
 
         Stops before a chunk that is or may be an error: one with `error` or `finish_reason` "error", or with neither choices
         nor usage. The caller looks at it, and goes on after it if it is harmless.
-
-        The loop is for the chunk that comes a thousand times: one choice, one piece of text.
         """
         count = -1
         stopped = False
-        fold, content, reasoning = self._open()
+        content = self._content
         for count, chunk in enumerate(chunks):  # noqa: B007
             choices = chunk.choices
-            if fold is not None and len(choices) == 1:
+            if len(choices) == 1:
                 choice = choices[0]
                 delta = choice.delta
+                # The chunk that comes a thousand times, here without a call: one choice, one piece of text after others.
                 if (
-                    choice.finish_reason is None
+                    content is not None
+                    and delta.content
+                    and choice.finish_reason is None
                     and choice.index == 0
+                    and delta.reasoning_content is None
                     and delta.tool_calls is None
                     and delta.reasoning is None
                     and choice.logprobs is None
                     and delta.refusal is None
                 ):
-                    text, thought = delta.content, delta.reasoning_content
-                    if thought is None:
-                        if content is not None and text:
-                            content(text)
-                            continue
-                    elif reasoning is not None and text is None and delta.reasoning_details is None:
-                        reasoning(thought)
-                        continue
+                    content(delta.content)
+                    continue
+                if self._quick(choice):
+                    continue
             if not self._add(chunk):
                 stopped = True
                 break
-            fold, content, reasoning = self._open()
+            content = self._content
         if not stopped:
             count += 1
+        self._counted(count)
+        return count
+
+    def _quick(self, choice: ChunkChoice) -> bool:
+        """
+        Folds the choice of a chunk that has no other, if it is a fragment of text, reasoning or calls in the middle of an answer.
+        """
+        delta = choice.delta
+        if (
+            choice.finish_reason is not None
+            or choice.index != 0
+            or delta.reasoning is not None
+            or choice.logprobs is not None
+            or delta.refusal is not None
+            or delta.reasoning_details is not None
+        ):
+            return False
+        text, thought, calls = delta.content, delta.reasoning_content, delta.tool_calls
+        if calls is not None:
+            fold = self._unfinished
+            if fold is None or text is not None or thought is not None:
+                return False
+            for fragment in calls:
+                fold.call_for(fragment).add(fragment)
+        elif thought is None:
+            if self._content is None or not text:
+                return False
+            self._content(text)
+        elif self._reasoning is None or text is not None:
+            return False
+        else:
+            self._reasoning(thought)
+        return True
+
+    def _counted(self, count: int) -> bool:
         self.chunks += count
         self._budget -= count
         if self._budget < 0:
             self._budget = COMPACT
             for each in self.choices.values():
                 each.compact()
-        return count
-
-    def _open(
-        self,
-    ) -> tuple[ChoiceFold | None, Callable[[str], None] | None, Callable[[str], None] | None]:
-        """
-        The first choice while it is unfinished, and where its text goes once some has been seen.
-        """
-        fold = self.choices.get(0)
-        if fold is None or fold.finish_reason is not None:
-            return None, None, None
-        return (
-            fold,
-            fold.content.append if fold.seen_content else None,
-            fold.reasoning.append if fold.seen_reasoning else None,
-        )
+        return True
 
     def _add(self, chunk: ChatCompletionChunk) -> bool:
         usage = chunk.usage
@@ -272,14 +316,21 @@ class Accumulator:
         for choice in chunk.choices:
             if choice.finish_reason == "error":
                 return False
-        first = self._first
+        first = self.first
         if first is None:
-            self._first = first = ChatCompletionChunk(
+            self.first = first = ChatCompletionChunk(
                 id=chunk.id, created=chunk.created, model=chunk.model, object="chat.completion"
             )
-        for name in ("id", "created", "model", "system_fingerprint", "service_tier"):
-            if not getattr(first, name):
-                setattr(first, name, getattr(chunk, name))
+        if not first.id:
+            first.id = chunk.id
+        if not first.created:
+            first.created = chunk.created
+        if not first.model:
+            first.model = chunk.model
+        if not first.system_fingerprint:
+            first.system_fingerprint = chunk.system_fingerprint
+        if not first.service_tier:
+            first.service_tier = chunk.service_tier
         for choice in chunk.choices:
             fold = self.choices.get(choice.index)
             if fold is None:
@@ -289,13 +340,19 @@ class Accumulator:
                 self.finished = all(each.finish_reason is not None for each in self.choices.values())
         if usage is not None:
             self.usage = usage
+        main = self.choices.get(0)
+        if main is not None and main.finish_reason is not None:
+            main = None
+        self._unfinished = main
+        self._content = main.content.append if main is not None and main.seen_content else None
+        self._reasoning = main.reasoning.append if main is not None and main.seen_reasoning else None
         return True
 
     def completion(self) -> ChatCompletion | None:
         """
         What has arrived so far, or None before the first chunk. A choice without its end has `finish_reason` None.
         """
-        first = self._first
+        first = self.first
         if first is None:
             return None
         return ChatCompletion(
