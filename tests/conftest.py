@@ -4,10 +4,8 @@ Shared fixtures. Async tests run on anyio's pytest plugin, on asyncio only: aioh
 
 from __future__ import annotations
 
-import asyncio
-import threading
-from collections.abc import Coroutine, Iterator
-from typing import Any
+import os
+from collections.abc import Iterator
 
 import pytest
 
@@ -32,44 +30,18 @@ def no_keys_of_the_developer(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv(name.lower(), raising=False)
 
 
-class Neighbour:
-    """
-    A simulator on a thread of its own, for code that brings its own event loop: programs, examples, the command line.
-    """
-
-    def __init__(self) -> None:
-        self.simulator = KimiSimulator()
-        self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._loop.run_forever, name="simulator")
-
-    def run(self, work: Coroutine[Any, Any, Any]) -> Any:
-        """
-        Runs a coroutine on the simulator's thread and waits for its result.
-        """
-        return asyncio.run_coroutine_threadsafe(work, self._loop).result(30)
-
-    def environment(self) -> dict[str, str]:
-        """
-        What a program must find in its environment to talk to the simulator.
-        """
-        return {"KIMI_BASE_URL": self.simulator.base_url, "KIMI_API_KEY": self.simulator.api_key}
-
-    def start(self) -> None:
-        self._thread.start()
-        self.run(self.simulator.start())
-
-    def stop(self) -> None:
-        self.run(self.simulator.close())
-        self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join()
-        self._loop.close()
-
-
 @pytest.fixture(scope="session")
-def neighbour() -> Iterator[Neighbour]:
-    one = Neighbour()
-    one.start()
-    try:
-        yield one
-    finally:
-        one.stop()
+def neighbour() -> Iterator[KimiSimulator]:
+    """
+    A simulator on a thread of its own, shared by the tests of programs: examples, the README, the command line.
+    """
+    with KimiSimulator().in_thread() as simulator:
+        yield simulator
+
+
+@pytest.fixture
+def neighbourhood(neighbour: KimiSimulator) -> dict[str, str]:
+    """
+    The environment of a program that is to talk to the simulator.
+    """
+    return {**os.environ, "KIMI_BASE_URL": neighbour.base_url, "KIMI_API_KEY": neighbour.api_key}

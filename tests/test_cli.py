@@ -11,13 +11,11 @@ import os
 import pty
 import re
 import select
-import signal
 import struct
 import subprocess
 import sys
 import termios
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Mapping
 from fcntl import ioctl
 from pathlib import Path
 
@@ -28,52 +26,20 @@ from kimi_async.cli.chat import printable
 from kimi_async.cli.demo import Chat, Run, percentile, summary
 
 KIMI = [sys.executable, "-m", "kimi_async.cli"]
-KEY = "sk-simulator"
 ESCAPE = "\x1b"
 
 
+def terminal_of(environ: Mapping[str, str]) -> dict[str, str]:
+    """
+    With nothing that says how wide or colourful the terminal is but its type.
+    """
+    settings = {"COLUMNS", "LINES", "NO_COLOR", "FORCE_COLOR", "CLICOLOR", "TTY_COMPATIBLE"}
+    kept = {name: value for name, value in environ.items() if name not in settings}
+    return {**kept, "TERM": "xterm-256color", "PYTHONIOENCODING": "utf-8"}
+
+
 def environment(**more: str) -> dict[str, str]:
-    """
-    As a person's, with nothing that says how wide or colourful the terminal is.
-    """
-    kept = {
-        name: value
-        for name, value in os.environ.items()
-        if name not in {"COLUMNS", "LINES", "NO_COLOR", "FORCE_COLOR"}
-    }
-    return {**kept, "TERM": "xterm-256color", "PYTHONIOENCODING": "utf-8", **more}
-
-
-@dataclass(frozen=True)
-class Server:
-    base_url: str
-    api_key: str
-
-    def environment(self, **more: str) -> dict[str, str]:
-        return environment(KIMI_BASE_URL=self.base_url, KIMI_API_KEY=self.api_key, **more)
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[Server]:
-    """
-    `kimi-async simulate` as a script would start it.
-    """
-    with subprocess.Popen(
-        [*KIMI, "simulate", "--port", "0", "--pace", "200"],
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env=environment(),
-    ) as process:
-        assert process.stdout is not None
-        try:
-            lines = [process.stdout.readline(), process.stdout.readline()]
-            told = dict(re.fullmatch(r"export (\w+)=(\S+)\n", line).groups() for line in lines)
-            yield Server(told["KIMI_BASE_URL"], told["KIMI_API_KEY"])
-        finally:
-            process.send_signal(signal.SIGINT)
-            process.communicate(timeout=20)
+    return terminal_of({**os.environ, **more})
 
 
 def kimi(
@@ -203,12 +169,12 @@ def test_balance_prints_three_amounts(capsys: pytest.CaptureFixture[str]) -> Non
     ] == capsys.readouterr().out.splitlines()
 
 
-def test_chat_in_a_pipe_prints_the_answer_only(server: Server) -> None:
+def test_chat_in_a_pipe_prints_the_answer_only(neighbourhood: dict[str, str]) -> None:
     """
     No reasoning, no colour, no statistics: what is piped on is the answer.
     """
-    done = kimi("chat", "hello", env=server.environment())
-    again = kimi("chat", "hello", env=server.environment())
+    done = kimi("chat", "hello", env=terminal_of(neighbourhood))
+    again = kimi("chat", "hello", env=terminal_of(neighbourhood))
 
     assert (0, "") == (done.returncode, done.stderr)
     assert ESCAPE not in done.stdout
@@ -217,13 +183,13 @@ def test_chat_in_a_pipe_prints_the_answer_only(server: Server) -> None:
     assert again.stdout == done.stdout
 
 
-def test_chat_dash_stands_for_standard_input(server: Server) -> None:
+def test_chat_dash_stands_for_standard_input(neighbourhood: dict[str, str]) -> None:
     """
     Words and a file make one prompt; an empty prompt is wrong usage.
     """
-    both = kimi("chat", "Summarise:", "-", env=server.environment(), stdin="the notes\n")
-    alone = kimi("chat", "Summarise:", env=server.environment())
-    empty = kimi("chat", env=server.environment())
+    both = kimi("chat", "Summarise:", "-", env=terminal_of(neighbourhood), stdin="the notes\n")
+    alone = kimi("chat", "Summarise:", env=terminal_of(neighbourhood))
+    empty = kimi("chat", env=terminal_of(neighbourhood))
 
     assert 0 == both.returncode
     assert both.stdout != alone.stdout
@@ -231,21 +197,21 @@ def test_chat_dash_stands_for_standard_input(server: Server) -> None:
     assert "kimi-async: there is nothing to say: the prompt is empty\n" == empty.stderr
 
 
-def test_chat_stats_go_to_standard_error(server: Server) -> None:
+def test_chat_stats_go_to_standard_error(neighbourhood: dict[str, str]) -> None:
     """
     Measures are notes, not results.
     """
-    done = kimi("chat", "hello", "--stats", env=server.environment())
+    done = kimi("chat", "hello", "--stats", env=terminal_of(neighbourhood))
 
     assert re.search(r"first token after [\d.]+ s · [\d,]+ \+ [\d,]+ tokens · \d+ tokens/s", done.stderr)
     assert "tokens/s" not in done.stdout
 
 
-def test_chat_cut_by_its_budget_says_so(server: Server) -> None:
+def test_chat_cut_by_its_budget_says_so(neighbourhood: dict[str, str]) -> None:
     """
     An answer that ended at --max-tokens is not passed off as a whole one.
     """
-    done = kimi("chat", "hello", "--max-tokens", "5", env=server.environment())
+    done = kimi("chat", "hello", "--max-tokens", "5", env=terminal_of(neighbourhood))
 
     assert 0 == done.returncode
     assert "cut at its token limit" in done.stderr
@@ -305,14 +271,14 @@ def test_demo_with_failures_ends_with_a_line_and_a_status() -> None:
 
     assert 1 == done.returncode
     assert "failures\t3" in done.stdout
-    assert re.search(r"kimi-async: 3 of 3 chats failed; 3 of them with: .*127\.0\.0\.1", done.stderr)
+    assert re.search(r"kimi-async: 3 of 3 chats failed, 3 of them like this: .*127\.0\.0\.1", done.stderr)
 
 
-def test_chat_on_a_terminal_dims_the_reasoning(server: Server) -> None:
+def test_chat_on_a_terminal_dims_the_reasoning(neighbourhood: dict[str, str]) -> None:
     """
     Thinking is shown, but is not mistaken for the answer.
     """
-    with Terminal("chat", "hello", env=server.environment()) as terminal:
+    with Terminal("chat", "hello", env=terminal_of(neighbourhood)) as terminal:
         assert 0 == terminal.end()
 
     assert "\x1b[2;3m" in terminal.seen or "\x1b[2m" in terminal.seen
@@ -332,7 +298,7 @@ def test_chat_interrupted_leaves_cleanly() -> None:
     assert terminal.seen.rstrip(" ").endswith("\n")
 
 
-def test_chat_conversation_stops_an_answer_and_goes_on(server: Server) -> None:
+def test_chat_conversation_stops_an_answer_and_goes_on(neighbourhood: dict[str, str]) -> None:
     """
     In a conversation Ctrl-C stops the answer, and the next question is answered; Ctrl-D leaves.
     """
@@ -349,24 +315,29 @@ def test_chat_conversation_stops_an_answer_and_goes_on(server: Server) -> None:
     assert "Traceback" not in terminal.seen
 
 
-def test_simulate_stops_on_a_signal() -> None:
+def test_simulate_serves_other_programs_until_told_to_stop() -> None:
     """
-    SIGTERM, as from a script or a container, ends the simulator without complaint.
+    It prints two lines for a shell to evaluate; a program that has them gets answers; SIGTERM, as from a script or a
+    container, ends it without complaint.
     """
     with subprocess.Popen(
-        [*KIMI, "simulate", "--port", "0"],
+        [*KIMI, "simulate", "--port", "0", "--pace", "0"],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
         env=environment(),
     ) as process:
         assert process.stdout is not None
-        assert process.stdout.readline().startswith("export KIMI_BASE_URL=http://127.0.0.1:")
+        lines = [process.stdout.readline(), process.stdout.readline()]
+        told = dict(line.removeprefix("export ").strip().split("=", 1) for line in lines)
+        answered = kimi("balance", env=environment(**told))
         process.terminate()
-        _, told = process.communicate(timeout=20)
+        _, notes = process.communicate(timeout=20)
 
+    assert {"KIMI_BASE_URL", "KIMI_API_KEY"} == set(told)
+    assert "available\t49.58894" in answered.stdout
     assert 0 == process.returncode
-    assert "Traceback" not in told
+    assert "Traceback" not in notes
 
 
 # --- failures --------------------------------------------------------------------------------------------------------
@@ -398,30 +369,28 @@ def test_failure_is_one_line(arguments: list[str], more: dict[str, str], expecte
     assert "secret" not in done.stderr
 
 
-def test_failure_wrong_key_says_what_to_look_at(server: Server) -> None:
+def test_failure_wrong_key_says_what_to_look_at(neighbourhood: dict[str, str]) -> None:
     """
     A refused key is told with the commonest cause, and without the key.
     """
-    done = kimi(
-        "balance", env=environment(KIMI_BASE_URL=server.base_url, KIMI_API_KEY="sk-wrong-key-0123456789")
-    )
+    done = kimi("balance", env=terminal_of({**neighbourhood, "KIMI_API_KEY": "sk-wrong-key-0123456789"}))
 
     assert (1, "") == (done.returncode, done.stdout)
     assert re.fullmatch(r"kimi-async: [^\n]*401[^\n]*KIMI_BASE_URL[^\n]*\n", done.stderr)
     assert "0123456789" not in done.stderr
 
 
-def test_failure_unknown_model_is_the_server_s_word(server: Server) -> None:
+def test_failure_unknown_model_is_the_server_s_word(neighbourhood: dict[str, str]) -> None:
     """
     Model ids are the server's affair; its refusal is passed on.
     """
-    done = kimi("chat", "hi", "--model", "kimi-k99", env=server.environment())
+    done = kimi("chat", "hi", "--model", "kimi-k99", env=terminal_of(neighbourhood))
 
     assert (1, "") == (done.returncode, done.stdout)
     assert re.fullmatch(r"kimi-async: [^\n]*404[^\n]*kimi-k99[^\n]*\n", done.stderr)
 
 
-def test_failure_reader_gone_is_silent(server: Server) -> None:
+def test_failure_reader_gone_is_silent(neighbourhood: dict[str, str]) -> None:
     """
     `kimi-async models | head -1` ends without complaint.
     """
@@ -433,12 +402,12 @@ def test_failure_reader_gone_is_silent(server: Server) -> None:
         ],
         capture_output=True,
         text=True,
-        env=server.environment(),
+        env=terminal_of(neighbourhood),
         timeout=60,
     )
 
     assert "" == done.stderr
-    assert "141" == done.stdout.split()[-1]
+    assert "1" == done.stdout.split()[-1]
 
 
 def test_main_without_the_extra_says_what_to_install(tmp_path: Path) -> None:

@@ -4,7 +4,6 @@ Every example is run as a person would run it, against the simulator.
 
 from __future__ import annotations
 
-import os
 import socket
 import subprocess
 import sys
@@ -13,10 +12,12 @@ import urllib.request
 from pathlib import Path
 from typing import Any
 
+from kimi_async.testing import KimiSimulator, Turn
+
 EXAMPLES = Path(__file__).parent.parent / "examples"
 
 
-def example(name: str, neighbour: Any, cwd: Path, *arguments: str) -> str:
+def example(name: str, env: dict[str, str], cwd: Path, *arguments: str) -> str:
     """
     Runs one example and returns what it printed; a complaint on standard error fails the test.
     """
@@ -25,7 +26,7 @@ def example(name: str, neighbour: Any, cwd: Path, *arguments: str) -> str:
         capture_output=True,
         text=True,
         cwd=cwd,
-        env={**os.environ, **neighbour.environment()},
+        env=env,
         timeout=60,
     )
 
@@ -33,20 +34,22 @@ def example(name: str, neighbour: Any, cwd: Path, *arguments: str) -> str:
     return done.stdout
 
 
-def test_example_first_stream_prints_reasoning_and_answer(neighbour: Any, tmp_path: Path) -> None:
+def test_example_first_stream_prints_reasoning_and_answer(
+    neighbourhood: dict[str, str], tmp_path: Path
+) -> None:
     """
     The question on the command line is answered.
     """
-    text = example("first_stream.py", neighbour, tmp_path, "Why", "do", "rivers", "bend?")
+    text = example("first_stream.py", neighbourhood, tmp_path, "Why", "do", "rivers", "bend?")
 
     assert len(text.split()) > 20
 
 
-def test_example_from_openai_answers_twice(neighbour: Any, tmp_path: Path) -> None:
+def test_example_from_openai_answers_twice(neighbourhood: dict[str, str], tmp_path: Path) -> None:
     """
     A whole answer, then a streamed one.
     """
-    lines = [line for line in example("from_openai.py", neighbour, tmp_path).splitlines() if line]
+    lines = [line for line in example("from_openai.py", neighbourhood, tmp_path).splitlines() if line]
 
     assert len(lines) >= 2
 
@@ -75,7 +78,9 @@ def test_example_testing_your_code_passes(tmp_path: Path) -> None:
     assert " passed" in done.stdout
 
 
-def test_example_service_stops_when_the_browser_leaves(neighbour: Any, tmp_path: Path) -> None:
+def test_example_service_stops_when_the_browser_leaves(
+    neighbour: KimiSimulator, neighbourhood: dict[str, str], tmp_path: Path
+) -> None:
     """
     The relay answers; and when its client goes away in the middle, so does its request to Kimi.
     """
@@ -85,19 +90,17 @@ def test_example_service_stops_when_the_browser_leaves(neighbour: Any, tmp_path:
     process = subprocess.Popen(
         [sys.executable, str(EXAMPLES / "service.py")],
         cwd=tmp_path,
-        env={**os.environ, **neighbour.environment(), "PORT": str(port)},
+        env={**neighbourhood, "PORT": str(port)},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
     )
-    stats = neighbour.simulator.stats
+    stats = neighbour.stats
     try:
         wait_until(lambda: answers(port), "the service to listen")
         with urllib.request.urlopen(f"http://127.0.0.1:{port}/ask?question=hello", timeout=20) as reply:
             assert len(reply.read().split()) > 10
         gone = stats.clients_gone
-        from kimi_async.testing import Turn
-
-        neighbour.simulator.say(Turn("word " * 2_000_000))
+        neighbour.say(Turn("word " * 2_000_000))
         with socket.create_connection(("127.0.0.1", port)) as browser:
             browser.sendall(b"GET /ask?question=long HTTP/1.1\r\nHost: x\r\n\r\n")
             assert browser.recv(100)

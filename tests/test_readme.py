@@ -59,14 +59,14 @@ SHELL = [block for block in BLOCKS if block.language == "sh"]
 
 @pytest.mark.parametrize("block", PYTHON, ids=str)
 def test_readme_program_runs(
-    block: Block, neighbour: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    block: Block, neighbourhood: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """
     A Python block runs as it stands, in an empty directory. Blocks that await run as in `python -m asyncio`, with
     `client = AsyncKimi()` typed before, as the README says.
     """
     monkeypatch.chdir(tmp_path)
-    for name, value in neighbour.environment().items():
+    for name, value in neighbourhood.items():
         monkeypatch.setenv(name, value)
     for name, data in FILES.items():
         (tmp_path / name).write_bytes(data)

@@ -46,6 +46,8 @@ class Chat:
     thinking: bool = False
     tail: str = ""
     error: str | None = None
+    kind: str = ""
+    """The class of the error: texts differ by request ids."""
 
     @property
     def state(self) -> str:
@@ -103,12 +105,11 @@ def summary(run: Run) -> list[tuple[str, str]]:
         and chat.first_token is not None
         and chat.ended > chat.first_token
     ]
-    failed = Counter(chat.error for chat in run.chats if chat.error is not None)
     written = sum(chat.written for chat in run.chats)
     opened = run.connections()
     rows = [
         ("chats", f"{len(run.chats):,}"),
-        ("failures", f"{failed.total():,}"),
+        ("failures", f"{sum(chat.error is not None for chat in run.chats):,}"),
         ("time", f"{run.elapsed:.2f} s"),
         ("tokens", f"{written:,}"),
         ("tokens/s", f"{written / run.elapsed if run.elapsed else 0:,.0f}"),
@@ -206,7 +207,7 @@ async def one(client: AsyncKimi, chat: Chat, clock: Callable[[], float], *, mode
                     chat.thinking = not content
                     chat.tail = (chat.tail + printable(text))[-200:]
     except KimiError as exc:
-        chat.error = explain(exc)
+        chat.error, chat.kind = explain(exc), type(exc).__name__
     finally:
         chat.ended = clock()
         chat.thinking = False
@@ -248,10 +249,11 @@ def main(*, chats: int | None, tokens: int, pace: float, live: bool, model: str)
         return run
 
     run = run_async(work())
-    failed = [chat.error for chat in run.chats if chat.error is not None]
+    failed = [chat for chat in run.chats if chat.error is not None]
     if failed:
-        reason, times = Counter(failed).most_common(1)[0]
-        raise Failure(f"{len(failed)} of {len(run.chats)} chats failed; {times} of them with: {reason}")
+        kind, times = Counter(chat.kind for chat in failed).most_common(1)[0]
+        reason = next(chat.error for chat in failed if chat.kind == kind)
+        raise Failure(f"{len(failed)} of {len(run.chats)} chats failed, {times} of them like this: {reason}")
 
 
 def report(run: Run, *, live: bool, model: str) -> None:

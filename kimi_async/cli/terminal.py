@@ -31,7 +31,7 @@ __all__ = [
 T = TypeVar("T")
 
 INTERRUPTED = 130  # 128 + SIGINT, as shells say it
-PIPE_CLOSED = 141  # 128 + SIGPIPE: whoever read us has had enough; nothing to complain about
+PIPE_CLOSED = 1  # whoever read us has had enough; silent, as with other programs built on click
 
 
 class Failure(Exception):

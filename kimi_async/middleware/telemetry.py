@@ -51,6 +51,8 @@ __all__ = [
 ]
 
 logger = logging.getLogger("kimi_async")
+# Or Python would print our warnings to standard error of programs that never asked for a log.
+logger.addHandler(logging.NullHandler())
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
