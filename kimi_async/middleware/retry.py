@@ -34,6 +34,7 @@ import random
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable
+from types import TracebackType
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from ..codec import error_from
@@ -46,7 +47,10 @@ from ..errors import (
     APITimeoutError,
     Attempt,
     CircuitOpenError,
+    ClientClosedError,
+    ConfigurationError,
     KimiError,
+    RateLimitWaitError,
 )
 from ..redact import redact
 from ..transport import Request, Response
@@ -70,6 +74,10 @@ __all__ = [
     "backoff",
     "decide",
 ]
+
+
+# Refusals of our own, after which nothing has been sent.
+LOCAL = (RateLimitWaitError, CircuitOpenError, ClientClosedError, ConfigurationError)
 
 
 class Admissions(Protocol):
@@ -97,6 +105,7 @@ class _Organisation:
         "loop",
         "quota",
         "quota_probe",
+        "quota_since",
         "recent",
         "sleepers",
     )
@@ -114,12 +123,23 @@ class _Organisation:
         """The overloads of the current row, for the error of a call that was never sent."""
         self.quota: str | None = None
         """What the server said about money, while it holds."""
+        self.quota_since = 0.0
         self.quota_probe = 0.0
         self.sleepers: set[asyncio.Future[None]] = set()
 
     @property
     def open(self) -> bool:
         return self.quota is not None or self.breaker.next_probe is not None
+
+    @property
+    def troubled(self) -> bool:
+        return self.quota is not None or self.breaker.generations > 0
+
+    def succeeded(self, sent: float) -> None:
+        """A request sent at `sent` was answered well. What was sent before the trouble began says nothing about it."""
+        self.breaker.succeeded(sent)
+        if self.quota is not None and sent >= self.quota_since:
+            self.quota = None
 
     def wake(self) -> None:
         """Lets those who wait see that waiting is over."""
@@ -136,15 +156,16 @@ class _Call:
     __slots__ = (
         "attempts",
         "began",
+        "error",
         "failure",
         "outcome",
         "previous",
-        "raised",
         "reconnected",
         "request",
         "retries",
         "send",
         "spent",
+        "traceback",
         "verdict",
     )
 
@@ -161,22 +182,12 @@ class _Call:
         """What its retries took from the budget."""
         self.reconnected = False
         self.outcome: Response | KimiError | None = None
-        """The last failed attempt's reply, or the error it raised."""
+        """The last failed attempt's reply, or the error it raised …"""
+        self.error: KimiError | None = None
+        """… and the error that either means."""
+        self.traceback: TracebackType | None = None
         self.failure: Failure = Failure(cause="")
         self.verdict: Verdict = Verdict("stop", "")
-        self.raised: BaseException | None = None
-
-    def error(self) -> KimiError:
-        """
-        The failure as an exception.
-        """
-        outcome = self.outcome
-        if isinstance(outcome, Response):
-            return error_from(
-                outcome.status, outcome.headers, outcome.content, outcome.request, now=time.time()
-            )
-        assert outcome is not None
-        return outcome
 
 
 class RetryMiddleware:
@@ -187,7 +198,7 @@ class RetryMiddleware:
     `.attempts`. `CircuitOpenError` is raised without sending anything while a breaker is open.
 
     One per client: budget and breakers are shared by all its calls, breakers per host and key. `limiter` is the one below,
-    if there is one.
+    if there is one. `dice` gives numbers in [0, 1); `wall` is Unix time, read only for a `Retry-After` that is a date.
     """
 
     per_call = True
@@ -200,13 +211,15 @@ class RetryMiddleware:
         watcher: Observer | None = None,
         limiter: Admissions | None = None,
         dice: Callable[[], float] = random.random,
+        wall: Callable[[], float] = time.time,
     ) -> None:
         self.policy = policy or RetryPolicy()
         self.budget = RetryBudget() if budget is None else budget
         self._limiter = limiter
         self._asked: Callable[[Request, float], bool] | None = getattr(limiter, "alive", None)
         self._watcher = watcher
-        self._dice = dice
+        self.dice = dice
+        self._wall = wall
         self._organisations: dict[tuple[str, int], _Organisation] = {}
 
     # The fast path: two clock readings, a dict look-up, and no object made.
@@ -224,16 +237,17 @@ class RetryMiddleware:
                     org.admitted = loop.time()
                     if request.accept is not None:
                         await request.accept(response)
-                    if org.breaker.generations:
-                        org.breaker.succeeded(began)
-                    org.quota = None
-                    self.budget.deposit()
+                    if org.troubled:
+                        org.succeeded(began)
+                    if self.budget.available < self.budget.capacity:
+                        self.budget.deposit()
                     return response
                 outcome: Response | KimiError = await _with_body(response)
             except KimiError as error:
                 outcome = error
             call = _Call(request, send, began)
             self._note(org, call, outcome, began)
+            del outcome  # the error's traceback holds this frame, which must not hold the error
             return await self._again(org, call)
         finally:
             org.active -= 1
@@ -253,14 +267,14 @@ class RetryMiddleware:
                 org.admitted = org.loop.time()
                 if request.accept is not None:
                     await request.accept(response)
-                org.breaker.succeeded(began)
-                org.quota = None
+                org.succeeded(began)
                 self.budget.deposit(call.spent or DEPOSIT)
                 return response
             outcome: Response | KimiError = await _with_body(response)
         except KimiError as error:
             outcome = error
         self._note(org, call, outcome, began)
+        del outcome
         return None
 
     def _note(self, org: _Organisation, call: _Call, outcome: Response | KimiError, sent: float) -> None:
@@ -269,13 +283,26 @@ class RetryMiddleware:
         """
         now = org.loop.time()
         call.outcome = outcome
-        call.failure = failure = _failure(outcome, sent, now)
+        if isinstance(outcome, Response):
+            call.error = error_from(
+                outcome.status, outcome.headers, outcome.content, outcome.request, now=self._wall()
+            )
+        else:
+            call.error = outcome
+        call.failure = failure = _failure(call.error, sent, now)
         request, policy = call.request, self.policy
+        if isinstance(outcome, LOCAL):
+            # Nothing was sent, so this was no attempt.
+            call.attempts -= 1
+            call.verdict = Verdict("stop", "our own side refused")
+            return
         if failure.cause in ("overloaded", "unavailable"):
             org.recent.append(_attempt(call, failure, 0.0))
             if org.breaker.failed(sent, now):
                 org.wake()
         elif failure.cause == "quota":
+            if org.quota is None:
+                org.quota_since = now
             org.quota = failure.message
             org.quota_probe = now + policy.quota_cooldown
             org.wake()
@@ -284,10 +311,10 @@ class RetryMiddleware:
             policy,
             failure,
             retries=call.retries,
-            max_retries=None if _stops(policy.strategy) else request.max_retries,
-            remaining=self._remaining(call, now),
+            max_retries=None if request.max_retries and _stops(policy.strategy) else request.max_retries,
+            remaining=self.remaining(call, now),
             previous=call.previous,
-            dice=self._dice,
+            dice=self.dice,
             alive=limiter and self._alive(org, request, now),
             limiter=limiter,
             shared=org.active > 1,
@@ -295,7 +322,12 @@ class RetryMiddleware:
             reconnected=call.reconnected,
         )
         if call.verdict.action != "stop" and org.open:
-            call.verdict = Verdict("stop", "the service has had no capacity for anybody for a while")
+            call.verdict = Verdict(
+                "stop",
+                "the account has no balance or quota left"
+                if org.quota is not None
+                else "the service has had no capacity for anybody for a while",
+            )
         report(
             self._watcher,
             AttemptFailed(**where(request), attempt=_attempt(call, failure, call.verdict.wait)),
@@ -306,7 +338,8 @@ class RetryMiddleware:
             return True
         return self._asked is not None and self._asked(request, self.policy.alive_for)
 
-    def _remaining(self, call: _Call, now: float) -> float | None:
+    def remaining(self, call: _Call, now: float) -> float | None:
+        """Seconds that the caller, or the policy, still allows."""
         left: float | None = None
         if call.request.deadline is not None:
             left = call.request.deadline - now
@@ -318,12 +351,17 @@ class RetryMiddleware:
     # --- after a failure ----------------------------------------------------------------------------------------
 
     async def _again(self, org: _Organisation, call: _Call) -> Response:
-        response = await self._requeue(org, call)
-        if response is not None:
-            return response
-        if call.verdict.action == "stop" and self.policy.strategy is None:
-            return self._finish(org, call)
-        return await self._with_tenacity(org, call)
+        try:
+            response = await self._requeue(org, call)
+            if response is not None:
+                return response
+            if call.verdict.action == "stop" and self.policy.strategy is None:
+                return self._finish(org, call)
+            return await self._with_tenacity(org, call)
+        finally:
+            # tenacity's objects refer to each other in circles, and to the call: request and error must not wait for the
+            # garbage collector with them.
+            del call.request, call.send, call.outcome, call.error, call.traceback
 
     async def _requeue(self, org: _Organisation, call: _Call) -> Response | None:
         """
@@ -347,6 +385,7 @@ class RetryMiddleware:
         Sends again as the policy says. tenacity is handed the first failure as its first attempt.
         """
         retrying = _retrying(self, org, call)
+        state: tenacity.RetryCallState | None = None
         first = True
         try:
             async for attempt in retrying:
@@ -362,15 +401,22 @@ class RetryMiddleware:
                 first = False
                 # Only what we caught as a failed attempt is shown to tenacity. A cancellation has already left through
                 # this frame, so that no predicate, ours or the user's, can swallow it.
-                error = call.error()
-                state.set_exception((type(error), error, error.__traceback__))
-                call.raised = error
+                failed = call.error
+                assert failed is not None
+                call.traceback = failed.__traceback__
+                state.set_exception((type(failed), failed, call.traceback))
                 # tenacity reads the clock of the machine; ours is the loop's.
                 state.start_time = call.began
                 state.outcome_timestamp = org.loop.time()
+                del failed, attempt
         except Exception as error:
-            if error is not call.raised and not _is_retry_error(error):
+            if error is not call.error and not _is_retry_error(error):
                 raise  # from the user's own callbacks, or a breaker
+            if call.error is not None:
+                call.error.__traceback__ = call.traceback  # tenacity's frames say nothing, and hold the error
+        finally:
+            if state is not None:
+                state.outcome = None
         return self._finish(org, call)
 
     async def sleep(self, org: _Organisation, call: _Call, seconds: float) -> None:
@@ -393,7 +439,7 @@ class RetryMiddleware:
         cost = call.verdict.cost
         if cost:
             patience = self.policy.budget_patience
-            remaining = self._remaining(call, org.loop.time())
+            remaining = self.remaining(call, org.loop.time())
             if remaining is not None:
                 patience = min(patience, remaining)
             if not await self.budget.spend_within(cost, patience):
@@ -401,8 +447,8 @@ class RetryMiddleware:
                 call.verdict = Verdict(
                     "stop", "the client's retry budget is spent: too little succeeds to go on"
                 )
-                assert call.raised is not None
-                raise call.raised
+                assert call.error is not None
+                raise call.error
             call.spent += cost
 
     def _remember(self, call: _Call, wait: float) -> None:
@@ -441,9 +487,8 @@ class RetryMiddleware:
                 elapsed=org.loop.time() - call.began,
             ),
         )
-        call.outcome = call.raised = (
-            None  # the traceback of the error holds this frame, and must not hold it in turn
-        )
+        # The traceback of the error holds this frame, which must not hold the error in turn.
+        call.outcome = call.error = call.traceback = None
         if isinstance(outcome, Response):
             outcome.extensions["given_up"] = reason
             return outcome
@@ -528,16 +573,11 @@ async def _with_body(response: Response) -> Response:
     return response
 
 
-def _failure(outcome: Response | KimiError, sent: float, now: float) -> Failure:
+def _failure(error: KimiError, sent: float, now: float) -> Failure:
     """
-    What a reply, or an error in its place, says.
+    What an error says.
     """
     elapsed = now - sent
-    error: KimiError
-    if isinstance(outcome, Response):
-        error = error_from(outcome.status, outcome.headers, outcome.content, outcome.request, now=time.time())
-    else:
-        error = outcome
     if isinstance(error, APIStatusError):
         return Failure(
             cause=error.kind or "server",
@@ -643,7 +683,7 @@ def _retrying(middleware: RetryMiddleware, org: _Organisation, call: _Call) -> "
         if own_stop is not None and own_stop(state):
             call.verdict = Verdict("stop", "the strategy given as RetryPolicy.strategy stops here")
             return True
-        left = middleware._remaining(call, org.loop.time())  # pyright: ignore[reportPrivateUsage]
+        left = middleware.remaining(call, org.loop.time())
         if left is not None and state.upcoming_sleep > left:
             call.verdict = Verdict(
                 "stop",
@@ -661,14 +701,13 @@ def _retrying(middleware: RetryMiddleware, org: _Organisation, call: _Call) -> "
         # The user's predicate may repeat what the table would not, as long as it is not known to be useless.
         if (
             own_retry is not None
+            and call.verdict.by_cause
             and call.failure.cause not in ("tpd", "quota", "content_filter", "context_length", "auth")
-            and call.failure.should_retry is not False
-            and _replayable(call.request)
-            and not org.open
+            and (own_stop is not None or call.retries < call.request.max_retries)
             and await _maybe(cast("Any", own_retry)(state))
         ):
             rule = middleware.policy.rule(call.failure.cause)
-            seconds = backoff(rule, call.retries + 1, call.previous, middleware._dice)  # pyright: ignore[reportPrivateUsage]
+            seconds = backoff(rule, call.retries + 1, call.previous, middleware.dice)
             call.verdict = Verdict(
                 "retry",
                 "the strategy given as RetryPolicy.strategy repeats it",

@@ -201,6 +201,8 @@ class Verdict:
     """Seconds to wait before, here; the limiter may add its own."""
     cost: int = 0
     """What the retry costs the budget."""
+    by_cause: bool = False
+    """Whether it stops for what failed, not for what is left of time or retries."""
 
 
 def backoff(rule: Rule, failures: int, previous: float, dice: Callable[[], float]) -> float:
@@ -257,14 +259,14 @@ def decide(
     if told is not True:
         if cause in NEVER:
             if not rule.retry:
-                return Verdict("stop", NEVER[cause])
+                return Verdict("stop", NEVER[cause], by_cause=True)
         elif rule.retry is False:
-            return Verdict("stop", f"the policy does not repeat {cause}")
+            return Verdict("stop", f"the policy does not repeat {cause}", by_cause=True)
         elif policy.statuses is not None and failure.status is not None and failure.status >= 400:
             if failure.status not in policy.statuses and not rule.retry:
-                return Verdict("stop", f"the policy does not repeat status {failure.status}")
+                return Verdict("stop", f"the policy does not repeat status {failure.status}", by_cause=True)
         elif not failure.retryable and not rule.retry:
-            return Verdict("stop", "repeating it would not help")
+            return Verdict("stop", "repeating it would not help", by_cause=True)
 
     hint = failure.hint
     if hint is not None:
