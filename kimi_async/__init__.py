@@ -57,6 +57,7 @@ if TYPE_CHECKING:
     )
     from .middleware import Handler, Middleware
     from .pagination import AsyncCursorPage, AsyncPage, AsyncPaginator
+    from .resume import ResumePolicy, Resumption
     from .streaming import AsyncStream
     from .transport import Headers, Request, Response, Timeout, Transport
     from .types import NOT_GIVEN, BaseModel, NotGiven, Omit, not_given, omit
@@ -108,6 +109,7 @@ _ROOMS: dict[str, tuple[str, ...]] = {
     ),
     "middleware": ("Handler", "Middleware"),
     "pagination": ("AsyncCursorPage", "AsyncPage", "AsyncPaginator"),
+    "resume": ("ResumePolicy", "Resumption"),
     "streaming": ("AsyncStream",),
     "transport": ("Headers", "Request", "Response", "Timeout", "Transport"),
     "types": ("NOT_GIVEN", "BaseModel", "NotGiven", "Omit", "not_given", "omit"),
@@ -163,6 +165,8 @@ __all__ = [
     "RequestTooLargeError",
     "Response",
     "ResponseTooLargeError",
+    "ResumePolicy",
+    "Resumption",
     "StreamMetrics",
     "StreamStalledError",
     "Timeout",

@@ -8,11 +8,13 @@ when somebody looks.
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
 from dataclasses import dataclass
+from itertools import chain
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, cast
 
 from .accumulate import Accumulator, CallFold, ChoiceFold
 from .errors import IncompleteStreamError, KimiError
+from .resume import ResumingStream
 from .streaming import AsyncStream
 from .transport import Response
 from .types.chat import ChatCompletion, ChatCompletionChunk, ChunkChoice, CompletionUsage
@@ -31,6 +33,7 @@ from .types.events import (
     ReasoningDoneEvent,
     RefusalDeltaEvent,
     RefusalDoneEvent,
+    StreamResumedEvent,
     UsageEvent,
 )
 
@@ -301,6 +304,7 @@ class AsyncChatCompletionStream:
         self._loop = asyncio.get_running_loop()
         self._first: float | None = None
         self._ended: float | None = None
+        self._told = 0
 
     @property
     def response(self) -> Response:
@@ -327,7 +331,8 @@ class AsyncChatCompletionStream:
         while True:
             # With the chunk come those that arrived in the same packet: a loop over them, not a call for each.
             chunk = await self._next()
-            self._pending = self._state.events_of([chunk, *self._stream.take()])
+            events = self._state.events_of([chunk, *self._stream.take()])
+            self._pending = events if not self._resumed else chain(self._resumptions(), events)
             for event in self._pending:
                 return event
 
@@ -344,6 +349,17 @@ class AsyncChatCompletionStream:
                 if delta.content or delta.reasoning_content or delta.tool_calls:
                     self._first = self._loop.time()
         return chunk
+
+    @property
+    def _resumed(self) -> bool:
+        stream = self._stream
+        return isinstance(stream, ResumingStream) and len(stream.resumptions) > self._told
+
+    def _resumptions(self) -> Iterator[ChatCompletionStreamEvent]:
+        stream = cast("ResumingStream", self._stream)
+        for each in stream.resumptions[self._told :]:
+            self._told += 1
+            yield StreamResumedEvent(each.number, each.error, each.restarted)
 
     async def text_stream(self) -> AsyncIterator[str]:
         """

@@ -12,6 +12,7 @@ from .. import codec
 from ..chat_stream import AsyncChatCompletionStreamManager
 from ..client import AsyncKimi, TimeoutLike, read_whole, unknown_argument
 from ..errors import APIResponseValidationError, ConfigurationError
+from ..resume import ResumePolicy, ResumingStream
 from ..streaming import AsyncStream
 from ..transport import Response
 from ..types._base import NOT_GIVEN, BaseModel, NotGiven, Omit, is_given
@@ -198,6 +199,7 @@ class AsyncCompletions:
         messages: Iterable[ChatCompletionMessageParam],
         model: str,
         stream: Literal[True],
+        resume: ResumePolicy | None = ...,
         extra_headers: Mapping[str, Any] | None = ...,
         extra_query: Mapping[str, Any] | None = ...,
         extra_body: Any = ...,
@@ -212,6 +214,7 @@ class AsyncCompletions:
         messages: Iterable[ChatCompletionMessageParam],
         model: str,
         stream: bool,
+        resume: ResumePolicy | None = ...,
         extra_headers: Mapping[str, Any] | None = ...,
         extra_query: Mapping[str, Any] | None = ...,
         extra_body: Any = ...,
@@ -225,6 +228,7 @@ class AsyncCompletions:
         messages: Iterable[ChatCompletionMessageParam],
         model: str,
         stream: bool | NotGiven | Omit | None = None,
+        resume: ResumePolicy | None = None,
         extra_headers: Mapping[str, Any] | None = None,
         extra_query: Mapping[str, Any] | None = None,
         extra_body: Any = None,
@@ -237,6 +241,9 @@ class AsyncCompletions:
         `params` are those of `ChatParams`; nothing is sent that is not given. Fields that this client does not know go through
         `extra_body`, which is merged over the named ones.
 
+        :param resume: with `stream=True`, go on where the stream breaks off, by partial mode; see `ResumePolicy` and its price.
+            Off by default.
+
         :raises APIStatusError: the server refused; the class tells the cause.
         :raises APIConnectionError: no reply came, or it broke off.
         :raises TypeError, ConfigurationError: a wrong argument, before anything is sent.
@@ -247,13 +254,27 @@ class AsyncCompletions:
         body = chat_body("create", messages, model, params, streamed, extra_body)
         client = self._client
         if streamed:
-            return await client.open_stream(
-                "POST",
-                "chat/completions",
-                body,
-                extra_headers=extra_headers,
-                extra_query=extra_query,
-                timeout=timeout,
+
+            async def open_stream(body: bytes) -> AsyncStream[ChatCompletionChunk]:
+                stream: AsyncStream[ChatCompletionChunk] = await client.open_stream(
+                    "POST",
+                    "chat/completions",
+                    body,
+                    extra_headers=extra_headers,
+                    extra_query=extra_query,
+                    timeout=timeout,
+                )
+                return stream
+
+            opened = await open_stream(body)
+            return (
+                opened
+                if resume is None
+                else ResumingStream(opened, body=body, policy=resume, reopen=open_stream)
+            )
+        if resume is not None:
+            raise ConfigurationError(
+                "resume= needs stream=True: a whole reply is simply asked for again (max_retries)"
             )
         accept, answers = _acceptor()
         await client.send(
@@ -272,6 +293,7 @@ class AsyncCompletions:
         *,
         messages: Iterable[ChatCompletionMessageParam],
         model: str,
+        resume: ResumePolicy | None = None,
         extra_headers: Mapping[str, Any] | None = None,
         extra_query: Mapping[str, Any] | None = None,
         extra_body: Any = None,
@@ -288,16 +310,18 @@ class AsyncCompletions:
         """
 
         async def open_stream() -> AsyncStream[ChatCompletionChunk]:
-            return await self.create(
+            opened: AsyncStream[ChatCompletionChunk] = await self.create(
                 messages=messages,
                 model=model,
                 stream=True,
+                resume=resume,
                 extra_headers=extra_headers,
                 extra_query=extra_query,
                 extra_body=extra_body,
                 timeout=timeout,
                 **params,
             )
+            return opened
 
         return AsyncChatCompletionStreamManager(open_stream)
 
