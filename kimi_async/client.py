@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     import aiohttp
 
     from .middleware.rate_limit import AdmissionController, RateLimits
-    from .middleware.retry import RetryPolicy
+    from .middleware.retry import RetryBudget, RetryPolicy
     from .middleware.telemetry import Hook
     from .resources.chat import AsyncBeta, AsyncChat
     from .resources.models import AsyncModels
@@ -66,47 +66,64 @@ class _Core:
         limiter: Any,
         retry: Any,
         hooks: Sequence[Any],
-        limit_key: tuple[str, str],
     ) -> None:
         self.closed = False
         self._transport = transport
-        self._owns_transport = transport is None
         self._pool_options = pool_options
         self._middleware = list(middleware)
         self._limits = limits
-        self.limiter = limiter
+        self._shared_limiter: AdmissionController | None = limiter
+        self._limiters: dict[tuple[str, str], AdmissionController] = {}
+        self._handlers: dict[tuple[str, str], Handler] = {}
+        self._budget: RetryBudget | None = None
         self._retry = retry
         self._hooks = hooks
-        self._limit_key = limit_key
         if transport is None:
             # Importing aiohttp takes longer than many a call. Whoever makes a client will use it; the first call should not pay.
             from . import pool  # noqa: F401  # pyright: ignore[reportUnusedImport]
 
-    @cached_property
-    def handle(self) -> Handler:
+    def limiter_for(self, organisation: tuple[str, str]) -> "AdmissionController":
         """
-        The whole chain, made at the first call: only then are aiohttp and the rest imported.
+        Who admits the requests of one organisation: the address and the key, as a digest. Views with another key have their own
+        limits, since Kimi counts by organisation; a limiter that was passed in serves them all.
         """
-        from .middleware.retry import RetryMiddleware
+        from .middleware.rate_limit import AdmissionController
+
+        limiter = self._shared_limiter or self._limiters.get(organisation)
+        if limiter is None:
+            limiter = self._limiters[organisation] = AdmissionController(self._limits)
+        return limiter
+
+    def handler(self, organisation: tuple[str, str]) -> Handler:
+        """
+        The whole chain, made at an organisation's first call.
+        """
+        known = self._handlers.get(organisation)
+        if known is not None:
+            return known
+        from .middleware.rate_limit import RateLimitMiddleware
+        from .middleware.retry import RetryBudget, RetryMiddleware
         from .middleware.telemetry import TelemetryMiddleware, observer, setup_logging
 
         setup_logging()
-        transport = self.transport
-        send = transport.send
+        send = self.transport.send
 
         def attempt(request: Request) -> Awaitable[Response]:
             return send_within(send, request)
 
+        if self._budget is None:
+            self._budget = RetryBudget()
         watcher = observer(self._hooks)
-        per_call = [layer for layer in self._middleware if getattr(layer, "per_call", False)]
-        per_attempt = [layer for layer in self._middleware if not getattr(layer, "per_call", False)]
+        limiter = self.limiter_for(organisation)
         layers: list[Middleware] = [
             *([TelemetryMiddleware(watcher)] if watcher is not None else []),
-            *per_call,
-            RetryMiddleware(self._retry, watcher=watcher, limiter=self.limiter),
-            *per_attempt,
+            *(layer for layer in self._middleware if getattr(layer, "per_call", False)),
+            RetryMiddleware(self._retry, budget=self._budget, watcher=watcher, limiter=limiter),
+            RateLimitMiddleware(limiter, watcher=watcher),
+            *(layer for layer in self._middleware if not getattr(layer, "per_call", False)),
         ]
-        return chain(layers, attempt)
+        handle = self._handlers[organisation] = chain(layers, attempt)
+        return handle
 
     @property
     def transport(self) -> Transport:
@@ -194,7 +211,9 @@ class AsyncKimi:
             api_key=resolve_key(api_key),
             base_url=resolve_base_url(base_url),
             timeout=Timeout() if not is_given(timeout) else Timeout.of(timeout),
-            max_retries=check_max_retries(max_retries),
+            max_retries=check_max_retries(
+                max_retries if retry is None or retry.max_retries is None else retry.max_retries
+            ),
             default_headers=check_headers(default_headers),
             default_query=dict(default_query or {}),
             organization=organization,
@@ -238,9 +257,15 @@ class AsyncKimi:
             limiter=limiter,
             retry=retry,
             hooks=hooks,
-            limit_key=(self._config.base_url, _digest(self._config.api_key)),
         )
+        self._settle()
+
+    def _settle(self) -> None:
+        """
+        Works out, once, what every call of this configuration shares.
+        """
         self._headers = self._config.headers(user_agent(__version__))
+        self._organisation = (self._config.base_url, _digest(self._config.api_key))
 
     # --- resources ---
 
@@ -332,12 +357,11 @@ class AsyncKimi:
         """
         Who admits requests: `client.limiter.stats()` says what is waiting, and for what.
         """
-        _ = self._core.handle
-        return cast("AdmissionController", self._core.limiter)
+        return self._core.limiter_for(self._organisation)
 
     def _reconfigure(self, **changes: Any) -> None:
         self._config = self._config.replace(**changes)
-        self._headers = self._config.headers(user_agent(__version__))
+        self._settle()
 
     # --- life ---
 
@@ -437,7 +461,7 @@ class AsyncKimi:
         view._max_event_size = self._max_event_size
         view._core = self._core
         view._config = old.replace(**changes)
-        view._headers = view._config.headers(user_agent(__version__))
+        view._settle()
         return view
 
     copy = with_options
@@ -532,9 +556,12 @@ class AsyncKimi:
             if name not in known:
                 raise unknown_argument(method.lower(), name, known)
         timeout = more.get("timeout", options.get("timeout", NOT_GIVEN))
-        extra_headers = {**(options.get("headers") or {}), **(more.get("extra_headers") or {})}
-        extra_query = {**(options.get("params") or {}), **(more.get("extra_query") or {})}
-        extra_body = {**(options.get("extra_json") or {}), **(more.get("extra_body") or {})}
+        extra_headers: dict[str, Any] = {
+            **(options.get("headers") or {}),
+            **(more.get("extra_headers") or {}),
+        }
+        extra_query: dict[str, Any] = {**(options.get("params") or {}), **(more.get("extra_query") or {})}
+        extra_body: dict[str, Any] = {**(options.get("extra_json") or {}), **(more.get("extra_body") or {})}
         if isinstance(body, Mapping):
             body = {**codec.given(cast("Mapping[str, Any]", body)), **extra_body}
         elif extra_body:
@@ -582,7 +609,7 @@ class AsyncKimi:
         One call with a JSON body and a JSON reply, for the modules in `resources`.
         """
         if extra_body:
-            body = {**(body or {}), **extra_body}
+            body = cast("dict[str, Any]", {**(body or {}), **extra_body})
         response = await self.send(
             method,
             path,
@@ -691,7 +718,7 @@ class AsyncKimi:
             mode=config.mode,
             accept=read_whole if isinstance(accept, NotGiven) else accept,
         )
-        response = await core.handle(request)
+        response = await core.handler(self._organisation)(request)
         if response.status >= 300:
             raise await self._error(response, request)
         return response
@@ -713,6 +740,7 @@ class AsyncKimi:
         body = await response.read()
         error = codec.error_from(response.status, response.headers, body, response.request)
         error.attempts = tuple(request.history)
+        error.given_up = response.extensions.get("given_up", "")
         return error
 
 

@@ -42,7 +42,6 @@ pickles, and none holds a key.
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Self, cast
-from urllib.parse import urlsplit
 
 from .redact import SECRET_HEADERS, redact, redact_url
 
@@ -323,6 +322,8 @@ class APIError(KimiError):
             self.type = fields.get("type")
         self.attempts: tuple[Attempt, ...] = ()
         """Failed attempts before this one, oldest first."""
+        self.given_up: str = ""
+        """Why it was not tried again, where that is not plain from the error itself."""
         self.request_id: str | None = None
         self.partial: Any = None
         """The `ChatCompletion` as far as it had arrived, where a stream broke off; None before its first chunk."""
@@ -332,8 +333,10 @@ class APIError(KimiError):
         """Bytes of the body that had arrived before a stream broke off."""
 
     def __str__(self) -> str:
-        history = len(self.attempts)
-        return f"{self.message} (attempt {history + 1})" if history else self.message
+        facts = [f"attempt {len(self.attempts) + 1}"] if self.attempts else []
+        if self.given_up:
+            facts.append(self.given_up)
+        return f"{self.message} ({'; '.join(facts)})" if facts else self.message
 
 
 class APIResponseValidationError(APIError):
@@ -352,11 +355,6 @@ class APIResponseValidationError(APIError):
         self.response = _snapshot(response)
         self.status_code: int = getattr(response, "status_code", 200)
         self.request_id = request_id_from(getattr(response, "headers", {}))
-
-
-def _where(request: Any) -> str:
-    url = getattr(request, "url", None)
-    return f" ({urlsplit(str(url)).hostname})" if url else ""
 
 
 class APIConnectionError(APIError):

@@ -201,7 +201,7 @@ def test_decide_rate_limit_while_others_are_admitted() -> None:
     """
     A refusal uses no attempt while the organisation is admitted, however often it comes.
     """
-    told = verdict(Failure(cause="rate_limit", hint=1.0), retries=2, limiter=True, alive=True)
+    told = verdict(Failure(cause="rate_limit", status=429, hint=1.0), retries=2, limiter=True, alive=True)
 
     assert (told.action, told.wait, told.cost) == ("requeue", 0.0, 0)
 
@@ -210,7 +210,9 @@ def test_decide_rate_limit_while_nobody_is_admitted() -> None:
     """
     Where nobody has been admitted, refusals count, and the limiter still does the waiting.
     """
-    told = [verdict(Failure(cause="rate_limit", hint=1.0), retries=n, limiter=True) for n in range(3)]
+    told = [
+        verdict(Failure(cause="rate_limit", status=429, hint=1.0), retries=n, limiter=True) for n in range(3)
+    ]
 
     assert [one.action for one in told] == ["retry", "retry", "stop"]
     assert told[0].wait == 0.0
@@ -229,13 +231,24 @@ def test_decide_overload_alone_and_among_others() -> None:
     """
     A lone call waits on the slow curve; among others that were served lately, a failed probe is nobody's attempt.
     """
-    alone = verdict(Failure(cause="overloaded"), limiter=True, alive=True, shared=False)
-    among = verdict(Failure(cause="overloaded"), limiter=True, alive=True, shared=True)
-    from_the_start = verdict(Failure(cause="overloaded"), limiter=True, alive=False, shared=True)
+    alone = verdict(Failure(cause="overloaded", status=429), limiter=True, alive=True, shared=False)
+    among = verdict(Failure(cause="overloaded", status=429), limiter=True, alive=True, shared=True)
+    from_the_start = verdict(Failure(cause="overloaded", status=429), limiter=True, alive=False, shared=True)
 
     assert ("retry", 3.0) == (alone.action, alone.wait)
     assert ("requeue", 0.0) == (among.action, among.wait)
     assert ("retry", 0.0) == (from_the_start.action, from_the_start.wait)
+
+
+@pytest.mark.parametrize("cause", ["overloaded", "rate_limit"])
+def test_decide_throttled_inside_a_stream(cause: str) -> None:
+    """
+    An error inside a 200 has passed the limiter unseen: it counts, and retry waits itself.
+    """
+    told = verdict(Failure(cause=cause, status=200), limiter=True, alive=True, shared=True)
+
+    assert told.action == "retry"
+    assert told.wait > 0.5
 
 
 def test_decide_no_retries_allowed() -> None:
@@ -434,7 +447,7 @@ async def test_call_final_error_has_history() -> None:
 
     assert caught.value is last
     assert [("connection", "first"), ("timeout", "second")] == [(a.cause, a.message) for a in last.attempts]
-    assert str(last) == "third (attempt 3)"
+    assert str(last) == "third (attempt 3; all 2 retries are used)"
 
 
 @pytest.mark.parametrize(

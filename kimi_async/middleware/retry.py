@@ -489,12 +489,15 @@ class RetryMiddleware:
         )
         # The traceback of the error holds this frame, which must not hold the error in turn.
         call.outcome = call.error = call.traceback = None
+        # That a wrong request is not repeated needs no words; that time or retries ran out does.
+        given_up = "" if call.verdict.by_cause else reason
         if isinstance(outcome, Response):
-            outcome.extensions["given_up"] = reason
+            outcome.extensions["given_up"] = given_up
             return outcome
         assert outcome is not None
         if isinstance(outcome, APIError):
             outcome.attempts = tuple(history)
+            outcome.given_up = given_up
         elif history and hasattr(outcome, "attempts"):
             cast("Any", outcome).attempts = tuple(history)
         try:

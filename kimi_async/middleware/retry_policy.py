@@ -278,7 +278,9 @@ def decide(
             )
 
     throttled = cause in THROTTLED
-    if limiter and alive and max_retries != 0 and (cause == "rate_limit" or (throttled and shared)):
+    # What came as an event inside a good reply, or under a status of its own, the limiter has not seen.
+    held = limiter and failure.status in (429, 503, 529) and (cause == "rate_limit" or (throttled and shared))
+    if held and alive and max_retries != 0:
         # The limit is being shared out and our turn will come; when, the limiter knows. While others share an
         # overload, too, a probe that fails was sent for everybody and is nobody's attempt: the breaker ends it.
         return Verdict("requeue", "others are being admitted: it is a matter of our turn")
@@ -289,7 +291,7 @@ def decide(
             "stop", f"all {allowed_retries} retries are used" if allowed_retries else "no retries are allowed"
         )
     wait = 0.0
-    if not (limiter and (cause == "rate_limit" or (throttled and shared))):
+    if not held:
         wait = backoff(rule, retries + 1, previous, dice)
         if hint is not None:
             # Everybody was given the same hint; coming back together would be the next collision.
