@@ -56,6 +56,8 @@ if TYPE_CHECKING:
         UnprocessableEntityError,
     )
     from .middleware import Handler, Middleware
+    from .middleware.rate_limit import AdmissionController, RateLimits
+    from .middleware.retry import RetryPolicy
     from .pagination import AsyncCursorPage, AsyncPage, AsyncPaginator
     from .resume import ResumePolicy, Resumption
     from .streaming import AsyncStream
@@ -108,6 +110,8 @@ _ROOMS: dict[str, tuple[str, ...]] = {
         "UnprocessableEntityError",
     ),
     "middleware": ("Handler", "Middleware"),
+    "middleware.rate_limit": ("AdmissionController", "RateLimits"),
+    "middleware.retry": ("RetryPolicy",),
     "pagination": ("AsyncCursorPage", "AsyncPage", "AsyncPaginator"),
     "resume": ("ResumePolicy", "Resumption"),
     "streaming": ("AsyncStream",),
@@ -123,6 +127,7 @@ __all__ = [
     "APIResponseValidationError",
     "APIStatusError",
     "APITimeoutError",
+    "AdmissionController",
     "AsyncChatCompletionStream",
     "AsyncChatCompletionStreamManager",
     "AsyncCursorPage",
@@ -159,6 +164,7 @@ __all__ = [
     "RateLimitError",
     "RateLimitReachedError",
     "RateLimitWaitError",
+    "RateLimits",
     "RedirectRefusedError",
     "Request",
     "RequestTooCostlyError",
@@ -167,6 +173,7 @@ __all__ = [
     "ResponseTooLargeError",
     "ResumePolicy",
     "Resumption",
+    "RetryPolicy",
     "StreamMetrics",
     "StreamStalledError",
     "Timeout",

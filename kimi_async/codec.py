@@ -61,8 +61,7 @@ def _foreign(value: Any) -> Any:
     if callable(dump):
         return dump(exclude_unset=True)
     if isinstance(value, Mapping):
-        mapping: Mapping[Any, Any] = value
-        return dict(mapping)
+        return dict(cast("Mapping[str, object]", value))
     if hasattr(value, "__iter__"):
         return list(value)
     raise TypeError(f"cannot be sent as JSON: {type(value).__name__}")
@@ -119,7 +118,7 @@ def decode_reply(body: bytes, cls: type[T], response: Any = None) -> T:
         return cast("T", body)
     if cls is str:
         return cast("T", body.decode("utf-8", "replace"))
-    if cls is type(None) or cls is None:
+    if cls in (type(None), None):
         return cast("T", None)
     plain: Any = Any if cls is object else cls
     try:
@@ -133,15 +132,8 @@ def decode_reply(body: bytes, cls: type[T], response: Any = None) -> T:
         except (ValueError, RecursionError):
             raise _unfit(body, cls, response, exc) from None
     if isinstance(value, Reply):
-        bind(value, lambda: _untyped(body))
+        bind(value, body)
     return cast("T", value)
-
-
-def _untyped(body: bytes) -> Any:
-    try:
-        return msgspec.json.decode(body)
-    except (msgspec.MsgspecError, UnicodeError, RecursionError):
-        return None
 
 
 def _unfit(body: bytes, cls: Any, response: Any, exc: Exception) -> APIResponseValidationError:
@@ -212,8 +204,7 @@ def _softened(value: Any) -> Any:
         fields = cast("dict[str, Any]", value)
         return {name: _softened(item) for name, item in fields.items() if item is not None}
     if isinstance(value, list):
-        items: list[Any] = value
-        return [_softened(item) for item in items if item is not None]
+        return [_softened(item) for item in cast("list[object]", value) if item is not None]
     if isinstance(value, float) and value.is_integer() and abs(value) < 2**63:
         return int(value)
     return value

@@ -93,6 +93,13 @@ def _reader(get: Callable[[Any], Any]) -> Callable[[Any], Any]:
     return read
 
 
+def held(model: object) -> dict[str, Any]:
+    """
+    What a `Reply` keeps beside its fields. (`dict=True` gives a struct a real dict, which type checkers take for a class's.)
+    """
+    return model.__dict__
+
+
 class BaseModel(msgspec.Struct, kw_only=True):
     """
     An object of the wire, with the methods that users of pydantic models look for.
@@ -182,7 +189,7 @@ class BaseModel(msgspec.Struct, kw_only=True):
             return obj
         self = msgspec.convert(obj, cls)
         if isinstance(self, Reply):
-            bind(self, lambda: obj)
+            bind(self, obj)
         return self
 
     @classmethod
@@ -190,7 +197,7 @@ class BaseModel(msgspec.Struct, kw_only=True):
         raw = data.encode() if isinstance(data, str) else bytes(data)
         self = msgspec.json.decode(raw, type=cls)
         if isinstance(self, Reply):
-            bind(self, lambda: msgspec.json.decode(raw))
+            bind(self, raw)
         return self
 
     @classmethod
@@ -226,19 +233,14 @@ class Reply(BaseModel, dict=True):
 
     @property
     def model_extra(self) -> dict[str, Any] | None:
-        held = self.__dict__
-        extra = held.get("_extra")
+        beside = held(self)
+        extra = beside.get("_extra")
         if extra is None:
-            source = held.get("_source")
-            data = source() if source is not None else None
             known = type(self).__struct_fields__
-            extra = (
-                {k: v for k, v in cast("dict[str, Any]", data).items() if k not in known}
-                if isinstance(data, dict)
-                else {}
-            )
-            held["_extra"] = extra
-            held.pop("_source", None)
+            data = _origin(*beside.get("_source", (None, ())))
+            extra = {name: value for name, value in data.items() if name not in known}
+            beside["_extra"] = extra
+            beside.pop("_source", None)
         return cast("dict[str, Any]", extra)
 
     @property
@@ -246,7 +248,7 @@ class Reply(BaseModel, dict=True):
         """
         The request id of the reply's headers (on the outermost object alone).
         """
-        return cast("str | None", self.__dict__.get("_rid"))
+        return cast("str | None", held(self).get("_rid"))
 
     def __getattr__(self, name: str) -> Any:
         if not name.startswith("_"):
@@ -256,33 +258,35 @@ class Reply(BaseModel, dict=True):
         raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
 
 
-def bind(reply: Reply, source: Callable[[], Any]) -> None:
+def bind(reply: Reply, source: Any, path: tuple[str | int, ...] = ()) -> None:
     """
-    Tells an object, and those inside it, where its raw JSON is; `source` is called when an unknown field is asked for.
+    Tells an object, and those inside it, where what they were made from is: in `source` (JSON, or decoded), down `path`.
     """
-    reply.__dict__["_source"] = source
+    held(reply)["_source"] = (source, path)
     for name in type(reply).__children__:
         child = getattr(reply, name)
         if child is None:
             continue
         if isinstance(child, Reply):
-            bind(child, _part(source, name))
+            bind(child, source, (*path, name))
         elif isinstance(child, list):
             items: list[Any] = child
             for i, item in enumerate(items):
                 if isinstance(item, Reply):
-                    bind(item, _part(source, name, i))
+                    bind(item, source, (*path, name, i))
 
 
-def _part(source: Callable[[], Any], name: str, index: int | None = None) -> Callable[[], Any]:
-    def part() -> Any:
-        data = source()
-        try:
-            return data[name] if index is None else data[name][index]
-        except (KeyError, IndexError, TypeError):
-            return None
-
-    return part
+def _origin(source: Any, path: tuple[str | int, ...]) -> dict[str, Any]:
+    """
+    The decoded object at `path`; an empty one if there is none.
+    """
+    try:
+        value = msgspec.json.decode(source) if isinstance(source, bytes) else source
+        for step in path:
+            value = value[step]
+    except (msgspec.MsgspecError, UnicodeError, RecursionError, LookupError, TypeError):
+        return {}
+    return cast("dict[str, Any]", value) if isinstance(value, dict) else {}
 
 
 def _fields(model: BaseModel) -> list[tuple[str, Any]]:
@@ -306,7 +310,7 @@ def _fields(model: BaseModel) -> list[tuple[str, Any]]:
 def _restore(cls: type[M], values: dict[str, Any], extra: dict[str, Any]) -> M:
     model = cls(**values)
     if isinstance(model, Reply):
-        model.__dict__["_extra"] = extra
+        held(model)["_extra"] = extra
     return model
 
 
@@ -314,8 +318,7 @@ def _clone(value: Any) -> Any:
     if isinstance(value, BaseModel):
         return value.model_copy(deep=True)
     if isinstance(value, list):
-        items: list[Any] = value
-        return [_clone(item) for item in items]
+        return [_clone(item) for item in cast("list[object]", value)]
     if isinstance(value, dict):
         return {key: _clone(item) for key, item in cast("dict[str, Any]", value).items()}
     return value
@@ -337,8 +340,7 @@ def _dump(value: Any, exclude_unset: bool, exclude_none: bool) -> Any:
             dumped.update({k: v for k, v in extra.items() if not (exclude_none and v is None)})
         return dumped
     if isinstance(value, list):
-        items: list[Any] = value
-        return [_dump(item, exclude_unset, exclude_none) for item in items]
+        return [_dump(item, exclude_unset, exclude_none) for item in cast("list[object]", value)]
     if isinstance(value, dict):
         return {k: _dump(v, exclude_unset, exclude_none) for k, v in cast("dict[str, Any]", value).items()}
     return None if value is UNSET else value
