@@ -4,7 +4,8 @@
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import anyio
@@ -136,6 +137,8 @@ class Screen:
         written = sum(chat.written for chat in run.chats)
         ended = states["done"] + states["failed"]
         head = Table.grid(padding=(0, 2))
+        for _ in range(5):
+            head.add_column(no_wrap=True)
         head.add_row(
             ProgressBar(total=len(run.chats), completed=ended, width=20),
             Text(f"{ended}/{len(run.chats)} chats", style="bold"),
@@ -172,7 +175,23 @@ class Screen:
             return Text(chat.error, style="red")
         if chat.first_token is None:
             return Text("…", style="dim")
-        return Text(chat.tail[-width:].replace("\n", " "), style="dim italic" if chat.thinking else "")
+        # Some texts hold tabs, or line separators that only terminals obey: one of them and the screen is torn.
+        return Text(" ".join(chat.tail.split())[-width:], style="dim italic" if chat.thinking else "")
+
+
+@contextmanager
+def unwrapped(out: Console) -> Iterator[None]:
+    """
+    Long lines are cut at the edge instead of going on below it (DECAWM off).
+
+    A terminal and rich may disagree about how wide a character is (emoji of several parts, above all); where a line
+    then wraps, the screen is one line longer than rich believes, and every frame leaves its first line behind.
+    """
+    out.file.write("\x1b[?7l")
+    try:
+        yield
+    finally:
+        out.file.write("\x1b[?7h")
 
 
 async def one(client: AsyncKimi, chat: Chat, clock: Callable[[], float], *, model: str) -> None:
@@ -239,7 +258,10 @@ def main(*, chats: int | None, tokens: int, pace: float, live: bool, model: str)
                 run.connections = lambda: simulator.stats.connections_opened
             try:
                 if drawing:
-                    with Live(Screen(run), console=out, refresh_per_second=12, transient=True):
+                    with (
+                        unwrapped(out),
+                        Live(Screen(run), console=out, refresh_per_second=12, transient=True),
+                    ):
                         await perform(run, client, model=model)
                 else:
                     await perform(run, client, model=model)
