@@ -17,6 +17,7 @@ from .errors import IncompleteStreamError, KimiError
 from .resume import ResumingStream
 from .streaming import AsyncStream
 from .transport import Response
+from .types._base import held
 from .types.chat import ChatCompletion, ChatCompletionChunk, ChunkChoice, CompletionUsage
 from .types.events import (
     ChatCompletionStreamEvent,
@@ -208,7 +209,7 @@ class ChatCompletionStreamState:
                 events.append(
                     FunctionToolCallArgumentsDeltaEvent(call.name, call.index, arguments, _arguments_of(call))
                 )
-        for name, tokens in (choice.logprobs or {}).items():
+        for name, tokens in cast("dict[str, Any]", choice.logprobs or {}).items():
             if tokens and name == "content":
                 events.append(LogprobsContentDeltaEvent(tokens, list(fold.logprobs["content"])))
             elif tokens and name == "refusal":
@@ -387,7 +388,7 @@ class AsyncChatCompletionStream:
             raise IncompleteStreamError(
                 message="the stream ended without a single chunk", request=self.response.request, phase="body"
             )
-        completion.__dict__["_rid"] = self.request_id
+        held(completion)["_rid"] = self.request_id
         return completion
 
     async def get_final_text(self) -> str:

@@ -7,7 +7,7 @@ import platform
 import re
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from typing import Any, Literal, cast
 from urllib.parse import quote, urlsplit
 
 from .errors import ConfigurationError
@@ -152,7 +152,7 @@ def query_string(query: Mapping[str, Any] | None) -> str:
     for name, value in (query or {}).items():
         if value is None or isinstance(value, (NotGiven, Omit)):
             continue
-        values: list[Any] = list(value) if isinstance(value, (list, tuple)) else [value]
+        values: list[Any] = list(cast("list[Any]", value)) if isinstance(value, (list, tuple)) else [value]
         for item in values:
             text = {True: "true", False: "false"}[item] if isinstance(item, bool) else str(item)
             pairs.append(f"{quote(name, safe='[]')}={quote(text, safe='')}")

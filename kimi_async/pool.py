@@ -139,6 +139,7 @@ class SessionPool:
         self._others: dict[asyncio.AbstractEventLoop, aiohttp.ClientSession] = {}
         self._urls: dict[str, URL] = {}
         self._timeouts: dict[Timeout, aiohttp.ClientTimeout] = {}
+        self._timeout_of: tuple[Timeout | None, aiohttp.ClientTimeout] = (None, aiohttp.ClientTimeout())
         self._proxies: dict[str, str | None] = {}
 
     # --- sessions ---
@@ -274,6 +275,7 @@ class SessionPool:
             request=request,
             reader=body.readany,
             closer=body.close,
+            whole=body.whole,
             reason=reply.reason or "",
             http_version=f"{version.major}.{version.minor}" if version else "1.1",
             max_body=self._max_response_size if reply.status < 400 else self._max_error_size,
@@ -294,12 +296,15 @@ class SessionPool:
     def _timeout(self, timeout: Timeout) -> aiohttp.ClientTimeout:
         # Only the connection is left to aiohttp. Its other timers count bytes, so that a trickle resets them, and re-arm
         # themselves with every packet (1.5 µs); `send_within` and the stream's own watch count what matters.
+        if timeout is self._timeout_of[0]:  # a dict would hash six numbers, 0.6 µs
+            return self._timeout_of[1]
         known = self._timeouts.get(timeout)
         if known is None:
             known = aiohttp.ClientTimeout(total=None, connect=timeout.connect)
             if len(self._timeouts) >= 256:
                 self._timeouts.clear()
             self._timeouts[timeout] = known
+        self._timeout_of = (timeout, known)
         return known
 
     def _proxy_for(self, url: URL) -> str | None:
@@ -363,6 +368,15 @@ class _Reading:
                 if data:
                     return data
         raise _translated(self._fault, self._request, "body", self._loop.time() - self._started)
+
+    def whole(self, at_most: int) -> bytes | None:
+        """
+        The body, if it is here to its end and unharmed and of which nothing was taken; not more than so many bytes of it.
+        """
+        content = self._content
+        if content.is_eof() and content.exception() is None and content.total_bytes <= at_most:
+            return content.read_nowait(-1)
+        return None
 
     def close(self) -> None:
         if self._content.is_eof():
@@ -526,4 +540,4 @@ def _discard(session: aiohttp.ClientSession) -> None:
                 except AttributeError:
                     pass  # uvloop: the handle goes with the loop
     pooled.clear()
-    connector._closed = True
+    connector._closed = True  # pyright: ignore[reportPrivateUsage]

@@ -414,7 +414,7 @@ class AsyncStream(Generic[T]):
             if error is not None:
                 self._fault = error_in_stream(error, response.headers, response.request)
                 return []
-            if self._fold is not None and isinstance(value, dict) and value.get("choices"):
+            if self._fold is not None and isinstance(value, dict) and cast("dict[str, Any]", value).get("choices"):
                 chunk = _as_chunk(msgspec.convert(value, ChatCompletion, strict=False))
                 self._fold.extend([chunk])
                 self._done = True
@@ -513,7 +513,7 @@ class AsyncStream(Generic[T]):
         # fires. It holds the stream weakly, so that a dropped stream is collected at once and not after `idle` seconds.
         limit = self._limit()
         if limit is not None:
-            self._timer = self._loop.call_at(limit[0], _look, weakref.ref(self))
+            self._timer = self._loop.call_at(limit[0], _look, cast("weakref.ref[AsyncStream[Any]]", weakref.ref(self)))
 
     def _unwatch(self) -> None:
         if self._timer is not None:
@@ -643,8 +643,9 @@ def _error_of(value: Any) -> Any:
     if not fields.get("choices") and ("detail" in fields or ("message" in fields and "statusCode" in fields)):
         return fields
     for choice in cast("list[Any]", fields.get("choices") or []):
-        if isinstance(choice, dict) and cast("dict[str, Any]", choice).get("error") is not None:
-            return {"error": choice["error"]}
+        fault = cast("dict[str, Any]", choice).get("error") if isinstance(choice, dict) else None
+        if fault is not None:
+            return {"error": fault}
     return None
 
 

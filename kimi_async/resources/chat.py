@@ -15,7 +15,7 @@ from ..errors import APIResponseValidationError, ConfigurationError
 from ..resume import ResumePolicy, ResumingStream
 from ..streaming import AsyncStream
 from ..transport import Response
-from ..types._base import NOT_GIVEN, BaseModel, NotGiven, Omit, is_given
+from ..types._base import NOT_GIVEN, BaseModel, NotGiven, Omit, held, is_given
 from ..types.chat import ChatCompletion, ChatCompletionChunk, ChatCompletionMessageParam, ChatParams
 
 __all__ = ["AsyncBeta", "AsyncChat", "AsyncCompletions"]
@@ -61,8 +61,9 @@ def outgoing_messages(messages: Iterable[ChatCompletionMessageParam]) -> list[An
     :raises TypeError: naming the message that is not one.
     """
     if isinstance(messages, (str, bytes, Mapping, BaseModel)):
+        kind = type(cast("object", messages)).__name__
         raise TypeError(
-            f"messages must be a list of messages, not one {type(messages).__name__}; "
+            f"messages must be a list of messages, not one {kind}; "
             'for a single question: [{"role": "user", "content": "…"}]'
         )
     out: list[Any] = []
@@ -120,7 +121,8 @@ def chat_body(
             raise TypeError(f"{name} must be {expected[1]}, not {type(value).__name__} ({value!r:.80})")
         if name == "tools" and value is not None and not isinstance(value, (list, tuple)):
             if isinstance(value, (str, bytes, Mapping)):
-                raise TypeError(f"tools must be a list of tool definitions, not one {type(value).__name__}")
+                kind = type(cast("object", value)).__name__
+                raise TypeError(f"tools must be a list of tool definitions, not one {kind}")
             value = list(cast("Iterable[Any]", value))
         body[name] = value
     if stream:
@@ -334,7 +336,7 @@ def _acceptor() -> tuple[Callable[[Response], Awaitable[None]], list[ChatComplet
         body = response.content
         completion = codec.decode_reply(body, ChatCompletion, response)
         check_completion(completion, body, response)
-        completion.__dict__["_rid"] = response.request_id
+        held(completion)["_rid"] = response.request_id
         response.extensions["usage"] = completion.usage
         answers[:] = [completion]
 

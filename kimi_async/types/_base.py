@@ -270,8 +270,7 @@ def bind(reply: Reply, source: Any, path: tuple[str | int, ...] = ()) -> None:
         if isinstance(child, Reply):
             bind(child, source, (*path, name))
         elif isinstance(child, list):
-            items: list[Any] = child
-            for i, item in enumerate(items):
+            for i, item in enumerate(cast("list[object]", child)):
                 if isinstance(item, Reply):
                     bind(item, source, (*path, name, i))
 
