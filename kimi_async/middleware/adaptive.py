@@ -327,6 +327,7 @@ class Rate:
         "opened_at",
         "opening",
         "paced_until",
+        "passed",
         "proven",
         "refusals",
         "share",
@@ -365,6 +366,8 @@ class Rate:
         """Whether a canary was admitted and the new limit is not known yet."""
         self.opened_at = -INF
         self.proven = 0
+        self.passed = 0
+        """Canaries admitted in a row."""
         self.refusals = 0
 
     @property
@@ -401,12 +404,13 @@ class Rate:
             wait = self.window.when(math.ceil(total + amount - allowed)) - now
             due = self._canary_due(now)
             if due <= now:
-                # What is about to leave the window has left it over there: such a request is merely early, and
-                # tells nothing. The one after it does.
-                gone = self.window.leaving(now + self.MARGIN + 0.02)
-                self.early = total - gone + amount > self.cap
-                return 0.0
-            wait = min(wait, due - now)
+                # What is about to leave our window may have left the server's: a request would then be merely
+                # early, and its admission prove nothing. So a moment is awaited when nothing is about to leave.
+                if not self.window.leaving(now + self.MARGIN + 0.03) or now > due + 2.0:
+                    self.early = True
+                    return 0.0
+            else:
+                wait = min(wait, due - now)
         if now < self.paced_until:
             wait = max(wait, self.tat - self.BURST - now)
         return wait if wait > 0 else 0.0
@@ -415,7 +419,7 @@ class Rate:
         """When the limit may be tested."""
         if self.canary is not None or self.share < INF or self.cap >= self.ceiling:
             return INF
-        if self.budget.left < 1.0 and not self.opening:
+        if self.budget.left < 1.0 and not self.passed:
             return INF
         if self.canary_at == INF:
             self.canary_at = now + self.interval
@@ -438,11 +442,15 @@ class Rate:
 
     def admitted(self, ticket: Ticket, now: float) -> None:
         if self.canary is ticket:
-            # More is possible than we believed. How much more, further admissions tell, each worth a doubling.
+            # More is possible than we believed, if a second says so too. How much more, further admissions tell,
+            # each worth a doubling.
             self.canary = ticket.canary = None
-            self.opening = True
-            self.proven = self._before(ticket)
-            self._open(now)
+            self.passed += 1
+            self.canary_at = now
+            if self.passed >= 2:
+                self.opening = True
+                self.proven = self._before(ticket)
+                self._open(now)
         elif self.opening and ticket.sent >= self.opened_at and self._before(ticket) >= self.proven:
             if self.cap < 8 * max(self._before(ticket), 1):
                 self._open(now)
@@ -451,8 +459,8 @@ class Rate:
         self.cap = min(self.ceiling, self.cap * 2)
         self.opened_at = now
         self.source = "seen"
-        self.interval = self.canary_at = 0.0
         self.canary_at = now
+        self.tat = max(self.tat, now + self.BURST)
 
     def _before(self, ticket: Ticket) -> int:
         return ticket.before if self.name == "rpm" else ticket.tokens_before
@@ -463,10 +471,11 @@ class Rate:
         """
         self.refusals += 1
         before = self._before(ticket)
-        tested = self.canary is ticket
-        if tested:
+        tested = self.canary is ticket or self.opening or self.passed > 0
+        if self.canary is ticket:
             self.canary = ticket.canary = None
             self.budget.left -= 1.0
+        self.passed = 0
         fresh = ticket.sent >= self.cut_at
         paced = ticket.sent > self.cut_at and now < self.paced_until
         recent = now - self.cut_at < 15.0
@@ -501,12 +510,10 @@ class Rate:
         if self.source == "none" or self.opening:
             self.cap = min(self.ceiling, max(1.0, float(before)))
             self.source = "seen"
-        elif before < self.cap:
-            # Refusals that overtook each other: the earliest knows best.
-            if not fresh:
-                self.cap = max(1.0, float(before)) if before >= 0.5 * self.cap else self.cap
-            else:
-                self.cap = max(1.0, self.cap * (0.9 if recent else 0.97))
+        elif before >= 0.9 * self.cap:
+            # Near enough to be counting errors; of refusals that overtook each other, the earliest knows best.
+            if fresh or before < self.cap:
+                self.cap = max(1.0, min(self.cap - 1, float(before)))
         elif fresh:
             self.cap = max(1.0, self.cap * (0.9 if recent else 0.97))
 
@@ -699,7 +706,18 @@ class Outage:
     EVERY = 4.0
     """Seconds between two probes. At 8 s for a refusal, waiting for one before sending the next would add 8 s to a recovery."""
 
-    __slots__ = ("active", "began", "last", "limit", "probe_at", "probes", "recovering", "refusals", "seen", "slowest")
+    __slots__ = (
+        "active",
+        "began",
+        "last",
+        "limit",
+        "probe_at",
+        "probes",
+        "recovering",
+        "refusals",
+        "seen",
+        "slowest",
+    )
 
     def __init__(self) -> None:
         self.active = False
@@ -804,6 +822,9 @@ class Law:
         self.hold_takes = 0.0
         """How long a request is under way, on average."""
         self.suspected: Ticket | None = None
+        """The first of the refusals without a reason that nothing has been admitted since."""
+        self.doubts = 0
+        self.blamed: tuple[float, float, bool] = (INF, INF, True)
         self._offset = 0.0
         self._last = -INF
 
@@ -945,13 +966,13 @@ class Law:
         ticket.settled = True
         holding = self._held_before(ticket)
         self._give_back(ticket)
-        if dimension is None:
-            dimension = self._suspect(ticket, holding)
         wait = hint or 0.0
+        if dimension is None:
+            dimension = self._suspect(ticket)
+        elif dimension == "concurrency" and wait <= self.SHORT_HINT:
+            wait = 0.1
         if dimension == "concurrency":
             self.concurrency.refused(ticket, limit, holding, now)
-            if wait <= self.SHORT_HINT:
-                wait = 0.1
         elif dimension in ("tpm", "tpd"):
             if dimension == "tpm":
                 self._tokens_refused(ticket, limit, current, now)
@@ -1066,18 +1087,30 @@ class Law:
             held += 1
         return held
 
-    def _suspect(self, ticket: Ticket, holding: int) -> str:
+    def _suspect(self, ticket: Ticket) -> str:
         """
-        The text does not say which limit. First the slots are blamed, which is cheap and soon disproved: if a request is refused
-        that was sent with clearly fewer under way, it was the rate.
+        The text does not say which limit. Where a rate is known and used up, it was that. Else the slots are blamed, which is cheap
+        and soon disproved: if requests are refused again that were sent since, with fewer under way, it was the rate, and its
+        number is what had been sent when the trouble began.
         """
-        first = self.suspected
-        if self.requests.source in ("told", "seen", "tier", "config") and ticket.before >= 0.9 * self.requests.cap:
+        requests, first = self.requests, self.suspected
+        if requests.opening or requests.passed or requests.canary is ticket:
+            return "rpm"
+        if requests.known and ticket.before >= 0.9 * requests.cap:
             return "rpm"
         if first is None:
             self.suspected = ticket
+            self.doubts = 0
+            self.blamed = (self.concurrency.cap, self.concurrency.limit, self.concurrency.slow)
             return "concurrency"
-        if ticket.sent > first.sent and ticket.inflight <= 0.7 * first.inflight and ticket.sent >= self.concurrency.cut_at:
+        if ticket.sent >= self.concurrency.cut_at and ticket.inflight < first.inflight:
+            self.doubts += 1
+        if self.doubts >= 2 or (self.doubts and ticket.inflight <= 0.7 * first.inflight):
+            self.concurrency.cap, self.concurrency.limit, self.concurrency.slow = self.blamed
+            if self.concurrency.cap == INF:
+                self.concurrency.source = "none"
+            ticket.before = min(ticket.before, first.before)
+            self.suspected = None
             return "rpm"
         return "concurrency"
 

@@ -165,7 +165,12 @@ class _Waiter:
     __slots__ = ("deadline", "future", "queued", "reason", "ticket", "tokens")
 
     def __init__(
-        self, future: asyncio.Future[None], tokens: int, queued: float, deadline: float | None, reason: str
+        self,
+        future: asyncio.Future[None],
+        tokens: int | Callable[[], int],
+        queued: float,
+        deadline: float | None,
+        reason: str,
     ) -> None:
         self.future = future
         self.tokens = tokens
@@ -274,7 +279,7 @@ class AdmissionController:
 
     async def acquire(
         self,
-        tokens: int = 0,
+        tokens: int | Callable[[], int] = 0,
         *,
         priority: int = 0,
         deadline: float | None = None,
@@ -282,7 +287,7 @@ class AdmissionController:
         queued: float | None = None,
     ) -> Lease:
         """
-        Waits for the turn of a request that costs `tokens`.
+        Waits for the turn of a request that costs `tokens`; a function is asked only if a limit on tokens is known.
 
         `deadline` and `queued` are times of the running loop; `queued` is when the request first came, if it comes
         again. Raises `RateLimitWaitError` at once if the wait is certain to go beyond the deadline (or if there is any, with
@@ -295,16 +300,19 @@ class AdmissionController:
         with self._lock:
             if not queue.waiting:
                 now = loop.time()
-                if tokens and self._law.counts_tokens:
-                    self._check_cost(tokens)
-                if self._law.delay(tokens, now) <= 0.0:
-                    return Lease(self, self._law.send(tokens, now), loop)
+                law = self._law
+                cost = 0
+                if law.counts_tokens:
+                    cost = tokens if isinstance(tokens, int) else tokens()
+                    self._check_cost(cost)
+                if law.delay(cost, now) <= 0.0:
+                    return Lease(self, law.send(cost, now), loop)
         return await self._wait(queue, tokens, priority, deadline, mode, queued)
 
     async def _wait(
         self,
         queue: _Queue,
-        tokens: int,
+        tokens: int | Callable[[], int],
         priority: int,
         deadline: float | None,
         mode: str,
@@ -313,18 +321,24 @@ class AdmissionController:
         loop = queue.loop
         now = loop.time()
         with self._lock:
-            if tokens:
-                self._check_cost(tokens)
-            wait = self._law.delay(tokens, now)
-            reason = self._law.reason
+            law = self._law
+            cost = 0
+            if law.counts_tokens:
+                cost = tokens if isinstance(tokens, int) else tokens()
+                self._check_cost(cost)
+                tokens = cost
+            wait = law.delay(cost, now)
+            reason = law.reason
             if mode == "fail_fast":
-                raise self._error(queue, tokens, reason, now, "and it was not to wait (mode='fail_fast')")
+                raise self._error(queue, cost, reason, now, "and it was not to wait (mode='fail_fast')")
             # Only what is certain is refused at once: slots may be free sooner than they were on average.
             if deadline is not None and wait < INF and now + wait > deadline:
                 left = max(0.0, deadline - now)
-                raise self._error(queue, tokens, reason, now, f"and only {left:.3g} s are allowed", wait)
+                raise self._error(queue, cost, reason, now, f"and only {left:.3g} s are allowed", wait)
             self._numbers += 1
-            waiter = _Waiter(loop.create_future(), tokens, now if queued is None else queued, deadline, reason)
+            waiter = _Waiter(
+                loop.create_future(), tokens, now if queued is None else queued, deadline, reason
+            )
             queue.push(waiter, priority, self._numbers)
         self._pump(queue)
         try:
@@ -333,7 +347,7 @@ class AdmissionController:
             if waiter.ticket is not None:
                 # Granted and cancelled in the same turn: the turn is given to the next.
                 with self._lock:
-                    self._law.unsent(waiter.ticket, loop.time())
+                    law.unsent(waiter.ticket, loop.time())
             else:
                 waiter.future.cancel()
                 queue.waiting -= 1
@@ -342,7 +356,7 @@ class AdmissionController:
         if waiter.ticket is None:
             now = loop.time()
             with self._lock:
-                raise self._error(queue, tokens, self._law.reason, now, "and the time allowed for the call is over")
+                raise self._error(queue, cost, law.reason, now, "and the time allowed for the call is over")
         return Lease(self, waiter.ticket, loop, loop.time() - now, waiter.reason)
 
     def _check_cost(self, tokens: int) -> None:
@@ -524,12 +538,18 @@ class AdmissionController:
                 if waiter is None:
                     queue.waiting = 0
                     break
-                wait = law.delay(waiter.tokens, now)
+                tokens = waiter.tokens
+                if not isinstance(tokens, int):
+                    if law.counts_tokens:
+                        tokens = waiter.tokens = tokens()  # it came before the limit was known
+                    else:
+                        tokens = 0
+                wait = law.delay(tokens, now)
                 if wait > 0.0:
                     waiter.reason = law.reason
                     at = now + max(wait, TICK)
                     break
-                waiter.ticket = law.send(waiter.tokens, now)
+                waiter.ticket = law.send(tokens, now)
                 waiter.future.set_result(None)
                 queue.granted += 1
                 queue.waiting -= 1
@@ -579,14 +599,17 @@ class RateLimitMiddleware:
         if request.method != "POST":
             return await send(request)
         limiter = self.limiter
-        tokens = self._tokens(request) if limiter.counts_tokens else 0
         extensions = request.extensions
         if extensions.get("requeued"):
             queued = extensions.get("queued")
         else:
             queued = None
         lease = await limiter.acquire(
-            tokens, priority=request.priority, deadline=request.deadline, mode=request.mode, queued=queued
+            lambda: self._tokens(request),
+            priority=request.priority,
+            deadline=request.deadline,
+            mode=request.mode,
+            queued=queued,
         )
         try:
             if lease.waited > 0.0 and self._watcher is not None:
@@ -682,7 +705,11 @@ def tokens_of(body: bytes) -> tuple[int, int, bool]:
                 break
             size -= max(0, end - at - 4 * IMAGE)
             at = body.find(b";base64,", end)
-    found = _BUDGET.search(body, 0, 4_096) or _BUDGET.search(body, max(0, len(body) - 4_096)) or _BUDGET.search(body)
+    found = (
+        _BUDGET.search(body, 0, 4_096)
+        or _BUDGET.search(body, max(0, len(body) - 4_096))
+        or _BUDGET.search(body)
+    )
     if found:
         return size // 4, int(found[1]), False
     model = _MODEL.search(body)
