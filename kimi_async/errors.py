@@ -41,9 +41,12 @@ pickles, and none holds a key.
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Self, cast
+from typing import TYPE_CHECKING, Any, ClassVar, Self, cast
 
 from .redact import SECRET_HEADERS, redact, redact_url
+
+if TYPE_CHECKING:
+    from .types.chat import ChatCompletion
 
 __all__ = [
     "APIConnectionError",
@@ -325,7 +328,7 @@ class APIError(KimiError):
         self.given_up: str = ""
         """Why it was not tried again, where that is not plain from the error itself."""
         self.request_id: str | None = None
-        self.partial: Any = None
+        self.partial: ChatCompletion | None = None
         """The `ChatCompletion` as far as it had arrived, where a stream broke off; None before its first chunk."""
         self.chunks: int = 0
         """Chunks that had been decoded before a stream broke off."""

@@ -3,6 +3,7 @@ The command line, `kimi-async`; needs the extra `[cli]`.
 """
 
 import sys
+from importlib import import_module
 
 __all__ = ["main"]
 
@@ -15,8 +16,8 @@ def main() -> None:
     """
     try:
         # Asked for here so that one sentence can say what is missing.
-        import rich  # noqa: F401
-        import typer  # noqa: F401
+        for needed in ("rich", "typer"):
+            import_module(needed)
     except ImportError as exc:
         print(
             f"kimi-async: the command line needs {exc.name}: pip install 'kimi-async[cli]'", file=sys.stderr

@@ -207,15 +207,6 @@ def simulate(
     simulate.main(host=host, port=port, pace=pace)
 
 
-def _mount_bulk() -> None:
-    """
-    `map`, `batch` and `files`.
-    """
-    from . import bulk
-
-    bulk.mount(app)
-
-
 def run(arguments: Sequence[str]) -> int:
     """
     Runs one command line and returns its exit status.

@@ -2,7 +2,7 @@
 The client that a command uses: of the key in the environment, or of a simulator started for it.
 """
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
@@ -27,7 +27,7 @@ def simulated(*, host: str = "127.0.0.1", port: int = 0, pace: float = 40.0) -> 
 
 
 @asynccontextmanager
-async def connected(*, simulator: "bool | KimiSimulator" = False) -> AsyncIterator[AsyncKimi]:
+async def connected(*, simulator: "bool | KimiSimulator" = False) -> AsyncGenerator[AsyncKimi]:
     """
     A client, closed at the end, together with the simulator if one was asked for.
     """

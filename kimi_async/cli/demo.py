@@ -4,7 +4,7 @@
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
@@ -180,7 +180,7 @@ class Screen:
 
 
 @contextmanager
-def unwrapped(out: Console) -> Iterator[None]:
+def unwrapped(out: Console) -> Generator[None]:
     """
     Long lines are cut at the edge instead of going on below it (DECAWM off).
 
@@ -194,7 +194,7 @@ def unwrapped(out: Console) -> Iterator[None]:
         out.file.write("\x1b[?7h")
 
 
-async def one(client: AsyncKimi, chat: Chat, clock: Callable[[], float], *, model: str) -> None:
+async def one(client: AsyncKimi, chat: Chat, clock: Callable[[], float], model: str) -> None:
     """
     Streams one chat into its line. A refusal ends this chat and no other.
     """
@@ -238,7 +238,7 @@ async def perform(run: Run, client: AsyncKimi, *, model: str) -> None:
     """
     async with anyio.create_task_group() as group:
         for chat in run.chats:
-            group.start_soon(lambda chat=chat: one(client, chat, run.clock, model=model))
+            group.start_soon(one, client, chat, run.clock, model)
     run.ended = run.clock()
 
 
