@@ -48,6 +48,7 @@ HOUSE = [
     room(1, "jsonl", "msgspec"),
     room(1, "journal", "msgspec"),
     room(1, "codec", "msgspec"),
+    room(1, "results", "msgspec"),
     room(1, "accumulate", "msgspec"),
     room(1, "schema", "msgspec"),
     # 2 wire
@@ -59,13 +60,15 @@ HOUSE = [
     room(3, "middleware.retry", "tenacity"),
     room(3, "config"),
     room(3, "streaming", "anyio", "msgspec"),
+    room(3, "resume", "msgspec"),
     room(3, "chat_stream", "msgspec"),
+    room(3, "uploads", "anyio"),
     # 4 the door; `client.chat` opens the room behind it when it is first asked for, never at import
-    room(4, "client", opens=("resources",)),
+    room(4, "client", opens=("pipeline", "resources")),
     # 5 one module an API family
     room(5, "resources", "msgspec"),
     # 6 beside the door
-    room(6, "uploads", "anyio"),
+    room(6, "pipeline", "anyio", "msgspec"),
     room(6, "testing", "aiohttp", "msgspec", "multidict", "pytest"),
     # 7 the name over the door: offers names of every floor, lazily
     room(7, "kimi_async"),
