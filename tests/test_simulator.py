@@ -17,6 +17,7 @@ import aiohttp
 import pytest
 
 from kimi_async.testing.chat_model import MODELS, ToolCall, Turn, generate, think, tokenize
+from kimi_async.testing.faults import Error, FaultPlan
 from kimi_async.testing.in_memory import in_memory
 from kimi_async.testing.limits_server import LimitsServer, ServerLimits, Storm
 from kimi_async.testing.prerendered import Prerendered, PrerenderedServer
@@ -517,6 +518,51 @@ async def test_key_refused_without_account_ids(client: Client, authorization: st
 
     assert (401, kind) == (status, body["error"]["type"])
     assert "Msh-Org-Id" not in headers
+
+
+async def test_files_share_key_books_and_faults(sim: KimiSimulator, client: Client) -> None:
+    """
+    Files and batches are behind the same door as chat: key, counters, records and faults apply.
+    """
+    refused, _, _ = await client.json("/files", method="GET", Authorization="Bearer sk-wrong")
+    status, files, headers = await client.json("/files", method="GET")
+    sim.faults = FaultPlan([Error("server_error")], path="/files")
+    broken, _, _ = await client.json("/files", method="GET")
+
+    assert (401, 200, 500) == (refused, status, broken)
+    assert [] == files["data"]
+    assert "Msh-Request-Id" in headers
+    assert {"GET /v1/files": 3} == sim.stats.by_path
+    assert [401, 200, 500] == [request.status for request in sim.requests]
+    assert {"error": 1} == sim.stats.faults
+
+
+async def test_batch_is_answered_by_the_same_model(sim: KimiSimulator, client: Client) -> None:
+    """
+    What a batch line gets is what chat would have said; a refused line carries the refusal.
+    """
+    question = {"model": "kimi-k2.6", "messages": USER}
+    lines = [
+        {"custom_id": name, "method": "POST", "url": "/v1/chat/completions", "body": body}
+        for name, body in (("good", question), ("bad", {**question, "temperature": 0}))
+    ]
+    data = "\n".join(map(json.dumps, lines)).encode()
+    file = sim.storage.put("in.jsonl", data, purpose="batch")
+    sim.storage.pace.validating = sim.storage.pace.in_progress = sim.storage.pace.finalizing = 0
+    order = {"input_file_id": file.id, "endpoint": "/v1/chat/completions", "completion_window": "24h"}
+    _, batch, _ = await client.json("/batches", order)
+    _, batch, _ = await client.json(f"/batches/{batch['id']}", method="GET")
+    _, direct, _ = await client.chat(question)
+    results = {}
+    for key in ("output_file_id", "error_file_id"):
+        async with client.open(f"/files/{batch[key]}/content", method="GET") as response:
+            results[key] = json.loads(await response.read())
+
+    assert "completed" == batch["status"]
+    body = results["output_file_id"]["response"]["body"]
+    assert direct["choices"][0]["message"] == body["choices"][0]["message"]
+    assert direct["id"] != body["id"]
+    assert "invalid temperature" in results["error_file_id"]["error"]["message"]
 
 
 async def test_unknown_path_and_method_are_404(client: Client) -> None:

@@ -21,11 +21,12 @@ class RecordedRequest:
     path: str
     """With the query."""
     headers: CIMultiDict[str]
-    body: bytes
     at: float
-    """The loop's time when the request had arrived."""
+    """The loop's time when the headers had arrived."""
     connection: int
     """The client's port: equal for requests on one connection."""
+    body: bytes = b""
+    """Empty for uploads: those are hashed, not held."""
     status: int = 0
     """0 until a status line was sent."""
     events: int = 0

@@ -14,7 +14,7 @@ import urllib.parse
 from collections import Counter, OrderedDict, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -49,6 +49,9 @@ from .replies import (
     usage_of,
 )
 from .validation import budget_of, check_chat, check_estimate, stop_words
+
+if TYPE_CHECKING:
+    from .storage import Storage
 
 __all__ = ["Balance", "KimiService", "Responder", "Scripted"]
 
@@ -119,6 +122,18 @@ class KimiService:
         self.rejected: Counter[str] = Counter()
         self._wall = wall or (lambda: 1_795_300_000.0)
         self._prompts: OrderedDict[str, int] = OrderedDict()
+        self._storage: Storage | None = None
+
+    @property
+    def storage(self) -> "Storage":
+        """Files and batches, made when first asked for. Batches are answered by `complete`."""
+        if self._storage is None:
+            from .storage import Storage
+
+            self._storage = Storage(
+                complete=self.complete, wall=self._wall, seed=self.seed, account=self.account
+            )
+        return self._storage
 
     # --- the door ---------------------------------------------------------------------------------------
 
@@ -147,6 +162,10 @@ class KimiService:
             return self.refuse(refusal)
         route = urllib.parse.unquote(path.partition("?")[0])
         route = "/" + route.removeprefix("/v1").strip("/")
+        if route.startswith(("/files", "/batches")):
+            stored = self.storage.answer(method, path, body, now, headers.get("Content-Type", ""))
+            if stored is not None:
+                return Answer(stored.status, self.storage.headers(stored.content_type), stored.body)
         if method == "GET":
             if route == "/models":
                 return self._json({"object": "list", "data": [model.public() for model in self.models]})
@@ -216,6 +235,18 @@ class KimiService:
         answer = self._admitted(model, request, headers)
         answer.closing = permit.release
         return answer
+
+    def complete(self, request: dict[str, Any]) -> tuple[int, Any]:
+        """
+        Status and body of the reply to one chat request that is not streamed and not limited, as batches want it.
+        """
+        refusal = check_chat(request, self.models)
+        model = find_model(self.models, request.get("model"))
+        if refusal is not None or model is None:
+            return _refused_value(refusal or _unknown_model(str(request.get("model"))))
+        self.ordinal += 1
+        answer = self._admitted(model, {**request, "stream": False}, {})
+        return answer.status, msgspec.json.decode(answer.body)
 
     def _admitted(self, model: ModelInfo, request: dict[str, Any], headers: Mapping[str, str]) -> Answer:
         turn = self.turn(model, request)
@@ -386,6 +417,10 @@ _FORMULAS: dict[str, dict[str, Any]] = {
         },
     },
 }
+
+
+def _refused_value(refusal: Refusal) -> tuple[int, Any]:
+    return refusal.status, msgspec.json.decode(refusal.payload())
 
 
 def _parse(body: bytes) -> dict[str, Any] | None:

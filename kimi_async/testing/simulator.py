@@ -27,6 +27,7 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterable, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager
+from contextvars import ContextVar
 from email.utils import formatdate
 from http import HTTPStatus
 from pathlib import Path
@@ -34,6 +35,7 @@ from types import TracebackType
 from typing import Self
 
 from aiohttp import web
+from aiohttp.typedefs import Handler
 from multidict import CIMultiDict
 
 from .chat_model import MODELS, ModelInfo, Turn
@@ -42,9 +44,14 @@ from .limits_server import TIERS, LimitsServer, ServerLimits
 from .prerendered import Prerendered, PrerenderedServer
 from .records import RecordedRequest, SimulatorStats
 from .replies import ACCOUNT, Account, Answer, End, Head, Pace, Pause, Raw, Refusal, Send, Step
-from .service import KimiService, Responder
+from .service import KimiService, Responder, Scripted
+from .storage import Storage, add_routes
 
 __all__ = ["KimiSimulator", "Pace", "RecordedRequest", "Refusal", "SimulatorStats", "Turn"]
+
+
+# Each request is handled in a task of its own, so this is the request's own record.
+_record: ContextVar[RecordedRequest] = ContextVar("kimi_async_simulator_record")
 
 
 class KimiSimulator:
@@ -107,6 +114,11 @@ class KimiSimulator:
         return f"http://{host}:{self.port}/v1"
 
     @property
+    def storage(self) -> Storage:
+        """Files and batches; batches are answered by the same model as chat."""
+        return self.service.storage
+
+    @property
     def limits(self) -> LimitsServer | None:
         """The ledger of limits, with its counters; `limits.change(...)` works while the server runs."""
         return self.service.limits
@@ -142,8 +154,15 @@ class KimiSimulator:
         """Listen. RuntimeError if it already does."""
         if self._server is not None:
             raise RuntimeError(f"the simulator already listens on {self.base_url}")
-        app = web.Application(client_max_size=0)
-        app.router.add_route("*", "/{path:.*}", self._handle)
+
+        @web.middleware
+        async def observe(request: web.Request, handler: Handler) -> web.StreamResponse:
+            return await self._observe(request, handler)
+
+        # The service refuses what is too large, in its own words.
+        app = web.Application(client_max_size=1 << 40, middlewares=[observe])
+        add_routes(app, self._refused, self.storage)
+        app.router.add_route("*", "/{path:.*}", self._answer)
         # A handler must learn that its client has gone: stalls end then, and slots are given back.
         self._runner = web.AppRunner(
             app, handler_cancellation=True, access_log=None, keepalive_timeout=3600.0
@@ -224,38 +243,40 @@ class KimiSimulator:
 
     # --- one request ------------------------------------------------------------------------------------
 
-    async def _handle(self, request: web.Request) -> web.StreamResponse:
+    async def _observe(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        """Around every request: the books, and the faults for replies that aiohttp's classes carry (files, batches)."""
         loop = asyncio.get_running_loop()
         stats = self.stats
-        body = await request.read()
         peer = request.transport.get_extra_info("peername") if request.transport is not None else None
         record = RecordedRequest(
             ordinal=stats.requests,
             method=request.method,
             path=request.path_qs,
             headers=CIMultiDict(request.headers),
-            body=body,
             at=loop.time(),
             connection=peer[1] if peer else 0,
         )
+        _record.set(record)
         self.requests.append(record)
         stats.requests += 1
         stats.by_path[f"{request.method} {request.path}"] += 1
-        stats.bytes_received += len(body)
+        stats.bytes_received += request.content_length or 0
         stats.in_flight += 1
         stats.peak_in_flight = max(stats.peak_in_flight, stats.in_flight)
         self._changed.set()
-        answer: Answer | None = None
         try:
-            scripted = self.service.reply(
-                request.method, request.raw_path, request.headers, body, loop.time()
-            )
-            answer = scripted.answer
-            record.faults = scripted.faults
-            stats.faults.update(scripted.faults)
-            keep_alive = await self._play(request, scripted.steps, record)
+            response = await handler(request)
+            if isinstance(response, web.Response) and isinstance(response.body, bytes):
+                if request.content_type == "application/json":
+                    record.body = await request.read()
+                answer = Answer(response.status, list(response.headers.items()), response.body)
+                response = await self._carry_out(
+                    request, self.service.scripted(answer, request.method, request.path)
+                )
+            if not isinstance(response, _Sent):
+                record.status = response.status
             record.finished = True
-            return _Sent(keep_alive)
+            return response
         except (ConnectionError, asyncio.CancelledError):
             record.client_gone = True
             stats.clients_gone += 1
@@ -263,9 +284,31 @@ class KimiSimulator:
         finally:
             stats.in_flight -= 1
             stats.by_status[record.status] += 1
-            if answer is not None and answer.closing is not None:
-                answer.closing()
             self._changed.set()
+
+    async def _answer(self, request: web.Request) -> web.StreamResponse:
+        """Everything but files and batches."""
+        body = _record.get().body = await request.read()
+        now = asyncio.get_running_loop().time()
+        scripted = self.service.reply(request.method, request.raw_path, request.headers, body, now)
+        try:
+            return await self._carry_out(request, scripted)
+        finally:
+            if scripted.answer.closing is not None:
+                scripted.answer.closing()
+
+    async def _carry_out(self, request: web.Request, scripted: Scripted) -> web.StreamResponse:
+        record = _record.get()
+        record.faults = scripted.faults
+        self.stats.faults.update(scripted.faults)
+        return _Sent(await self._play(request, scripted.steps, record))
+
+    def _refused(self, request: web.Request) -> web.StreamResponse | None:
+        refusal = self.service.check_key(request.headers)
+        if refusal is None:
+            return None
+        answer = self.service.refuse(refusal)
+        return web.Response(status=answer.status, body=answer.body, headers=CIMultiDict(answer.headers))
 
     async def _play(self, request: web.Request, steps: Iterable[Step], record: RecordedRequest) -> bool:
         """Carry out the steps on the socket; True if the connection can serve another request."""

@@ -688,6 +688,8 @@ async def _receive(request: web.Request, storage: Storage) -> StorageReply:
     """
     Read an upload to its end, or reset the connection where that was asked for.
     """
+    if request.content_type != "multipart/form-data":
+        return _invalid("Invalid request: multipart/form-data expected")
     purpose = name = None
     content_type = ""
     digest = hashlib.sha256()
