@@ -27,6 +27,7 @@ from .config import (
 )
 from .errors import APIStatusError, APITimeoutError, ClientClosedError, ConfigurationError
 from .middleware import Handler, Middleware, chain
+from .raw import WithRawResponse, WithStreamingResponse, catching
 from .redact import Secret, mask
 from .streaming import AsyncStream
 from .transport import Body, Deadline, Headers, Request, Response, Timeout, Transport, send_within
@@ -298,6 +299,20 @@ class AsyncKimi:
         from .resources.users import AsyncUsers
 
         return AsyncUsers(self)
+
+    @property
+    def with_raw_response(self) -> WithRawResponse:
+        """
+        `await client.with_raw_response.models.list()`: the reply with what it means.
+        """
+        return WithRawResponse(self)
+
+    @property
+    def with_streaming_response(self) -> WithStreamingResponse:
+        """
+        `async with client.with_streaming_response.files.content(id) as reply`: the reply before its body.
+        """
+        return WithStreamingResponse(self)
 
     # --- what it was told ---
 
@@ -704,6 +719,9 @@ class AsyncKimi:
             query = query_string({**config.default_query, **(extra_query or {})})
             if query:
                 url = f"{url}{'&' if '?' in url else '?'}{query}"
+        accept = read_whole if isinstance(accept, NotGiven) else accept
+        if (catch := catching.get()) is not None:
+            accept = catch.around(accept)
         request = Request(
             method,
             url,
@@ -716,7 +734,7 @@ class AsyncKimi:
             priority=config.priority,
             cost=config.cost,
             mode=config.mode,
-            accept=read_whole if isinstance(accept, NotGiven) else accept,
+            accept=accept,
         )
         response = await core.handler(self._organisation)(request)
         if response.status >= 300:
@@ -748,6 +766,8 @@ async def read_whole(response: Response) -> None:
     """
     Takes in a whole reply, within `Timeout.read`.
     """
+    if response.settle():
+        return
     timeout = response.request.timeout
     seconds = timeout.read
     try:

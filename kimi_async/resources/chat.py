@@ -10,13 +10,14 @@ import msgspec
 
 from .. import codec
 from ..chat_stream import AsyncChatCompletionStreamManager
-from ..client import AsyncKimi, TimeoutLike, read_whole, unknown_argument
+from ..client import TimeoutLike, read_whole, unknown_argument
 from ..errors import APIResponseValidationError, ConfigurationError
 from ..resume import ResumePolicy, ResumingStream
 from ..streaming import AsyncStream
 from ..transport import Response
 from ..types._base import NOT_GIVEN, BaseModel, NotGiven, Omit, held, is_given
 from ..types.chat import ChatCompletion, ChatCompletionChunk, ChatCompletionMessageParam, ChatParams
+from ._base import Resource
 
 __all__ = ["AsyncBeta", "AsyncChat", "AsyncCompletions"]
 
@@ -172,13 +173,10 @@ def check_completion(completion: ChatCompletion, body: bytes, response: Response
     raise codec.error_in_stream({"error": error}, response.headers, response.request, status=response.status)
 
 
-class AsyncCompletions:
+class AsyncCompletions(Resource):
     """
     Chat completions.
     """
-
-    def __init__(self, client: AsyncKimi) -> None:
-        self._client = client
 
     @overload
     async def create(
@@ -343,22 +341,16 @@ def _acceptor() -> tuple[Callable[[Response], Awaitable[None]], list[ChatComplet
     return accept, answers
 
 
-class AsyncChat:
-    def __init__(self, client: AsyncKimi) -> None:
-        self._client = client
-
+class AsyncChat(Resource):
     @cached_property
     def completions(self) -> AsyncCompletions:
         return AsyncCompletions(self._client)
 
 
-class AsyncBeta:
+class AsyncBeta(Resource):
     """
     Where the OpenAI SDK once kept `parse` and `stream`; the same objects.
     """
-
-    def __init__(self, client: AsyncKimi) -> None:
-        self._client = client
 
     @property
     def chat(self) -> AsyncChat:

@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 
 from .. import codec, uploads
-from ..client import AsyncKimi, TimeoutLike, path_segment
+from ..client import TimeoutLike, path_segment
 from ..errors import APIConnectionError, ConfigurationError
 from ..pagination import AsyncCursorPage, AsyncPaginator
 from ..transport import Response
@@ -18,6 +18,7 @@ from ..types._base import NOT_GIVEN, NotGiven, Omit, is_given
 from ..types.chat import ChatCompletion
 from ..types.files import FileDeleted, FileList, FileObject, FilePurpose
 from ..uploads import Evict, FileLimits, FileTypes, MultipartBody, UploadFile, UploadProgress, UploadResult
+from ._base import Resource
 
 __all__ = ["AsyncFiles", "FileContentReply"]
 
@@ -82,13 +83,10 @@ class _Chunks:
             yield chunk
 
 
-class AsyncFiles:
+class AsyncFiles(Resource):
     """
     Files: at most 1,000 on an account, 100 MB each, 10 GB together (platform.kimi.ai/docs/api/files).
     """
-
-    def __init__(self, client: AsyncKimi) -> None:
-        self._client = client
 
     async def create(
         self,

@@ -7,10 +7,11 @@ from typing import Any
 
 import msgspec
 
-from ..client import AsyncKimi, TimeoutLike, path_segment
+from ..client import TimeoutLike, path_segment
 from ..pagination import AsyncPage, AsyncPaginator
 from ..types._base import NOT_GIVEN, Reply
 from ..types.models import Model
+from ._base import Resource
 
 __all__ = ["AsyncModels"]
 
@@ -22,13 +23,10 @@ class ModelList(Reply):
     object: str = "list"
 
 
-class AsyncModels:
+class AsyncModels(Resource):
     """
     Models. The list is live: ids come and go (`kimi-k2.5` went on 2026-08-31), so ask rather than guess.
     """
-
-    def __init__(self, client: AsyncKimi) -> None:
-        self._client = client
 
     def list(
         self,

@@ -5,19 +5,17 @@
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from ..client import AsyncKimi, TimeoutLike
+from ..client import TimeoutLike
 from ..types._base import NOT_GIVEN
 from ..types.chat import ChatCompletionMessageParam
 from ..types.tokenizers import TokenCount
+from ._base import Resource
 from .chat import outgoing_messages
 
 __all__ = ["AsyncTokenizers"]
 
 
-class AsyncTokenizers:
-    def __init__(self, client: AsyncKimi) -> None:
-        self._client = client
-
+class AsyncTokenizers(Resource):
     async def estimate_token_count(
         self,
         *,

@@ -6,17 +6,15 @@ from collections.abc import Mapping
 from functools import cached_property
 from typing import Any
 
-from ..client import AsyncKimi, TimeoutLike
+from ..client import TimeoutLike
 from ..types._base import NOT_GIVEN
 from ..types.users import Balance
+from ._base import Resource
 
 __all__ = ["AsyncMe", "AsyncUsers"]
 
 
-class AsyncMe:
-    def __init__(self, client: AsyncKimi) -> None:
-        self._client = client
-
+class AsyncMe(Resource):
     async def balance(
         self,
         *,
@@ -39,10 +37,7 @@ class AsyncMe:
         )
 
 
-class AsyncUsers:
-    def __init__(self, client: AsyncKimi) -> None:
-        self._client = client
-
+class AsyncUsers(Resource):
     @cached_property
     def me(self) -> AsyncMe:
         return AsyncMe(self._client)
