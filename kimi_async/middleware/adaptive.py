@@ -334,6 +334,7 @@ class Rate:
         "source",
         "span",
         "tat",
+        "trusted",
         "window",
     )
 
@@ -366,6 +367,8 @@ class Rate:
         """Whether a canary was admitted and the new limit is not known yet."""
         self.opened_at = -INF
         self.proven = 0
+        self.trusted = INF
+        """The limit as it was believed before."""
         self.passed = 0
         """Canaries admitted in a row."""
         self.refusals = 0
@@ -448,6 +451,7 @@ class Rate:
             self.passed += 1
             self.canary_at = now
             if self.passed >= 2:
+                self.trusted = self.cap
                 self.opening = True
                 self.proven = self._before(ticket)
                 self._open(now)
@@ -491,6 +495,8 @@ class Rate:
                 pass
             elif fresh and paced:
                 self._contend(before, recent, now)
+        elif self.opening:
+            self.cap = min(self.ceiling, max(self.trusted, float(before)))
         elif not tested:
             self._guess(before, recent, fresh)
         self.opening = False
@@ -507,7 +513,7 @@ class Rate:
 
     def _guess(self, before: int, recent: bool, fresh: bool) -> None:
         """The number was not told: what went through before is the number."""
-        if self.source == "none" or self.opening:
+        if self.source == "none":
             self.cap = min(self.ceiling, max(1.0, float(before)))
             self.source = "seen"
         elif before >= 0.9 * self.cap:
@@ -823,6 +829,10 @@ class Law:
         """How long a request is under way, on average."""
         self.suspected: Ticket | None = None
         """The first of the refusals without a reason that nothing has been admitted since."""
+        self.pending = 0
+        """Sent, and neither admitted nor refused so far."""
+        self.careful: float = INF
+        """How many may be pending, after a refusal that left open what there is room for: one, then two, then four."""
         self.doubts = 0
         self.blamed: tuple[float, float, bool] = (INF, INF, True)
         self._offset = 0.0
@@ -844,6 +854,9 @@ class Law:
         if now < self.gate:
             self.reason = "gate"
             return self.gate - now
+        if self.pending >= self.careful:
+            self.reason = "gate"
+            return max(0.0, self._next_implied() - now)
         outage = self.outage
         if outage.active:
             if now < outage.probe_at:
@@ -924,6 +937,7 @@ class Law:
             self.outage.probe(self.dice(), now)
         self.inflight[self.seq] = ticket
         self.unsettled.append(ticket)
+        self.pending += 1
         return ticket
 
     def admitted(self, ticket: Ticket, now: float) -> None:
@@ -941,8 +955,15 @@ class Law:
         if not ticket.settled:
             self._admit(ticket, now)
 
+    def _settled(self, ticket: Ticket) -> None:
+        if not ticket.settled:
+            ticket.settled = True
+            self.pending -= 1
+
     def _admit(self, ticket: Ticket, now: float) -> None:
-        ticket.settled = True
+        self._settled(ticket)
+        if self.careful < INF:
+            self.careful = self.careful * 2 if self.careful < 64 else INF
         self.concurrency.admitted(ticket, now)
         self.requests.admitted(ticket, now)
         if self.tokens is not None:
@@ -963,10 +984,12 @@ class Law:
         now = self._clock(now)
         self.rejections += 1
         self.refusal_takes += 0.25 * (now - ticket.sent - self.refusal_takes)
-        ticket.settled = True
+        self._settled(ticket)
         holding = self._held_before(ticket)
         self._give_back(ticket)
         wait = hint or 0.0
+        if limit is None:
+            self.careful = 1.0
         if dimension is None:
             dimension = self._suspect(ticket)
         elif dimension == "concurrency" and wait <= self.SHORT_HINT:
@@ -988,7 +1011,7 @@ class Law:
         """
         now = self._clock(now)
         self.rejections += 1
-        ticket.settled = True
+        self._settled(ticket)
         self._give_back(ticket)
         self._over(ticket)
         self.outage.refused(ticket, hint, self.dice(), now)
@@ -1001,7 +1024,7 @@ class Law:
             return
         now = self._clock(now)
         ticket.done = True
-        ticket.settled = True
+        self._settled(ticket)
         self.inflight.pop(ticket.seq, None)
         self._over(ticket)
         taken = now - ticket.sent
