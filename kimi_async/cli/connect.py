@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
 from ..client import AsyncKimi
+from ..middleware.rate_limit import RateLimits
 
 if TYPE_CHECKING:
     from ..testing import KimiSimulator
@@ -37,6 +38,7 @@ async def connected(*, simulator: "bool | KimiSimulator" = False) -> AsyncGenera
         return
     async with (
         simulated() if simulator is True else simulator as sim,
-        AsyncKimi(base_url=sim.base_url, api_key=sim.api_key) as client,
+        # It has no limits, so there is nothing to be learnt by starting slowly.
+        AsyncKimi(base_url=sim.base_url, api_key=sim.api_key, limits=RateLimits(hold=False)) as client,
     ):
         yield client
