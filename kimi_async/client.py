@@ -7,6 +7,7 @@ import difflib
 import ssl as ssl_module
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import cached_property
+from importlib import import_module
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar, cast, overload
 from urllib.parse import quote, urlsplit
@@ -79,9 +80,13 @@ class _Core:
         self._budget: RetryBudget | None = None
         self._retry = retry
         self._hooks = hooks
+        # Whoever makes a client will use it: what its first call needs is imported now, so that the call does not pay.
+        import_module(".middleware.rate_limit", __package__)
+        import_module(".middleware.retry", __package__)
+        import_module(".resources.chat", __package__)
+
         if transport is None:
-            # Importing aiohttp takes longer than many a call. Whoever makes a client will use it; the first call should not pay.
-            from . import pool  # noqa: F401  # pyright: ignore[reportUnusedImport]
+            import_module(".pool", __package__)
 
     def limiter_for(self, organisation: tuple[str, str]) -> "AdmissionController":
         """
