@@ -350,8 +350,10 @@ class Response:
                 return False
             self._body = body
             self.bytes_received = len(body)
-            self.close()
-        return self._body is not None
+        if self._body is None:
+            return False
+        self.close()  # also of a body that never was on a wire: whoever holds a slot for this reply waits for it
+        return True
 
     async def read(self) -> bytes:
         """
