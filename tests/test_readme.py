@@ -16,6 +16,9 @@ from typing import Any
 
 import pytest
 
+from kimi_async import AsyncKimi
+from kimi_async.testing import KimiSimulator
+
 ROOT = Path(__file__).parent.parent
 PAGES = ["README.md", "examples/README.md", "tests/README.md", "CONTRIBUTING.md"]
 
@@ -57,39 +60,47 @@ PYTHON = [block for block in BLOCKS if block.language == "python"]
 SHELL = [block for block in BLOCKS if block.language == "sh"]
 
 
+PREAMBLE = next(
+    block for block in PYTHON if block.text.startswith("from kimi_async import AsyncKimi\nclient = ")
+)
+
+
 @pytest.mark.parametrize("block", PYTHON, ids=str)
 def test_readme_program_runs(
-    block: Block, neighbourhood: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    block: Block,
+    neighbour: KimiSimulator,
+    neighbourhood: dict[str, str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """
-    A Python block runs as it stands, in an empty directory. Blocks that await run as in `python -m asyncio`, with
-    `client = AsyncKimi()` typed before, as the README says.
+    A Python block runs as it stands, in an empty directory; one that awaits runs as in `python -m asyncio` after the
+    lines that the README says, and a test that it defines passes.
     """
     monkeypatch.chdir(tmp_path)
     for name, value in neighbourhood.items():
         monkeypatch.setenv(name, value)
     for name, data in FILES.items():
         (tmp_path / name).write_bytes(data)
-    code = compile(
-        "\n" * block.line + block.text,
-        block.page,
-        "exec",
-        flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT,
-        dont_inherit=True,
-    )
-    names: dict[str, Any] = {"__name__": "__main__"}
-    if not code.co_flags & inspect.CO_COROUTINE:
-        exec(code, names)
+    source = "\n" * block.line + block.text
+    if "asyncio.run(" in block.text:
+        exec(compile(source, block.page, "exec", dont_inherit=True), {"__name__": "__main__"})
         return
 
     async def console() -> None:
-        from kimi_async import AsyncKimi
-
-        async with AsyncKimi() as client:
-            names["client"] = client
-            await eval(code, names)
-            if names["client"] is not client:
-                await names["client"].close()
+        names: dict[str, Any] = {"__name__": "__console__"}
+        exec(compile(PREAMBLE.text, PREAMBLE.page, "exec", dont_inherit=True), names)
+        opened = [names["client"]]
+        code = compile(source, block.page, "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT, dont_inherit=True)
+        result = eval(code, names)
+        if inspect.isawaitable(result):
+            await result
+        for name, value in names.items():
+            if name.startswith("test_"):
+                await value(neighbour, names["client"])
+        opened += [value for value in names.values() if isinstance(value, AsyncKimi)]
+        for client in opened:
+            await client.close()
 
     asyncio.run(console())
 
