@@ -302,15 +302,9 @@ class Rate:
     """Seconds to the first canary of a limit."""
     LATE = 60.0
     """… and at most between two of them, if the budget allows."""
-    AFTER_DROP = 7.5
+    AFTER_DROP = 7.0
     """… and after the limit was seen to fall."""
     DROP_LASTS = 300.0
-
-    GROW = 0.002
-    """Where others share the limit: growth of our share a second, as a part of what is not ours."""
-    CUT = 0.3
-    CUT_STEADY = 0.08
-    """… and the cut at a refusal, as a part of our part."""
 
     __slots__ = (
         "budget",
@@ -387,11 +381,7 @@ class Rate:
         """How many of the span are ours."""
         if self.share < INF:
             if now > self.grown_at:
-                part = min(1.0, self.share / self.cap)
-                self.share += self.GROW * (now - self.grown_at) * self.cap * max(0.1, 1.0 - part)
-                self.grown_at = now
-                if self.share >= self.cap:
-                    self.share = INF
+                self._regrow(now)
             return min(self.cap, self.share)
         return self.cap
 
@@ -406,6 +396,8 @@ class Rate:
         if total + amount > allowed and total:
             wait = self.window.when(math.ceil(total + amount - allowed)) - now
             due = self._canary_due(now)
+            if total > allowed * 1.02 + amount:
+                due = INF  # after a fall: even the old limit would have no room
             if due <= now:
                 # What is about to leave our window may have left the server's: a request would then be merely
                 # early, and its admission prove nothing. So a moment is awaited when nothing is about to leave.
@@ -456,7 +448,7 @@ class Rate:
                 self.proven = self._before(ticket)
                 self._open(now)
         elif self.opening and ticket.sent >= self.opened_at and self._before(ticket) >= self.proven:
-            if self.cap < 8 * max(self._before(ticket), 1):
+            if self.cap < 16 * max(self._before(ticket), 1):
                 self._open(now)
 
     def _open(self, now: float) -> None:
@@ -486,15 +478,16 @@ class Rate:
         self.paced_until = now + self.PACED_FOR
         self.tat = max(self.tat, now + self.BURST)
         if told is not None:
+            again = self.source != "none" and told == min(self.cap, self.trusted)
             if self.source != "none" and told < self.cap and not self.opening:
                 self.dropped_at = now
             self.cap = min(float(told), self.ceiling)
             self.source = "told" if self.cap < self.ceiling or self.source != "config" else self.source
-            mine = before + amount >= 0.97 * told
-            if mine or before >= told - 1:
-                pass
-            elif fresh and paced:
-                self._contend(before, recent, now)
+            # The first refusal of all only turns on the pace: a bucket smaller than a minute's worth, or what a
+            # process before us has left in the window, look just like company.
+            if again and not tested and fresh and paced and before + amount <= told:
+                self._contend(before, now - self.cut_at)
+                self.grown_at = now
         elif self.opening:
             self.cap = min(self.ceiling, max(self.trusted, float(before)))
         elif not tested:
@@ -523,17 +516,35 @@ class Rate:
         elif fresh:
             self.cap = max(1.0, self.cap * (0.9 if recent else 0.97))
 
-    def _contend(self, before: int, recent: bool, now: float) -> None:
+    def _contend(self, before: int, since: float) -> None:
         """
-        Refused although we are below the limit: others use the rest. Whoever has more gives more, so that all come to have alike.
+        Refused although the window has room as far as we know: others use the rest, and the server has told how much there is.
+
+        We are at least two, so half is the most that can be fair. Whoever has more gives a part of the excess, a small one
+        for a lone refusal, which may be an accident; whoever has less hardly gives. So all come to have alike, and
+        a newcomer is let in by those who fill the window exactly (`since`: seconds since the last cut).
         """
-        share = min(self.share, self.cap)
-        if self.share == INF:
-            share = max(before, self.cap * 0.5) if before < 0.9 * self.cap else before
-        part = min(1.0, share / self.cap)
-        cut = self.CUT if recent or self.share == INF else self.CUT_STEADY
-        self.share = max(1.0, share * (1.0 - cut * part))
+        fair = self.cap / 2
+        share = max(float(before), fair) if self.share == INF else self.share
+        if share > fair:
+            share -= max((share - fair) * (0.25 if since < 30.0 else 0.08), 0.0075 * self.cap)
+        else:
+            share *= 0.9 if since < 5.0 else 0.985
+        self.share = max(1.0, share)
+
+    def _regrow(self, now: float) -> None:
+        """
+        Our share grows a little, more if it is below half, and ever faster once nobody objects for long: the others have left.
+        """
+        gap = max(0.0, self.cap / 2 - self.share)
+        speed = 0.0003 * self.cap + 0.005 * gap
+        clean = now - self.cut_at - 45.0
+        if clean > 0:
+            speed = min(0.1 * self.cap, speed * 2.0 ** min(clean / 8.0, 30.0))
+        self.share += speed * (now - self.grown_at)
         self.grown_at = now
+        if self.share >= self.cap:
+            self.share = INF
 
     def over(self, ticket: Ticket) -> None:
         """The ticket's reply has ended. A canary that died of another cause is no canary any more."""
@@ -709,7 +720,7 @@ class Outage:
     """
 
     FIRST = 2.0
-    EVERY = 4.0
+    EVERY = 3.0
     """Seconds between two probes. At 8 s for a refusal, waiting for one before sending the next would add 8 s to a recovery."""
 
     __slots__ = (
@@ -770,7 +781,7 @@ class Outage:
                 self.active = False
                 self.recovering = True
                 self.last = now
-                self.limit = 4.0
+                self.limit = 8.0
         elif self.recovering and ticket.sent >= self.began:
             self.limit += 2.0
             if self.limit >= target:
@@ -825,6 +836,8 @@ class Law:
         self.rejections = 0
         self.last_admitted = -INF
         self.refusal_takes = 0.05
+        """How long the slower refusals took to arrive."""
+        self.refusals_timed = 0
         self.hold_takes = 0.0
         """How long a request is under way, on average."""
         self.suspected: Ticket | None = None
@@ -983,7 +996,9 @@ class Law:
         """
         now = self._clock(now)
         self.rejections += 1
-        self.refusal_takes += 0.25 * (now - ticket.sent - self.refusal_takes)
+        took = now - ticket.sent
+        self.refusals_timed += 1
+        self.refusal_takes = took if self.refusals_timed == 1 else max(took, self.refusal_takes * 0.9 + took * 0.1)
         self._settled(ticket)
         holding = self._held_before(ticket)
         self._give_back(ticket)
@@ -1087,8 +1102,12 @@ class Law:
 
     def _silence(self) -> float:
         if self.outage.active or self.outage.recovering:
-            return max(self.SILENCE, 1.25 * self.outage.slowest + 0.5)
-        return max(self.SILENCE, min(3.0 * self.refusal_takes, 5.0))
+            if self.outage.active:
+                return max(self.SILENCE, self.outage.slowest + 0.5)
+            return 1.0
+        if self.refusals_timed < 2:
+            return self.SILENCE
+        return min(max(0.15, 4.0 * self.refusal_takes), 5.0)
 
     def _next_implied(self) -> float:
         for ticket in self.unsettled:
