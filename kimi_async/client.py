@@ -40,7 +40,10 @@ if TYPE_CHECKING:
     from .middleware.rate_limit import AdmissionController, RateLimits
     from .middleware.retry import RetryBudget, RetryPolicy
     from .middleware.telemetry import Hook
+    from .pipeline import Map
+    from .resources.batches import AsyncBatches
     from .resources.chat import AsyncBeta, AsyncChat
+    from .resources.files import AsyncFiles
     from .resources.models import AsyncModels
     from .resources.tokenizers import AsyncTokenizers
     from .resources.users import AsyncUsers
@@ -286,6 +289,26 @@ class AsyncKimi:
         from .resources.chat import AsyncBeta
 
         return AsyncBeta(self)
+
+    @cached_property
+    def files(self) -> "AsyncFiles":
+        from .resources.files import AsyncFiles
+
+        return AsyncFiles(self)
+
+    @cached_property
+    def batches(self) -> "AsyncBatches":
+        from .resources.batches import AsyncBatches
+
+        return AsyncBatches(self)
+
+    def map(self, requests: Any, **options: Any) -> "Map":
+        """
+        One result for each request of an iterable, many at a time; see `kimi_async.pipeline.Map` for the options.
+        """
+        from .pipeline import Map, options_of
+
+        return Map(self, requests, options_of(options))
 
     @cached_property
     def models(self) -> "AsyncModels":
