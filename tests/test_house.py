@@ -40,6 +40,8 @@ HOUSE = [
     room(0, "_version"),
     room(0, "redact"),
     room(0, "errors"),
+    room(0, "providers"),
+    room(0, "model_table"),
     room(0, "types", "msgspec"),
     # 1 rules
     room(1, "sse"),

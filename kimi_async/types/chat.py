@@ -6,10 +6,12 @@ them. `finish_reason`, `role` and model ids are plain strings: gateways send val
 """
 
 from collections.abc import Iterable, Mapping, Sequence
+from decimal import Decimal
 from typing import Any, ClassVar, Literal, TypeAlias, TypedDict
 
 import msgspec
 
+from ..model_table import cost
 from ._base import BaseModel, NotGiven, Omit, Reply, absent, wire
 
 __all__ = [
@@ -83,6 +85,19 @@ class CompletionUsage(Reply):
     prompt_tokens_details: PromptTokensDetails | None = absent()
     attempts: list[UsageAttempt] | None = absent()
     """Ours, not the wire's: where a stream was resumed, what each of its requests was charged."""
+
+    def cost(
+        self,
+        model: str,
+        *,
+        currency: Literal["USD", "CNY"] = "USD",
+        batch: bool = False,
+        cache_ttl: Literal["5m", "1h"] = "5m",
+    ) -> Decimal | None:
+        """
+        What this costs at the official list price, by the table in `kimi_async.model_table`; None if that does not know the model.
+        """
+        return cost(self, model, currency=currency, batch=batch, cache_ttl=cache_ttl)
 
 
 _cached_tokens = CompletionUsage.__dict__["cached_tokens"]
