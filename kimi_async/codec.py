@@ -108,6 +108,11 @@ def decoder_for(cls: Any) -> msgspec.json.Decoder[Any]:
     return msgspec.json.Decoder(cls)
 
 
+# A reply that encodes to what it was decoded from holds no unknown field, and need not remember where it came from. Encoding a
+# short one (0.5 µs) is quicker than telling each of its parts (3.5 µs), and Kimi's replies pass the test.
+SMALL = 4096
+
+
 def decode_reply(body: bytes, cls: type[T], response: Any = None) -> T:
     """
     A reply's body as `cls`.
@@ -131,7 +136,7 @@ def decode_reply(body: bytes, cls: type[T], response: Any = None) -> T:
             value = values[0]
         except (ValueError, RecursionError):
             raise _unfit(body, cls, response, exc) from None
-    if isinstance(value, Reply):
+    if isinstance(value, Reply) and not (len(body) <= SMALL and _encoder.encode(value) == body):
         bind(value, body)
     return cast("T", value)
 

@@ -184,11 +184,12 @@ class ChatCompletion(Reply):
 
     __children__: ClassVar[tuple[str, ...]] = ("choices", "usage")
 
+    # In the order in which Kimi sends them: a reply without unknown fields then encodes to itself (codec.decode_reply).
     id: str = ""
-    choices: list[Choice] = msgspec.field(default_factory=list[Choice])
+    object: str = "chat.completion"
     created: int = 0
     model: str = ""
-    object: str = "chat.completion"
+    choices: list[Choice] = msgspec.field(default_factory=list[Choice])
     usage: CompletionUsage | None = absent()
     system_fingerprint: str | None = absent()
     service_tier: str | None = absent()
