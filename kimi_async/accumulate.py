@@ -104,7 +104,7 @@ class ChoiceFold:
 
     def add(self, choice: ChunkChoice) -> None:
         delta = choice.delta
-        if choice.finish_reason is not None:
+        if choice.finish_reason:  # some relays write "" until there is one
             self.finish_reason = choice.finish_reason
         if delta.reasoning is not None and delta.reasoning_content is None:
             delta.reasoning_content = delta.reasoning
@@ -137,9 +137,11 @@ class ChoiceFold:
         index = fragment.index
         name = fragment.function.name if fragment.function is not None else None
         if index is None:
-            begins = bool(fragment.id or name)
-            if self.calls and (not begins or (fragment.id and fragment.id == self.calls[-1].id)):
-                return self.calls[-1]
+            if self.calls:
+                last = self.calls[-1]
+                begins = bool(fragment.id or name) and bool(last.id or last.name)
+                if not begins or (fragment.id and fragment.id == last.id):
+                    return last  # also a name that comes after the first arguments
             index = max((call.index for call in self.calls), default=-1) + 1
         else:
             # The newest first: parallel calls mostly come one after another.
@@ -335,8 +337,9 @@ class Accumulator:
             fold = self.choices.get(choice.index)
             if fold is None:
                 self.choices[choice.index] = fold = ChoiceFold(choice.index)
+                self.finished = False  # the choices before it may have ended already
             fold.add(choice)
-            if choice.finish_reason is not None:
+            if choice.finish_reason:
                 self.finished = all(each.finish_reason is not None for each in self.choices.values())
         if usage is not None:
             self.usage = usage

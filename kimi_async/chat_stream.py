@@ -214,7 +214,7 @@ class ChatCompletionStreamState:
                 events.append(LogprobsContentDeltaEvent(tokens, list(fold.logprobs["content"])))
             elif tokens and name == "refusal":
                 events.append(LogprobsRefusalDeltaEvent(tokens, list(fold.logprobs["refusal"])))
-        if choice.finish_reason is not None and not state.done:
+        if choice.finish_reason and not state.done:
             state.done = True
             self._text_done(state, fold, events)
             self._call_done(state, events)

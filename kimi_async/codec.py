@@ -234,7 +234,7 @@ class SurrogateJoiner:
 
     def mend(self, chunk: ChatCompletionChunk) -> ChatCompletionChunk:
         for choice in chunk.choices:
-            delta, last = choice.delta, choice.finish_reason is not None
+            delta, last = choice.delta, bool(choice.finish_reason)
             index = choice.index
             for name in ("content", "reasoning_content"):
                 setattr(delta, name, self._join((index, name, 0), getattr(delta, name), last))

@@ -368,8 +368,8 @@ class AsyncStream(Generic[T]):
         return items
 
     def _moved(self, fold: Accumulator) -> None:
-        state = 2 if fold.finished else 1
-        if self._state < state:
+        state = 2 if fold.finished else 1  # back to 1 where a second choice begins after the first has ended
+        if self._state != state:
             self._state = state
             self._unwatch()  # the next wait has another bound
 
@@ -385,6 +385,8 @@ class AsyncStream(Generic[T]):
             return items
         if last:
             items = self._digest_patiently(last)
+            if self._fold is not None and self._fold.finished and isinstance(self._fault, IncompleteStreamError):
+                self._fault = None  # cut in the goodbye: the answer is whole
         if not self._done and self._fault is None:
             if self._fold is None or self._fold.finished:
                 self._done = True
