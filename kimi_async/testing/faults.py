@@ -266,7 +266,7 @@ def random_fault(dice: random.Random) -> Fault:
         lambda: Garbage(after_events=at),
         lambda: InvalidUtf8(after_events=at),
         lambda: GiantEvent(after_events=at, size=dice.randrange(1, 300_000)),
-        lambda: ErrorEvent(kind=dice.choice(("overloaded", "server_error", "rpm")), after_events=at),
+        lambda: ErrorEvent(kind=dice.choice(("overloaded", "server_error")), after_events=at),
         MissingDone,
         MissingFinish,
         MissingRole,
@@ -284,9 +284,9 @@ def random_fault(dice: random.Random) -> Fault:
         lambda: HeaderFlood(count=dice.randrange(1, 3_000)),
         EmptyBody,
         lambda: LineEndings(style=dice.choice(("crlf", "cr", "no_space", "bom"))),
-        lambda: Error(
-            kind=dice.choice(("rpm", "overloaded", "server_error", "unavailable", "gateway_timeout"))
-        ),
+        # A limit so high that a client which learns limits from refusals is not held back by it.
+        lambda: Error(kind="rpm", limit=1_000_000),
+        lambda: Error(kind=dice.choice(("overloaded", "server_error", "unavailable", "gateway_timeout"))),
     ]
     return dice.choice(makers)()
 

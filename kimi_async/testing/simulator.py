@@ -277,7 +277,12 @@ class KimiSimulator:
                 record.status = response.status
             record.finished = True
             return response
-        except (ConnectionError, asyncio.CancelledError):
+        except ConnectionError:
+            # Not raised on: aiohttp may have cancelled whoever would have taken it, and asyncio would log it.
+            record.client_gone = True
+            stats.clients_gone += 1
+            return _Sent(False)
+        except asyncio.CancelledError:
             record.client_gone = True
             stats.clients_gone += 1
             raise
@@ -322,6 +327,9 @@ class KimiSimulator:
         due = loop.time()
         writes = 0
         for step in steps:
+            if transport.is_closing():
+                # Writing on would only make asyncio log a warning per write until the loop turns.
+                raise ConnectionResetError("the client left inside the reply")
             if isinstance(step, Send):
                 data = b"%x\r\n%b\r\n" % (len(step.data), step.data) if chunked else step.data
                 transport.write(held + data if held else data)
