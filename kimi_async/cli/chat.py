@@ -4,6 +4,7 @@
 
 import asyncio
 import sys
+import time
 from collections.abc import Sequence
 from typing import Any
 
@@ -78,7 +79,7 @@ async def answer(
     """
     out = console()
     terminal = out.is_terminal
-    clock = asyncio.get_running_loop().time
+    clock = time.perf_counter  # not the loop's: uvloop counts in milliseconds, and an answer may be quicker
     started = clock()
     first: float | None = None
     text: list[str] = []
