@@ -7,6 +7,7 @@ none, half a surrogate pair, two objects in one event. Only our own errors come 
 """
 
 import json
+import re
 from collections.abc import Callable, Mapping
 from functools import lru_cache
 from typing import Any, TypeVar, cast
@@ -47,6 +48,7 @@ __all__ = [
     "encode",
     "error_from",
     "error_in_stream",
+    "error_object",
 ]
 
 T = TypeVar("T")
@@ -87,13 +89,28 @@ def encode(value: Any) -> bytes:
         raise ConfigurationError(f"the request cannot be encoded: {exc}") from None
 
 
-def outgoing(value: Any) -> Any:
+REASONING = ("reasoning_content",)
+
+
+def outgoing(message: Any, reasoning: tuple[str, ...] = REASONING) -> Any:
     """
     A message as it should be encoded: an object from a reply with the unknown fields that came with it.
+
+    `reasoning` says under which names this server reads earlier reasoning. Where that is not `reasoning_content` alone, what
+    the message has under either name goes back under each of them, byte for byte.
     """
-    if isinstance(value, BaseModel) and value.model_extra:
-        return value.to_dict()
-    return value
+    if isinstance(message, BaseModel):
+        if reasoning == REASONING and not message.model_extra:
+            return message
+        message = message.to_dict()
+    if reasoning == REASONING or not isinstance(message, Mapping):
+        return message
+    fields: dict[str, Any] = dict(cast("Mapping[str, Any]", message))
+    if fields.get("role") == "assistant":
+        told = fields.get("reasoning_content", fields.get("reasoning"))
+        if told is not None:
+            fields.update(dict.fromkeys(reasoning, told))
+    return fields
 
 
 # --- in --------------------------------------------------------------------------------------------------------------
@@ -160,16 +177,20 @@ def _unfit(body: bytes, cls: Any, response: Any, exc: Exception) -> APIResponseV
     )
 
 
-def decode_patiently(data: bytes | memoryview | str, cls: type[T]) -> list[T]:
+def decode_patiently(
+    data: bytes | memoryview | str, cls: type[T], *, joined: frozenset[str] = frozenset()
+) -> list[T]:
     """
     The JSON values in `data` as `cls`, one after another: relays have been seen to put two into one event.
 
-    Takes a BOM, invalid UTF-8 (as U+FFFD), lone surrogates (see `SurrogateJoiner`), NaN, integers written as text or with a
-    fraction of zero, and null for a field that has a default. null itself gives nothing.
+    Takes a BOM, invalid UTF-8 and lone surrogates (both as U+FFFD), NaN, integers written as text or with a fraction of zero,
+    and null for a field that has a default. null itself gives nothing.
 
+    :param joined: names of the fields whose lone surrogates are left for a `SurrogateJoiner`.
     :raises ValueError: for what is not JSON, or does not fit `cls` even so.
     """
     text = data if isinstance(data, str) else str(data, "utf-8-sig", "replace")
+    halves = _SURROGATE.search(text) is not None
     values: list[T] = []
     decoder = json.JSONDecoder(parse_int=_bounded_int)
     position, end = 0, len(text)
@@ -179,11 +200,36 @@ def decode_patiently(data: bytes | memoryview | str, cls: type[T]) -> list[T]:
             continue
         try:
             value, position = decoder.raw_decode(text, position)
-        except RecursionError as exc:
-            raise ValueError("JSON nested too deeply") from exc
-        if value is not None:
-            values.append(_fit(value, cls))
+            if halves:
+                value = _mended(value, joined)
+            if value is not None:
+                values.append(_fit(value, cls))
+        except RecursionError:
+            raise ValueError("JSON nested too deeply") from None
     return values
+
+
+_SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
+
+
+def _mended(value: Any, joined: frozenset[str]) -> Any:
+    """
+    With U+FFFD for every half of a character, which no UTF-8 can hold, except in the fields named in `joined`.
+    """
+    if isinstance(value, str):
+        return value if value.isascii() else _utf16(value)
+    if isinstance(value, list):
+        return [_mended(item, joined) for item in cast("list[object]", value)]
+    if isinstance(value, dict):
+        return {
+            _mended(name, joined): item if name in joined and isinstance(item, str) else _mended(item, joined)
+            for name, item in cast("dict[str, Any]", value).items()
+        }
+    return value
+
+
+def _utf16(text: str) -> str:
+    return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
 
 
 def _bounded_int(digits: str) -> int | float:
@@ -207,7 +253,10 @@ def _softened(value: Any) -> Any:
     """
     if isinstance(value, dict):
         fields = cast("dict[str, Any]", value)
-        return {name: _softened(item) for name, item in fields.items() if item is not None}
+        soft = {name: _softened(item) for name, item in fields.items() if item is not None}
+        if isinstance(created := soft.get("created"), float) and abs(created) < 2**63:
+            soft["created"] = int(created)  # time.time() as it is, from servers in Python
+        return soft
     if isinstance(value, list):
         return [_softened(item) for item in cast("list[object]", value) if item is not None]
     if isinstance(value, float) and value.is_integer() and abs(value) < 2**63:
@@ -225,6 +274,9 @@ class SurrogateJoiner:
 
     __slots__ = ("_held",)
 
+    FIELDS = frozenset({"content", "reasoning_content", "reasoning", "refusal", "arguments"})
+    """Where text may be cut so."""
+
     def __init__(self) -> None:
         self._held: dict[tuple[int, str, int], str] = {}
 
@@ -236,7 +288,7 @@ class SurrogateJoiner:
         for choice in chunk.choices:
             delta, last = choice.delta, bool(choice.finish_reason)
             index = choice.index
-            for name in ("content", "reasoning_content"):
+            for name in ("content", "reasoning_content", "reasoning", "refusal"):
                 setattr(delta, name, self._join((index, name, 0), getattr(delta, name), last))
             for position, call in enumerate(delta.tool_calls or ()):
                 if call.function is not None:
@@ -252,7 +304,7 @@ class SurrogateJoiner:
         if joined and not last and "\ud800" <= joined[-1] <= "\udbff":
             self._held[key] = joined[-1]
             joined = joined[:-1]
-        return joined.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+        return _utf16(joined)
 
 
 # --- errors ----------------------------------------------------------------------------------------------------------
@@ -300,13 +352,37 @@ def error_from(
     return _error(shape, status, headers, request)
 
 
+def error_object(value: Any) -> Any:
+    """
+    The part of a decoded body or event of status 200 that is one of the shapes errors come in; None if there is none.
+    """
+    if not isinstance(value, dict):
+        return None
+    fields = cast("dict[str, Any]", value)
+    if fields.get("error") is not None or fields.get("object") == "error" or fields.get("success") is False:
+        return fields
+    choices = fields.get("choices")
+    if not choices and ("detail" in fields or ("message" in fields and "statusCode" in fields)):
+        return fields
+    for choice in cast("list[Any]", choices) if isinstance(choices, list) else ():
+        if isinstance(choice, dict):
+            fault = cast("dict[str, Any]", choice).get("error")
+            if fault is not None:
+                return {"error": fault}
+    return None
+
+
 def error_in_stream(
     error: Any, headers: Mapping[str, str], request: Any = None, *, status: int = 200
 ) -> APIStatusError:
     """
     The error that an event inside a stream of status 200 means.
     """
-    shape = classify(status, headers, msgspec.json.encode(error, enc_hook=str))
+    try:
+        data = msgspec.json.encode(error, enc_hook=str)
+    except (UnicodeError, OverflowError, RecursionError, TypeError, ValueError):
+        data = str(error).encode("utf-8", "replace")
+    shape = classify(status, headers, data)
     return _error(shape, status, headers, request)
 
 

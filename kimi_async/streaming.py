@@ -19,7 +19,7 @@ from typing import Any, Generic, Self, TypeVar, cast
 import msgspec
 
 from .accumulate import Accumulator
-from .codec import SurrogateJoiner, decode_chunk, decode_patiently, error_in_stream
+from .codec import SurrogateJoiner, decode_chunk, decode_patiently, error_in_stream, error_object
 from .errors import (
     APIConnectionError,
     APIError,
@@ -28,7 +28,7 @@ from .errors import (
     KimiError,
     StreamStalledError,
 )
-from .sse import EventTooLargeError, SSEDecoder
+from .sse import BOM, EventTooLargeError, SSEDecoder
 from .transport import Deadline, Response
 from .types.chat import (
     ChatCompletion,
@@ -283,9 +283,9 @@ class AsyncStream(Generic[T]):
         """
         The chunks in these bytes, folded. Notes the end, or a fault, that comes after them.
         """
-        if self._fresh:
+        if self._fresh and (start := data.lstrip()[:4]):
             self._fresh = False
-            if data.lstrip()[:1] in (b"{", b"[", b"<"):
+            if start.removeprefix(BOM)[:1] in (b"{", b"[", b"<"):
                 raise _NotAStream(data)
         try:
             payloads = self._sse.payloads(data)
@@ -333,12 +333,17 @@ class AsyncStream(Generic[T]):
                     self._done = False
                     break
                 try:
-                    found = cast("list[T]", decode_patiently(payload, ChatCompletionChunk))
+                    found = cast(
+                        "list[T]",
+                        decode_patiently(payload, ChatCompletionChunk, joined=SurrogateJoiner.FIELDS),
+                    )
                 except ValueError as reason:
                     self._fault = self._incomplete(f"an event is not a chunk ({reason}): {text[:200]!r}")
                     self._done = False
                     break
-                if self._joiner is None:
+                if (
+                    self._joiner is None and found
+                ):  # not for pings and nulls: with it, every chunk goes the long way
                     self._joiner = SurrogateJoiner()
             if self._joiner is not None:
                 for chunk in cast("list[ChatCompletionChunk]", found):
@@ -385,7 +390,11 @@ class AsyncStream(Generic[T]):
             return items
         if last:
             items = self._digest_patiently(last)
-            if self._fold is not None and self._fold.finished and isinstance(self._fault, IncompleteStreamError):
+            if (
+                self._fold is not None
+                and self._fold.finished
+                and isinstance(self._fault, IncompleteStreamError)
+            ):
                 self._fault = None  # cut in the goodbye: the answer is whole
         if not self._done and self._fault is None:
             if self._fold is None or self._fold.finished:
@@ -399,30 +408,44 @@ class AsyncStream(Generic[T]):
         A body that is no event stream: an error in JSON, a completion from a server that ignores `stream`, or a web page.
         """
         response = self.response
+        timeout = response.request.timeout
+        self._unwatch()  # this wait has a bound of its own
+        seconds = min(
+            (each for each in (timeout.read, timeout.first_token) if each is not None), default=None
+        )
         parts, size = [head], len(head)
-        seconds = response.request.timeout.read
+        late = False
         try:
             with Deadline(seconds):
                 while size < response.max_body and (data := await response.readany()):
                     parts.append(data)
                     size += len(data)
-        except (TimeoutError, APIConnectionError):
+        except TimeoutError:
+            late = True
+        except APIConnectionError:
             pass
         body = b"".join(parts)
         kind = response.headers.get("content-type", "no content type")
-        try:
-            value = msgspec.json.decode(body)
-            error = _error_of(value)
-            if error is not None:
-                self._fault = error_in_stream(error, response.headers, response.request)
-                return []
-            if self._fold is not None and isinstance(value, dict) and cast("dict[str, Any]", value).get("choices"):
-                chunk = _as_chunk(msgspec.convert(value, ChatCompletion, strict=False))
-                self._fold.extend([chunk])
-                self._done = True
-                return cast("list[T]", [chunk])
-        except _UNREADABLE:
-            pass
+        error = value = None
+        with contextlib.suppress(ValueError):
+            for value in decode_patiently(body, cast("type[Any]", Any)):
+                error = error or error_object(value)
+        if error is not None:
+            self._fault = error_in_stream(error, response.headers, response.request)
+            return []
+        if (
+            self._fold is not None
+            and isinstance(value, dict)
+            and cast("dict[str, Any]", value).get("choices")
+        ):
+            with contextlib.suppress(ValueError):
+                chunk = _as_chunk(decode_patiently(body, ChatCompletion)[0])
+                if self._fold.add(chunk):
+                    self._done = True
+                    return cast("list[T]", [chunk])
+        if late:
+            self._stalled("first_token", f"the reply is no event stream ({kind}), and did not end")
+            return []
         self._fault = APIResponseValidationError(
             response,
             body[:4096].decode("utf-8", "replace"),
@@ -515,7 +538,9 @@ class AsyncStream(Generic[T]):
         # fires. It holds the stream weakly, so that a dropped stream is collected at once and not after `idle` seconds.
         limit = self._limit()
         if limit is not None:
-            self._timer = self._loop.call_at(limit[0], _look, cast("weakref.ref[AsyncStream[Any]]", weakref.ref(self)))
+            self._timer = self._loop.call_at(
+                limit[0], _look, cast("weakref.ref[AsyncStream[Any]]", weakref.ref(self))
+            )
 
     def _unwatch(self) -> None:
         if self._timer is not None:
@@ -547,15 +572,17 @@ class AsyncStream(Generic[T]):
         if phase == "total" and self._state == 2:
             self._done = True
             return
-        response = self.response
-        timeout = response.request.timeout
-        now = self._loop.time()
-        seconds = getattr(timeout, phase)
         told = {
             "first_token": "no event came",
             "idle": "the stream fell silent",
             "total": "the stream did not end",
         }[phase]
+        self._stalled(phase, told)
+
+    def _stalled(self, phase: str, told: str) -> None:
+        response = self.response
+        now = self._loop.time()
+        seconds = getattr(response.request.timeout, phase) or now - self._started
         rid = response.request_id
         self._fault = StreamStalledError(
             response.request,
@@ -622,7 +649,7 @@ def _error_in(chunk: ChatCompletionChunk, payload: bytes | memoryview) -> Any:
         value = msgspec.json.decode(payload)
     except _UNREADABLE:
         return None
-    error = _error_of(value)
+    error = error_object(value)
     if error is None and any(choice.finish_reason == "error" for choice in chunk.choices):
         error = {
             "error": {
@@ -631,24 +658,6 @@ def _error_in(chunk: ChatCompletionChunk, payload: bytes | memoryview) -> Any:
             }
         }
     return error
-
-
-def _error_of(value: Any) -> Any:
-    """
-    The object itself if it is one of the shapes that errors come in, else None.
-    """
-    if not isinstance(value, dict):
-        return None
-    fields = cast("dict[str, Any]", value)
-    if fields.get("error") is not None or fields.get("object") == "error" or fields.get("success") is False:
-        return fields
-    if not fields.get("choices") and ("detail" in fields or ("message" in fields and "statusCode" in fields)):
-        return fields
-    for choice in cast("list[Any]", fields.get("choices") or []):
-        fault = cast("dict[str, Any]", choice).get("error") if isinstance(choice, dict) else None
-        if fault is not None:
-            return {"error": fault}
-    return None
 
 
 def _as_chunk(completion: ChatCompletion) -> ChatCompletionChunk:

@@ -11,7 +11,8 @@ import msgspec
 from .. import codec
 from ..chat_stream import AsyncChatCompletionStreamManager
 from ..client import TimeoutLike, read_whole, unknown_argument
-from ..errors import APIResponseValidationError, ConfigurationError
+from ..errors import APIResponseValidationError, ConfigurationError, KimiError, NotFoundError
+from ..providers import Provider, foreign_model_message, gateway_of_model_id
 from ..resume import ResumePolicy, ResumingStream
 from ..streaming import AsyncStream
 from ..transport import Response
@@ -54,9 +55,11 @@ _TYPES: dict[str, tuple[Any, str]] = {
 }
 
 
-def outgoing_messages(messages: Iterable[ChatCompletionMessageParam]) -> list[Any]:
+def outgoing_messages(
+    messages: Iterable[ChatCompletionMessageParam], reasoning: tuple[str, ...] = codec.REASONING
+) -> list[Any]:
     """
-    Messages ready to be encoded; objects from replies go back as they came.
+    Messages ready to be encoded; objects from replies go back as they came. For `reasoning` see `codec.outgoing`.
 
     :raises ConfigurationError: if there are none.
     :raises TypeError: naming the message that is not one.
@@ -70,10 +73,8 @@ def outgoing_messages(messages: Iterable[ChatCompletionMessageParam]) -> list[An
     out: list[Any] = []
     try:
         for message in messages:
-            if isinstance(message, dict):
-                out.append(cast("Any", message))
-            elif isinstance(message, BaseModel):
-                out.append(codec.outgoing(message))
+            if isinstance(message, (dict, BaseModel)):
+                out.append(codec.outgoing(message, reasoning))
             elif isinstance(message, Mapping) or hasattr(message, "model_dump"):  # pyright: ignore[reportUnnecessaryIsInstance]
                 out.append(message)
             else:
@@ -97,6 +98,7 @@ def chat_body(
     params: Mapping[str, Any],
     stream: bool,
     extra_body: Any,
+    provider: Provider | None = None,
 ) -> bytes:
     """
     The encoded request, its arguments checked as far as a wrong one can be known here.
@@ -105,7 +107,8 @@ def chat_body(
         raise TypeError(f"model must be a string such as 'kimi-k3', not {type(model).__name__}")
     if not model.strip():
         raise ConfigurationError("model is empty; client.models.list() says which there are")
-    body: dict[str, Any] = {"model": model, "messages": outgoing_messages(messages)}
+    reasoning = codec.REASONING if provider is None else provider.request_reasoning
+    body: dict[str, Any] = {"model": model, "messages": outgoing_messages(messages, reasoning)}
     for name, value in params.items():
         if name not in _KNOWN:
             raise unknown_argument(
@@ -158,12 +161,10 @@ def check_completion(completion: ChatCompletion, body: bytes, response: Response
         }
     if error is None:
         try:
-            fields = msgspec.json.decode(body)
-        except (msgspec.MsgspecError, UnicodeError):
-            fields = {}
-        if not isinstance(fields, dict) or not {"object", "detail", "success", "message"} & set(
-            cast("Any", fields)
-        ):
+            fields = codec.error_object(msgspec.json.decode(body))
+        except (msgspec.MsgspecError, UnicodeError, RecursionError):
+            fields = None
+        if fields is None:
             raise APIResponseValidationError(
                 response,
                 body[:4096].decode("utf-8", "replace"),
@@ -251,8 +252,8 @@ class AsyncCompletions(Resource):
         if stream is not None and not isinstance(stream, (bool, NotGiven, Omit)):  # pyright: ignore[reportUnnecessaryIsInstance]
             raise TypeError(f"stream must be True or False, not {type(stream).__name__}")
         streamed = bool(stream)
-        body = chat_body("create", messages, model, params, streamed, extra_body)
         client = self._client
+        body = chat_body("create", messages, model, params, streamed, extra_body, client.provider)
         if streamed:
 
             async def open_stream(body: bytes) -> AsyncStream[ChatCompletionChunk]:
@@ -266,7 +267,11 @@ class AsyncCompletions(Resource):
                 )
                 return stream
 
-            opened = await open_stream(body)
+            try:
+                opened = await open_stream(body)
+            except NotFoundError as exc:
+                await explain_missing_model(client, model, exc)
+                raise
             return (
                 opened
                 if resume is None
@@ -277,15 +282,19 @@ class AsyncCompletions(Resource):
                 "resume= needs stream=True: a whole reply is simply asked for again (max_retries)"
             )
         accept, answers = _acceptor()
-        await client.send(
-            "POST",
-            "chat/completions",
-            body,
-            extra_headers=extra_headers,
-            extra_query=extra_query,
-            timeout=timeout,
-            accept=accept,
-        )
+        try:
+            await client.send(
+                "POST",
+                "chat/completions",
+                body,
+                extra_headers=extra_headers,
+                extra_query=extra_query,
+                timeout=timeout,
+                accept=accept,
+            )
+        except NotFoundError as exc:
+            await explain_missing_model(client, model, exc)
+            raise
         return answers[0]
 
     def stream(
@@ -324,6 +333,25 @@ class AsyncCompletions(Resource):
             return opened
 
         return AsyncChatCompletionStreamManager(open_stream)
+
+
+async def explain_missing_model(client: AsyncKimi, model: str, error: NotFoundError) -> None:
+    """
+    Adds to the error, where the id has another gateway's form, whose form it is and which ids exist here.
+
+    Asks for the list of models once, for five seconds at most; without an answer the error is only shorter.
+    """
+    if gateway_of_model_id(model) is None:
+        return
+    known: tuple[str, ...] = ()
+    try:
+        known = tuple([each.id async for each in client.with_options(max_retries=0).models.list(timeout=5.0)])
+    except KimiError:
+        pass
+    told = foreign_model_message(model, client.provider, known[:50])
+    if told:
+        error.message = f"{error.message}. {told}"
+        error.args = (error.message,)
 
 
 def _acceptor() -> tuple[Callable[[Response], Awaitable[None]], list[ChatCompletion]]:
