@@ -28,6 +28,8 @@ from .config import (
 )
 from .errors import APIStatusError, APITimeoutError, ClientClosedError, ConfigurationError
 from .middleware import Handler, Middleware, chain
+from .providers import Provider, by_base_url, missing_endpoint_message
+from .providers import provider as find_provider
 from .raw import WithRawResponse, WithStreamingResponse, catching
 from .redact import Secret, mask
 from .streaming import AsyncStream
@@ -164,6 +166,8 @@ class AsyncKimi:
     It may be used from several event loops, one after another or at once in several threads: each loop gets connections of its
     own. asyncio only, since aiohttp is; uvloop is fine.
 
+    :param provider: a gateway by name, such as `"openrouter"` or `"vllm"`: its address, key variable and peculiarities (see
+        `kimi_async.providers`). `base_url` beside it moves the address and keeps the rest.
     :param api_key: the key, or an async function that is asked for it before every call.
     :param timeout: a `Timeout`; or a number of seconds for each phase; or None for no limit.
     :param max_retries: attempts after the first, for failures that a repetition can mend. See `RetryPolicy` for the rest.
@@ -204,6 +208,7 @@ class AsyncKimi:
         limiter: "AdmissionController | None" = None,
         retry: "RetryPolicy | None" = None,
         hooks: "Sequence[Hook]" = (),
+        provider: str | Provider | None = None,
         organization: str | None = None,
         project: str | None = None,
         max_event_size: int = 16 << 20,
@@ -216,14 +221,23 @@ class AsyncKimi:
     ) -> None:
         if api_key is not None and not callable(api_key):
             api_key = check_key(api_key)  # from here on a traceback shows it masked
+        row = find_provider(provider) if isinstance(provider, str) else provider
+        self._provider = row
         self._config = Config(
-            api_key=resolve_key(api_key),
-            base_url=resolve_base_url(base_url),
+            api_key=resolve_key(api_key)
+            if row is None
+            else resolve_key(api_key, row.key_variables, required=row.key_required),
+            base_url=resolve_base_url(base_url)
+            if row is None
+            else resolve_base_url(base_url, row.base_url_variables, row.base_url),
             timeout=Timeout() if not is_given(timeout) else Timeout.of(timeout),
             max_retries=check_max_retries(
                 max_retries if retry is None or retry.max_retries is None else retry.max_retries
             ),
-            default_headers=check_headers(default_headers),
+            default_headers={
+                **(dict(row.headers) if row is not None else {}),
+                **check_headers(default_headers),
+            },
             default_query=dict(default_query or {}),
             organization=organization,
             project=project,
@@ -275,6 +289,8 @@ class AsyncKimi:
         """
         self._headers = self._config.headers(user_agent(__version__))
         self._organisation = (self._config.base_url, _digest(self._config.api_key))
+        self._row = self._provider or by_base_url(self._config.base_url)
+        self._missing: dict[str, bool] = {}
 
     # --- resources ---
 
@@ -366,6 +382,13 @@ class AsyncKimi:
     @base_url.setter
     def base_url(self, value: str) -> None:
         self._reconfigure(base_url=resolve_base_url(value))
+
+    @property
+    def provider(self) -> Provider | None:
+        """
+        The row of `kimi_async.providers` that this client goes by: the one it was given, or the one whose host it calls.
+        """
+        return self._row
 
     @property
     def timeout(self) -> Timeout:
@@ -503,6 +526,7 @@ class AsyncKimi:
         view = object.__new__(type(self))
         view._max_event_size = self._max_event_size
         view._core = self._core
+        view._provider = self._provider
         view._config = old.replace(**changes)
         view._settle()
         return view
@@ -633,6 +657,7 @@ class AsyncKimi:
             extra_query=extra_query,
             timeout=timeout,
             accept=None if raw else read_whole,
+            unlisted=True,
         )
         return response if raw else codec.decode_reply(await response.read(), cast_to, response)
 
@@ -677,6 +702,7 @@ class AsyncKimi:
         extra_headers: Mapping[str, Any] | None = None,
         extra_query: Mapping[str, Any] | None = None,
         timeout: TimeoutLike = NOT_GIVEN,
+        unlisted: bool = False,
     ) -> AsyncStream[Any]:
         """
         A streamed call, its first event received. `cast_to` None means chat chunks, folded and checked for completeness.
@@ -703,6 +729,7 @@ class AsyncKimi:
             timeout=timeout,
             stream=True,
             accept=accept,
+            unlisted=unlisted,
         )
         return opened[0]
 
@@ -717,6 +744,7 @@ class AsyncKimi:
         timeout: TimeoutLike = NOT_GIVEN,
         stream: bool = False,
         accept: Callable[[Response], Awaitable[None]] | None = NOT_GIVEN,  # type: ignore[assignment]
+        unlisted: bool = False,
     ) -> Response:
         """
         Sends one request through the whole chain. What comes back has a good status.
@@ -742,6 +770,8 @@ class AsyncKimi:
             headers.popall("Content-Type", None)
         elif not isinstance(body, bytes):
             headers["Content-Type"] = body.content_type
+        if not unlisted and self._is_missing(path):
+            raise ConfigurationError(missing_endpoint_message(cast("Provider", self.provider), path))
         url = self._url(path)
         if config.default_query or extra_query:
             query = query_string({**config.default_query, **(extra_query or {})})
@@ -768,6 +798,18 @@ class AsyncKimi:
         if response.status >= 300:
             raise await self._error(response, request)
         return response
+
+    def _is_missing(self, path: str) -> bool:
+        """
+        Whether the provider is known not to have what this path leads to.
+        """
+        missing = self._missing.get(path)
+        if missing is None:
+            row = self.provider
+            missing = row is not None and not row.supports(path)
+            if len(self._missing) < 64:
+                self._missing[path] = missing
+        return missing
 
     def _url(self, path: str) -> str:
         base = self._config.base_url

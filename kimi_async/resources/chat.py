@@ -10,7 +10,7 @@ import msgspec
 
 from .. import codec
 from ..chat_stream import AsyncChatCompletionStreamManager
-from ..client import TimeoutLike, read_whole, unknown_argument
+from ..client import AsyncKimi, TimeoutLike, read_whole, unknown_argument
 from ..errors import APIResponseValidationError, ConfigurationError, KimiError, NotFoundError
 from ..providers import Provider, foreign_model_message, gateway_of_model_id
 from ..resume import ResumePolicy, ResumingStream

@@ -8,7 +8,9 @@ from typing import Any
 import msgspec
 
 from ..client import TimeoutLike, path_segment
+from ..errors import APIResponseValidationError, ConfigurationError, NotFoundError
 from ..pagination import AsyncPage, AsyncPaginator
+from ..providers import foreign_model_message, gateway_of_model_id
 from ..types._base import NOT_GIVEN, Reply
 from ..types.models import Model
 from ._base import Resource
@@ -70,8 +72,6 @@ class AsyncModels(Resource):
 
         :raises NotFoundError: no such model, or none that this key may use.
         """
-        from ..errors import APIResponseValidationError, NotFoundError
-
         segment = path_segment("model", model)
         try:
             return await self._client.request(
@@ -90,3 +90,48 @@ class AsyncModels(Resource):
                 if each.id == model:
                     return each
             raise missing
+
+    async def resolve(
+        self,
+        model: str,
+        *,
+        extra_headers: Mapping[str, Any] | None = None,
+        extra_query: Mapping[str, Any] | None = None,
+        timeout: TimeoutLike = NOT_GIVEN,
+    ) -> Model:
+        """
+        The model that a name means on this host: `"kimi-k2.6"` is `moonshotai/kimi-k2.6` at OpenRouter.
+
+        Asks `GET /models` instead of guessing. An id that exists is itself; otherwise the one id that names the same model,
+        whatever gateway's form either has.
+
+        :raises ConfigurationError: there is none, or more than one; the ids that exist are told.
+        """
+        path_segment("model", model)
+        known = [
+            each
+            async for each in self.list(extra_headers=extra_headers, extra_query=extra_query, timeout=timeout)
+        ]
+        for each in known:
+            if each.id == model:
+                return each
+        wanted = _canonical(model)
+        same = [each for each in known if _canonical(each.id) == wanted]
+        if len(same) == 1:
+            return same[0]
+        ids = ", ".join(each.id for each in (same or known)[:50]) or "none"
+        told = foreign_model_message(model, self._client.provider) or ""
+        raise ConfigurationError(
+            f"{model!r} could be any of {ids}; say which"
+            if same
+            else f"there is no model {model!r} on this host, which has {ids}. {told}".rstrip()
+        )
+
+
+def _canonical(model: str) -> str:
+    """
+    A model's name without what gateways add: `kimi-k2.6` for `moonshotai/kimi-k2.6`, `moonshot/kimi-k2-6` and `Kimi-K2.6`.
+    """
+    gateway = gateway_of_model_id(model)
+    name = (gateway.official_id if gateway is not None else model).lower()
+    return name.rpartition("/")[2].replace("-", "").replace(".", "")
