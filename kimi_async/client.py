@@ -834,25 +834,34 @@ class AsyncKimi:
 
 async def read_whole(response: Response) -> None:
     """
-    Takes in a whole reply, within `Timeout.read`.
+    Takes in a whole reply, within what its headers have left of `Timeout.read`, and of `total`.
     """
     if response.settle():
         return
-    timeout = response.request.timeout
-    seconds = timeout.read
+    request = response.request
+    timeout = request.timeout
+    spent = 0.0 if response.started is None else asyncio.get_running_loop().time() - response.started
+    limit, phase = timeout.read, "body"
+    left = limit
+    if limit is not None and isinstance(request.body, (bytes, type(None))):
+        left = limit - spent  # after an upload, which took its own time, the count begins anew
+    if timeout.total is not None and (left is None or timeout.total - spent < left):
+        limit, left, phase = timeout.total, timeout.total - spent, "total"
     try:
-        with Deadline(seconds):
+        with Deadline(left) as deadline:
             await response.read()
     except TimeoutError:
         response.close()
+        if not deadline.expired:
+            raise
     else:
         return
-    host = urlsplit(response.url).hostname
     raise APITimeoutError(
-        response.request,
-        message=f"the reply of {host} began but did not end within {seconds:g} s (Timeout.read)",
-        phase="body",
-        elapsed=seconds,
+        request,
+        message=f"the reply of {urlsplit(response.url).hostname} began but did not end within {limit:g} s "
+        f"(Timeout.{'read' if phase == 'body' else phase})",
+        phase=phase,
+        elapsed=limit,
     )
 
 

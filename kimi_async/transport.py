@@ -236,6 +236,10 @@ class Request:
 
 DEFAULT_TIMEOUT = Timeout()
 
+# An error's body is small, and comes with its status or not at all. Whoever waits for the status should not wait for a body
+# that trickles.
+ERROR_PATIENCE = 5.0
+
 
 class Response:
     """
@@ -359,23 +363,29 @@ class Response:
         """
         The whole body. Afterwards the connection has been given back.
 
-        An error reply (status 400 and above) is cut at `max_body`, and at a fault of the connection.
+        An error reply (status 400 and above) is cut at `max_body`, at a fault of the connection, and after a few seconds.
 
         :raises ResponseTooLargeError: past `max_body` bytes, decompressed.
         """
         if self._body is None:
             parts: list[bytes] = []
+            patience = None
+            if self.status >= 400:
+                patience = min(ERROR_PATIENCE, self.request.timeout.read or ERROR_PATIENCE)
             try:
-                while data := await self.readany():
-                    parts.append(data)
-                    if self.bytes_received > self.max_body:
-                        if self.status >= 400:
-                            break
-                        raise ResponseTooLargeError(
-                            message=f"the reply is larger than {self.max_body} bytes, the bound set for it (max_response_size)",
-                            request=self.request,
-                            phase="body",
-                        )
+                with Deadline(patience):
+                    while data := await self.readany():
+                        parts.append(data)
+                        if self.bytes_received > self.max_body:
+                            if self.status >= 400:
+                                break
+                            raise ResponseTooLargeError(
+                                message=f"the reply is larger than {self.max_body} bytes, the bound set for it (max_response_size)",
+                                request=self.request,
+                                phase="body",
+                            )
+            except TimeoutError:
+                self.close()
             except APIConnectionError:
                 # The status is news enough: an error reply that breaks off, or never ends, is what arrived of it.
                 self.close()
@@ -490,7 +500,9 @@ class Deadline:
     def __enter__(self) -> Self:
         if self.seconds is not None:
             loop = asyncio.get_running_loop()
-            task = asyncio.current_task(loop)  # told the loop, it need not find it again: 0.1 µs before Python 3.12
+            task = asyncio.current_task(
+                loop
+            )  # told the loop, it need not find it again: 0.1 µs before Python 3.12
             if task is None:
                 raise RuntimeError("a request must be awaited inside an asyncio task")
             self._task = task
@@ -529,13 +541,13 @@ async def send_within(transport_send: Callable[[Request], Awaitable[Response]], 
         # An upload takes as long as it takes; the transport bounds each write, and `total`, if set, all of it.
         seconds, phase = timeout.total, "total"
     try:
-        with Deadline(seconds):
+        with Deadline(seconds) as deadline:
             response = await transport_send(request)
         response.started = started
         return response
     except TimeoutError:
-        pass
-    assert seconds is not None
+        if not deadline.expired:
+            raise
     host = urlsplit(request.url).hostname
     raise APITimeoutError(
         request,
