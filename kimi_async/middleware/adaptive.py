@@ -212,6 +212,12 @@ class Window:
             if entry[2] >= 0 and self._entries and entry[1] >= self._entries[0][1]:
                 self.total -= amount
 
+    def put(self, entry: list[float], amount: int) -> None:
+        """Adds to `entry` again, unless that has left the window."""
+        if self._entries and entry[1] >= self._entries[0][1]:
+            entry[2] += amount
+            self.total += amount
+
     def expire(self, now: float) -> int:
         """Forgets what is older than the span; the new total."""
         entries = self._entries
@@ -262,14 +268,15 @@ class Window:
 
 class Budget:
     """
-    What canaries may cost, in refused requests: 1 % of what is admitted, and something to begin with.
+    What canaries may cost, in refused requests: 1 % of what is admitted.
 
-    The beginning is what it takes to follow a limit that has just been lowered, which is when it is most likely to be raised
-    again: one look every `Rate.AFTER_DROP` seconds for about four minutes.
+    A limit that has just been lowered is the most likely to be raised again, so a fall grants enough to look every
+    `Rate.AFTER_DROP` seconds for four minutes.
     """
 
     SHARE = 0.01
     MOST = 30.0
+    AFTER_DROP = 32.0
 
     __slots__ = ("left",)
 
@@ -302,7 +309,7 @@ class Rate:
     """Seconds to the first canary of a limit."""
     LATE = 60.0
     """… and at most between two of them, if the budget allows."""
-    AFTER_DROP = 7.0
+    AFTER_DROP = 7.2
     """… and after the limit was seen to fall."""
     DROP_LASTS = 300.0
 
@@ -315,6 +322,7 @@ class Rate:
         "cut_at",
         "dropped_at",
         "early",
+        "evidence",
         "grown_at",
         "interval",
         "name",
@@ -324,6 +332,8 @@ class Rate:
         "passed",
         "proven",
         "refusals",
+        "rejected",
+        "rejects_free",
         "share",
         "source",
         "span",
@@ -361,6 +371,11 @@ class Rate:
         """Whether a canary was admitted and the new limit is not known yet."""
         self.opened_at = -INF
         self.proven = 0
+        self.rejected: deque[tuple[float, list[float]]] = deque()
+        """What was refused in the minute, and where the window has it."""
+        self.rejects_free = False
+        """Whether the server seems not to count what it refuses."""
+        self.evidence = 0
         self.trusted = INF
         """The limit as it was believed before."""
         self.passed = 0
@@ -407,7 +422,10 @@ class Rate:
             else:
                 wait = min(wait, due - now)
         if now < self.paced_until:
-            wait = max(wait, self.tat - self.BURST - now)
+            late = self.tat - self.BURST - now
+            # To test the limit the window must be full: what little is missing may go ahead of the pace.
+            if late > 0 and not (total >= 0.95 * allowed and self._canary_due(now) <= now):
+                wait = max(wait, late)
         return wait if wait > 0 else 0.0
 
     def _canary_due(self, now: float) -> float:
@@ -438,7 +456,7 @@ class Rate:
     def admitted(self, ticket: Ticket, now: float) -> None:
         if self.canary is ticket:
             # More is possible than we believed, if a second says so too. How much more, further admissions tell,
-            # each worth a doubling.
+            # each worth a factor of four.
             self.canary = ticket.canary = None
             self.passed += 1
             self.canary_at = now
@@ -452,7 +470,7 @@ class Rate:
                 self._open(now)
 
     def _open(self, now: float) -> None:
-        self.cap = min(self.ceiling, self.cap * 2)
+        self.cap = min(self.ceiling, self.cap * 4)
         self.opened_at = now
         self.source = "seen"
         self.canary_at = now
@@ -467,9 +485,16 @@ class Rate:
         """
         self.refusals += 1
         before = self._before(ticket)
-        tested = self.canary is ticket or self.opening or self.passed > 0
-        if self.canary is ticket:
-            self.canary = ticket.canary = None
+        explained = told is not None and told == min(self.cap, self.trusted) and self._weigh(before, told, now)
+        if self.name == "rpm" and ticket.counted is not None:
+            self.rejected.append((now, ticket.counted))
+            if self.rejects_free:
+                self.window.take(ticket.counted, 1)
+        tested = explained or self.canary is not None or self.opening or self.passed > 0 or self.canary_at <= ticket.sent
+        if self.canary is not None:
+            # Perhaps the two overtook each other on the way, and the canary took the place of this one: one of
+            # them was too many.
+            self.canary.canary = self.canary = None
             self.budget.left -= 1.0
         self.passed = 0
         fresh = ticket.sent >= self.cut_at
@@ -481,6 +506,7 @@ class Rate:
             again = self.source != "none" and told == min(self.cap, self.trusted)
             if self.source != "none" and told < self.cap and not self.opening:
                 self.dropped_at = now
+                self.budget.left = max(self.budget.left, Budget.AFTER_DROP)
             self.cap = min(float(told), self.ceiling)
             self.source = "told" if self.cap < self.ceiling or self.source != "config" else self.source
             # The first refusal of all only turns on the pace: a bucket smaller than a minute's worth, or what a
@@ -503,6 +529,37 @@ class Rate:
         else:
             self.interval = max(self.interval, self.SOON)
         self.canary_at = now + self.interval
+
+    def _weigh(self, before: int, told: int, now: float) -> bool:
+        """
+        Whether the server counts what it refuses. Kimi's help centre says so; a server that does not has more room than we see,
+        which shows when it refuses: with so many more of ours in the minute as it has refused of them. True if a wrong belief that
+        it does not count them has just been given up, which explains the refusal.
+        """
+        rejected = self.rejected
+        while rejected and rejected[0][0] <= now - self.window.span:
+            rejected.popleft()
+        refused = len(rejected)
+        if refused < 4:
+            return False  # too few to tell from counting errors, and to matter
+        counted, free = (before + refused, before) if self.rejects_free else (before, before - refused)
+        off_counted, off_free = abs(counted - told), abs(free - told)
+        if min(off_counted, off_free) > max(3, 0.02 * told):
+            return False
+        if off_free + 2 < off_counted:
+            self.evidence = min(3, self.evidence + 1)
+        elif off_counted + 2 < off_free:
+            self.evidence = max(-3, self.evidence - 1)
+        free_now = self.evidence >= (1 if self.rejects_free else 2)
+        if free_now != self.rejects_free:
+            self.rejects_free = free_now
+            for _, entry in rejected:
+                if free_now:
+                    self.window.take(entry, 1)
+                else:
+                    self.window.put(entry, 1)
+            return not free_now
+        return False
 
     def _guess(self, before: int, recent: bool, fresh: bool) -> None:
         """The number was not told: what went through before is the number."""
