@@ -51,7 +51,7 @@ from kimi_async.testing.faults import (
     Trickle,
     random_fault,
 )
-from kimi_async.testing.in_memory import in_memory
+from kimi_async.testing.memory_service import in_memory
 from kimi_async.testing.replies import ERRORS, Pace
 from kimi_async.testing.service import KimiService
 from kimi_async.testing.simulator import KimiSimulator

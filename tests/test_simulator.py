@@ -6,20 +6,23 @@ import asyncio
 import json
 import math
 import os
+import re
 import subprocess
 import sys
 import textwrap
 import urllib.request
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any
 
 import aiohttp
 import pytest
 
+from kimi_async import testing
 from kimi_async.testing.chat_model import MODELS, ToolCall, Turn, generate, think, tokenize
-from kimi_async.testing.faults import Error, FaultPlan
-from kimi_async.testing.in_memory import in_memory
+from kimi_async.testing.faults import Error, Fault, FaultPlan
 from kimi_async.testing.limits_server import LimitsServer, ServerLimits, Storm
+from kimi_async.testing.memory_service import in_memory
 from kimi_async.testing.prerendered import Prerendered, PrerenderedServer
 from kimi_async.testing.replies import Pace, error_reply
 from kimi_async.testing.service import KimiService
@@ -1162,8 +1165,6 @@ def test_testing_names_resolve() -> None:
     """
     Every name that the package offers is there.
     """
-    import kimi_async.testing as testing
-
     assert [] == [name for name in testing.__all__ if not hasattr(testing, name)]
     with pytest.raises(AttributeError, match="nothing_such"):
         _ = testing.nothing_such
@@ -1218,3 +1219,25 @@ def test_plugin_fixtures_work_in_a_users_suite(tmp_path: Any) -> None:
     )
 
     assert "3 passed" in done.stdout, done.stdout + done.stderr
+
+
+# --- what is written about it ---------------------------------------------------------------------------
+
+GUIDE = (Path(testing.__file__).parent / "README.md").read_text("utf-8")
+
+
+@pytest.mark.parametrize("block", re.findall(r"```python\n(.*?)```", GUIDE, re.DOTALL))
+def test_guide_examples_run(block: str) -> None:
+    """
+    The programs in the guide do what they say.
+    """
+    exec(compile(block, "README.md", "exec"), {"__name__": "__main__"})
+
+
+def test_guide_names_every_fault() -> None:
+    """
+    A fault nobody can find might as well not be there.
+    """
+    table = GUIDE.partition("| layer | faults |")[2]
+
+    assert [] == [kind.__name__ for kind in Fault.__subclasses__() if f"`{kind.__name__}`" not in table]

@@ -19,9 +19,9 @@ if TYPE_CHECKING:
     from .chat_model import ToolCall, Turn
     from .clock import VirtualClockLoop
     from .faults import FaultPlan
-    from .in_memory import in_memory
     from .limits_server import LimitsServer, ServerLimits, Storm
     from .memory import MemoryTransport, Reply
+    from .memory_service import in_memory
     from .prerendered import Prerendered, PrerenderedServer
     from .records import RecordedRequest, SimulatorStats
     from .replies import Pace, Refusal, error_reply
@@ -55,7 +55,7 @@ _HOMES = {
     "chat_model": ("ToolCall", "Turn"),
     "clock": ("VirtualClockLoop",),
     "faults": ("FaultPlan",),
-    "in_memory": ("in_memory",),
+    "memory_service": ("in_memory",),
     "limits_server": ("LimitsServer", "ServerLimits", "Storm"),
     "memory": ("MemoryTransport", "Reply"),
     "prerendered": ("Prerendered", "PrerenderedServer"),

@@ -100,7 +100,7 @@ class _Pieces:
         if not self._ended:
             self._ended = True
             self._owner.open -= 1
-            # A body that holds something back until it is closed says so with a plain `close` (in_memory.py does).
+            # A body that holds something back until it is closed says so with a plain `close` (memory_service.py does).
             if (close := getattr(self._iterator, "close", None)) is not None:
                 close()
 
