@@ -33,7 +33,17 @@ from .providers import provider as find_provider
 from .raw import WithRawResponse, WithStreamingResponse, catching
 from .redact import Secret, mask
 from .streaming import AsyncStream
-from .transport import Body, Deadline, Headers, Request, Response, Timeout, Transport, send_within
+from .transport import (
+    Body,
+    Deadline,
+    Headers,
+    Request,
+    Response,
+    Timeout,
+    Transport,
+    TransportSettings,
+    send_within,
+)
 from .types._base import NOT_GIVEN, NotGiven, is_given
 
 if TYPE_CHECKING:
@@ -198,7 +208,7 @@ class AsyncKimi:
         max_retries: int = 2,
         default_headers: Mapping[str, Any] | None = None,
         default_query: Mapping[str, Any] | None = None,
-        http_client: "aiohttp.ClientSession | None" = None,
+        http_client: "aiohttp.ClientSession | TransportSettings | None" = None,
         transport: Transport | None = None,
         proxy: str | None = None,
         ssl: ssl_module.SSLContext | bool | None = None,
@@ -242,6 +252,10 @@ class AsyncKimi:
             organization=organization,
             project=project,
         )
+        if isinstance(http_client, TransportSettings):
+            proxy = http_client.proxy if proxy is None else proxy
+            ssl = http_client.ssl if ssl is None else ssl
+            http_client = None
         if http_client is not None:
             if transport is not None:
                 raise ConfigurationError("pass http_client or transport, not both")
@@ -491,9 +505,11 @@ class AsyncKimi:
         :param mode: `"fail_fast"` raises `RateLimitWaitError`, with the expected wait, instead of queueing.
         """
         if default_headers is not None and set_default_headers is not None:
-            raise ValueError("default_headers and set_default_headers are mutually exclusive")
+            raise ValueError(
+                "the `default_headers` and `set_default_headers` arguments are mutually exclusive"
+            )
         if default_query is not None and set_default_query is not None:
-            raise ValueError("default_query and set_default_query are mutually exclusive")
+            raise ValueError("the `default_query` and `set_default_query` arguments are mutually exclusive")
         if _extra_kwargs:
             raise TypeError(f"unknown options: {', '.join(sorted(_extra_kwargs))}")
         changes: dict[str, Any] = {}
@@ -648,7 +664,11 @@ class AsyncKimi:
                 extra_query=extra_query,
                 timeout=timeout,
             )
-        raw = cast_to is Response
+        # `httpx.Response` is what code written for the OpenAI SDK says when it means the reply itself.
+        raw = cast_to is Response or getattr(cast_to, "__module__", "").partition(".")[0] in (
+            "httpx",
+            "httpx2",
+        )
         response = await self.send(
             method,
             path,
@@ -847,8 +867,9 @@ async def read_whole(response: Response) -> None:
         left = limit - spent  # after an upload, which took its own time, the count begins anew
     if timeout.total is not None and (left is None or timeout.total - spent < left):
         limit, left, phase = timeout.total, timeout.total - spent, "total"
+    deadline = Deadline(left)
     try:
-        with Deadline(left) as deadline:
+        with deadline:
             await response.read()
     except TimeoutError:
         response.close()

@@ -364,7 +364,7 @@ def error_object(value: Any) -> Any:
     choices = fields.get("choices")
     if not choices and ("detail" in fields or ("message" in fields and "statusCode" in fields)):
         return fields
-    for choice in cast("list[Any]", choices) if isinstance(choices, list) else ():
+    for choice in cast("list[object]", choices) if isinstance(choices, list) else ():
         if isinstance(choice, dict):
             fault = cast("dict[str, Any]", choice).get("error")
             if fault is not None:

@@ -29,6 +29,7 @@ from urllib.request import getproxies, proxy_bypass
 
 import aiohttp
 from aiohttp import hdrs
+from aiohttp.client_proto import ResponseHandler
 from yarl import URL
 
 from .errors import (
@@ -65,21 +66,67 @@ if hasattr(os, "register_at_fork"):
 _abandoned: list[object] = []
 
 _reused: ContextVar[bool] = ContextVar("kimi_async_reused", default=False)
+_phase: ContextVar[str] = ContextVar("kimi_async_phase", default="connect")
+
+
+class _Protocol(ResponseHandler):
+    """
+    One connection.
+
+    Mends two things of aiohttp 3.14, both met by a bad chunk size. Its parser gives nothing at all of a packet in which it meets
+    nonsense, head and good events before it included: so the head is parsed apart. And when the nonsense comes in a later
+    packet, it tells whoever waits for a head, but not the reader of the body, who would wait for ever.
+    """
+
+    used = False
+    """Whether it has carried a request before."""
+    awaits_head = True
+
+    def data_received(self, data: bytes) -> None:
+        if self.awaits_head and (end := data.find(b"\r\n\r\n") + 4) > 3:
+            self.awaits_head = False
+            super().data_received(data[:end])
+            data = data[end:]
+            if not data:
+                return
+        super().data_received(data)
+
+    def set_exception(self, exc: BaseException, *cause: BaseException) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
+        super().set_exception(exc, *cause)
+        body = self._payload
+        if body is not None and not body.is_eof() and body.exception() is None:
+            body.set_exception(aiohttp.ClientPayloadError(str(exc)), *cause)
 
 
 class _Connector(aiohttp.TCPConnector):
     """
-    Notes whether the connection for a request came out of the pool: only then may a disconnect be blamed on its age.
+    Notes whether the connection for a request came out of the pool: only then may a disconnect be blamed on its age. And
+    notes how far a new connection got.
     """
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)  # pyright: ignore[reportUnknownMemberType]
+        loop = self._loop
+
+        def connected() -> _Protocol:
+            # asyncio asks for the protocol when TCP stands, before TLS.
+            _phase.set("tls")
+            return _Protocol(loop)
+
+        self._factory = cast("Any", connected)
 
     async def connect(self, req: Any, traces: Any, timeout: Any) -> Any:
         connection = await super().connect(req, traces, timeout)
-        protocol = cast("Any", connection.protocol)
-        used = getattr(protocol, "_kimi_used", False)
-        if not used:
-            protocol._kimi_used = True
-        _reused.set(used)
+        protocol = cast("_Protocol", connection.protocol)
+        _reused.set(protocol.used)
+        protocol.used = protocol.awaits_head = True
         return connection
+
+    async def _resolve_host(self, host: str, port: int, traces: Any = None) -> Any:
+        _phase.set("dns")
+        found = await super()._resolve_host(host, port, traces)
+        _phase.set("connect")
+        return found
 
 
 def _socket_factory(address: Any) -> socket.socket:
@@ -232,6 +279,7 @@ class SessionPool:
             data = io.BytesIO(body)
         fault: BaseException | None = None
         _reused.set(False)
+        _phase.set("connect")
         try:
             for _ in range(REDIRECTS + 1):
                 reply = await session.request(
@@ -467,12 +515,13 @@ def _translated(
     if isinstance(exc, asyncio.TimeoutError):
         # The only timer left to aiohttp is the one on a new connection.
         limit = request.timeout.connect
+        phase = _phase.get()
+        waiting = {"dns": "for its address", "tls": "for TLS"}.get(phase, "for TCP")
+        bound = "" if limit is None else f"; Timeout.connect = {limit:g}"
         timed_out = APITimeoutError(
             request,
-            message=f"no connection to {host} after {elapsed:.3g} s (name look-up, TCP and TLS; Timeout.connect = {limit:g})"
-            if limit is not None
-            else f"no connection to {host} after {elapsed:.3g} s",
-            phase="connect",
+            message=f"no connection to {host} after {elapsed:.3g} s (waiting {waiting}{bound})",
+            phase=phase,
             elapsed=elapsed,
         )
         timed_out.__cause__ = _stand_in(exc)

@@ -26,7 +26,7 @@ from .errors import (
 )
 from .redact import SECRET_HEADERS, redact_url
 
-__all__ = ["Body", "Headers", "Request", "Response", "Timeout", "Transport", "send_within"]
+__all__ = ["Body", "Headers", "Request", "Response", "Timeout", "Transport", "TransportSettings", "send_within"]
 
 
 class Headers(CIMultiDict[str]):
@@ -37,6 +37,10 @@ class Headers(CIMultiDict[str]):
     def __repr__(self) -> str:
         shown = {name: "…" if name.lower() in SECRET_HEADERS else value for name, value in self.items()}
         return f"<Headers {shown!r}>"
+
+
+FOR_EVER = 1e9
+"""Seconds, thirty years. Longer than this is no limit."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +75,8 @@ class Timeout:
                 raise ValueError(
                     f"Timeout.{name} must be a number of seconds above 0, or None for no limit; got {value!r}"
                 )
+            if value is not None and value > FOR_EVER:
+                object.__setattr__(self, name, None)  # timers cannot hold infinity
 
     @classmethod
     def of(cls, value: Any) -> Self:
@@ -472,6 +478,17 @@ class Response:
         return f"<Response {self.status} {self.request.method} {redact_url(self.url)}>"
 
 
+@dataclass(frozen=True, slots=True)
+class TransportSettings:
+    """
+    How connections are to be made, where somebody else makes them.
+    """
+
+    proxy: str | None = None
+    ssl: Any = None
+    """An `ssl.SSLContext`; False not to verify; None or True for the default."""
+
+
 class Transport(Protocol):
     """
     Whatever can carry a request. `aclose()`, where there is one, is called when the client closes.
@@ -540,8 +557,9 @@ async def send_within(transport_send: Callable[[Request], Awaitable[Response]], 
     if not isinstance(request.body, (bytes, type(None))):
         # An upload takes as long as it takes; the transport bounds each write, and `total`, if set, all of it.
         seconds, phase = timeout.total, "total"
+    deadline = Deadline(seconds)
     try:
-        with Deadline(seconds) as deadline:
+        with deadline:
             response = await transport_send(request)
         response.started = started
         return response

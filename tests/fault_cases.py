@@ -209,6 +209,7 @@ BROKEN = [
     Case("RST in the body", says_and_resets(head(), chunked(HELLO)), IncompleteStreamError, "Hello", 3),
     Case("RST before the first event", says_and_resets(head()), IncompleteStreamError, None, 0, sent=2),
     Case("bad chunk size after good events", says_and_ends(head(), chunked(HELLO), b"zz\r\n"), IncompleteStreamError, "Hello", 3),
+    Case("bad chunk size in a later packet", packets(head(), chunked(HELLO), b"zz\r\n", every=0.01), IncompleteStreamError, "Hello", 3, told="chunk size"),
     Case("bad chunk size first", says_and_ends(head(), b"zz\r\n"), IncompleteStreamError, None, 0, sent=2),
     Case("close-delimited and cut", says_and_ends(head(framing="close"), HELLO), IncompleteStreamError, "Hello", 3),
     Case("Content-Length and cut", says_and_ends(head(framing="9999"), HELLO), IncompleteStreamError, "Hello", 3),
