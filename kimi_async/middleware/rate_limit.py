@@ -348,9 +348,8 @@ class AdmissionController:
                 # Granted and cancelled in the same turn: the turn is given to the next.
                 with self._lock:
                     law.unsent(waiter.ticket, loop.time())
-            else:
-                waiter.future.cancel()
-                queue.waiting -= 1
+            elif waiter.future.cancelled():
+                queue.waiting -= 1  # whoever was answered, by a deadline or by `fail`, is not counted any more
             self._freed(queue)
             raise
         if waiter.ticket is None:
@@ -394,6 +393,19 @@ class AdmissionController:
             reason=reason,
             limit=limit if limit is not None and limit < INF else None,
         )
+
+    def fail(self, error: Callable[[], BaseException]) -> None:
+        """
+        Tells everybody who waits on the running loop that waiting is of no use: `error` makes what each of them is raised.
+        """
+        running = asyncio.get_running_loop()
+        for queue in self._queues:
+            if queue.loop is running:
+                for *_, waiter in queue.heap:
+                    if not waiter.future.done():
+                        waiter.future.set_exception(error())
+                        queue.waiting -= 1
+                queue.drop_timer()
 
     def alive(self, request: Request, within: float) -> bool:
         """
@@ -612,6 +624,8 @@ class RateLimitMiddleware:
             queued=queued,
         )
         try:
+            if lease.waited > 0.0:
+                extensions["waited"] = lease.waited  # retry wants to know when it really left
             if lease.waited > 0.0 and self._watcher is not None:
                 self._watcher(LimiterWaited(**where(request), wait=lease.waited, reason=lease.reason))
             response = await send(request)

@@ -80,6 +80,15 @@ __all__ = [
 LOCAL = (RateLimitWaitError, CircuitOpenError, ClientClosedError, ConfigurationError)
 
 
+# Which methods no breaker stops: the balance can be asked for and files removed, whatever happens to completions.
+HARMLESS = ("GET", "HEAD", "DELETE")
+
+# A loop around a call that fails at once would spin. The first hundred failures of an open breaker are instant; from then on
+# each takes a tenth of a second.
+SPIN = 100
+BRAKE = 0.1
+
+
 class Admissions(Protocol):
     """
     What retry asks of the limiter below it.
@@ -108,6 +117,7 @@ class _Organisation:
         "quota_since",
         "recent",
         "sleepers",
+        "unsent",
     )
 
     def __init__(self, policy: RetryPolicy, loop: asyncio.AbstractEventLoop) -> None:
@@ -126,6 +136,8 @@ class _Organisation:
         self.quota_since = 0.0
         self.quota_probe = 0.0
         self.sleepers: set[asyncio.Future[None]] = set()
+        self.unsent = 0
+        """Calls that a breaker has failed since the last probe."""
 
     @property
     def open(self) -> bool:
@@ -227,7 +239,7 @@ class RetryMiddleware:
         loop = asyncio.get_running_loop()
         org = self._organisation(request, loop)
         if org.open:
-            self._check(org, request, None)
+            await self._check(org, request, None)
         began = loop.time()
         org.active += 1
         try:
@@ -238,7 +250,7 @@ class RetryMiddleware:
                     if request.accept is not None:
                         await request.accept(response)
                     if org.troubled:
-                        org.succeeded(began)
+                        org.succeeded(began + request.extensions.get("waited", 0.0))
                     if self.budget.available < self.budget.capacity:
                         self.budget.deposit()
                     return response
@@ -267,7 +279,7 @@ class RetryMiddleware:
                 org.admitted = org.loop.time()
                 if request.accept is not None:
                     await request.accept(response)
-                org.succeeded(began)
+                org.succeeded(began + request.extensions.get("waited", 0.0))
                 self.budget.deposit(call.spent or DEPOSIT)
                 return response
             outcome: Response | KimiError = await _with_body(response)
@@ -289,23 +301,26 @@ class RetryMiddleware:
             )
         else:
             call.error = outcome
-        call.failure = failure = _failure(call.error, sent, now)
         request, policy = call.request, self.policy
+        sent += request.extensions.pop("waited", 0.0)
+        call.failure = failure = _failure(call.error, sent, now)
         if isinstance(outcome, LOCAL):
             # Nothing was sent, so this was no attempt.
             call.attempts -= 1
-            call.verdict = Verdict("stop", "our own side refused")
+            call.verdict = Verdict("stop", str(outcome))
             return
         if failure.cause in ("overloaded", "unavailable"):
             org.recent.append(_attempt(call, failure, 0.0))
             if org.breaker.failed(sent, now):
-                org.wake()
+                self._fail_all(org, request)
         elif failure.cause == "quota":
-            if org.quota is None:
+            first = org.quota is None
+            if first:
                 org.quota_since = now
             org.quota = failure.message
             org.quota_probe = now + policy.quota_cooldown
-            org.wake()
+            if first:
+                self._fail_all(org, request)
         limiter = self._limiter is not None
         call.verdict = decide(
             policy,
@@ -435,7 +450,7 @@ class RetryMiddleware:
                 org.sleepers.discard(sleeper)
                 timer.cancel()
         if org.open:
-            self._check(org, call.request, call)
+            await self._check(org, call.request, call)
         cost = call.verdict.cost
         if cost:
             patience = self.policy.budget_patience
@@ -507,35 +522,34 @@ class RetryMiddleware:
 
     # --- breakers -----------------------------------------------------------------------------------------------
 
-    def _check(self, org: _Organisation, request: Request, call: _Call | None) -> None:
+    async def _check(self, org: _Organisation, request: Request, call: _Call | None) -> None:
         """
         Raises `CircuitOpenError` while a breaker is open, unless it is this call's turn to probe.
         """
-        if request.method in ("GET", "HEAD", "DELETE"):
-            return  # the balance can be asked for and files removed, whatever happens to completions
+        if request.method in HARMLESS:
+            return
         now = org.loop.time()
-        history = tuple(request.history)
         if org.quota is not None:
-            left = org.quota_probe - now
-            if left <= 0 and call is None:
+            if now >= org.quota_probe and call is None:
                 org.quota_probe = now + self.policy.quota_cooldown
+                org.unsent = 0
                 return
-            raise CircuitOpenError(
-                f"nothing was sent: the account has no balance or quota left ({org.quota})",
-                cause="quota",
-                retry_after=max(0.0, left),
-                attempts=history,
-            )
-        wait = org.breaker.blocked(now)
-        if wait is not None:
-            since = now - org.breaker.since
-            raise CircuitOpenError(
-                f"nothing was sent: the service has been overloaded for {since:.0f} s, with "
-                f"{org.breaker.generations} refusals in a row; next try in {wait:.0f} s",
-                cause="overloaded",
-                retry_after=wait,
-                attempts=history or tuple(org.recent),
-            )
+        elif org.breaker.blocked(now) is None:
+            org.unsent = 0
+            return
+        org.unsent += 1
+        if org.unsent > SPIN:
+            await asyncio.sleep(BRAKE)
+        raise _unsent(org, tuple(request.history))
+
+    def _fail_all(self, org: _Organisation, request: Request) -> None:
+        """
+        Ends the waiting of everybody: of those who sleep before a retry, and of those who queue in the limiter.
+        """
+        org.wake()
+        fail = getattr(self._limiter, "fail", None)
+        if fail is not None and request.method not in HARMLESS:
+            fail(lambda: _unsent(org, ()))
 
     def _organisation(self, request: Request, loop: asyncio.AbstractEventLoop) -> _Organisation:
         url = request.url
@@ -548,6 +562,29 @@ class RetryMiddleware:
                     del self._organisations[idle]
             org = self._organisations[key] = _Organisation(self.policy, loop)
         return org
+
+
+def _unsent(org: _Organisation, history: tuple[Attempt, ...]) -> CircuitOpenError:
+    """
+    The error for a request that was not sent because a breaker is open.
+    """
+    now = org.loop.time()
+    if org.quota is not None:
+        return CircuitOpenError(
+            f"nothing was sent: the account has no balance or quota left ({org.quota})",
+            cause="quota",
+            retry_after=max(0.0, org.quota_probe - now),
+            attempts=history,
+        )
+    breaker = org.breaker
+    wait = max(0.0, (breaker.next_probe or now) - now)
+    return CircuitOpenError(
+        f"nothing was sent: the service has been overloaded for {now - breaker.since:.0f} s, "
+        f"{breaker.generations} refusals in a row; the next try is in {wait:.0f} s",
+        cause="overloaded",
+        retry_after=wait,
+        attempts=history or tuple(org.recent),
+    )
 
 
 def _wake(sleeper: asyncio.Future[None]) -> None:
