@@ -319,6 +319,7 @@ class Rate:
         "canary_at",
         "cap",
         "ceiling",
+        "contended",
         "cut_at",
         "dropped_at",
         "early",
@@ -330,6 +331,7 @@ class Rate:
         "opening",
         "paced_until",
         "passed",
+        "peak",
         "proven",
         "refusals",
         "rejected",
@@ -356,6 +358,8 @@ class Rate:
         """What the caller does not want exceeded."""
         self.share: float = INF
         """How much of it is ours, where others use it too."""
+        self.contended = 0
+        """How often others were in the way, since it was all ours."""
         self.paced_until = -INF
         self.tat = -INF
         """When what was sent would have been sent at the limit's pace (GCRA's theoretical arrival time)."""
@@ -376,6 +380,8 @@ class Rate:
         self.rejects_free = False
         """Whether the server seems not to count what it refuses."""
         self.evidence = 0
+        self.peak = 0
+        """The most in a minute that something was admitted after, since canaries began to pass."""
         self.trusted = INF
         """The limit as it was believed before."""
         self.passed = 0
@@ -454,6 +460,9 @@ class Rate:
         return self.window.add(amount, now)
 
     def admitted(self, ticket: Ticket, now: float) -> None:
+        before = self._before(ticket)
+        if before > self.peak and (self.passed or self.opening):
+            self.peak = before
         if self.canary is ticket:
             # More is possible than we believed, if a second says so too. How much more, further admissions tell,
             # each worth a factor of four.
@@ -496,7 +505,7 @@ class Rate:
             # them was too many.
             self.canary.canary = self.canary = None
             self.budget.left -= 1.0
-        self.passed = 0
+        self.passed = self.peak = 0
         fresh = ticket.sent >= self.cut_at
         paced = ticket.sent > self.cut_at and now < self.paced_until
         recent = now - self.cut_at < 15.0
@@ -532,8 +541,8 @@ class Rate:
 
     def _weigh(self, before: int, told: int, now: float) -> bool:
         """
-        Whether the server counts what it refuses. Kimi's help centre says so; a server that does not has more room than we see,
-        which shows when it refuses: with so many more of ours in the minute as it has refused of them. True if a wrong belief that
+        Whether the server counts what it refuses. Kimi's help centre says so. One that does not admits more than we believe
+        possible, and still refuses with the same number; one that does refuses what would otherwise fit. True if a wrong belief that
         it does not count them has just been given up, which explains the refusal.
         """
         rejected = self.rejected
@@ -542,15 +551,12 @@ class Rate:
         refused = len(rejected)
         if refused < 4:
             return False  # too few to tell from counting errors, and to matter
-        counted, free = (before + refused, before) if self.rejects_free else (before, before - refused)
-        off_counted, off_free = abs(counted - told), abs(free - told)
-        if min(off_counted, off_free) > max(3, 0.02 * told):
-            return False
-        if off_free + 2 < off_counted:
-            self.evidence = min(3, self.evidence + 1)
-        elif off_counted + 2 < off_free:
+        free = before if self.rejects_free else before - refused
+        if free < told - 3:
             self.evidence = max(-3, self.evidence - 1)
-        free_now = self.evidence >= (1 if self.rejects_free else 2)
+        elif self.peak > told + 2 and not self.rejects_free:
+            self.evidence = min(3, self.evidence + 1)
+        free_now = self.evidence >= 1
         if free_now != self.rejects_free:
             self.rejects_free = free_now
             for _, entry in rejected:
@@ -583,10 +589,11 @@ class Rate:
         """
         fair = self.cap / 2
         share = max(float(before), fair) if self.share == INF else self.share
+        self.contended += 1
         if share > fair:
-            share -= max((share - fair) * (0.25 if since < 30.0 else 0.08), 0.0075 * self.cap)
+            share -= max((share - fair) * (0.25 if self.contended > 1 else 0.08), 0.0075 * self.cap)
         else:
-            share *= 0.9 if since < 5.0 else 0.985
+            share *= 0.95 if since < 3.0 else 0.99
         self.share = max(1.0, share)
 
     def _regrow(self, now: float) -> None:
@@ -594,14 +601,15 @@ class Rate:
         Our share grows a little, more if it is below half, and ever faster once nobody objects for long: the others have left.
         """
         gap = max(0.0, self.cap / 2 - self.share)
-        speed = 0.0003 * self.cap + 0.005 * gap
-        clean = now - self.cut_at - 45.0
+        speed = (0.0003 if gap else 0.00015) * self.cap + 0.01 * gap
+        clean = now - self.cut_at - (45.0 if self.contended >= 3 else 12.0)
         if clean > 0:
             speed = min(0.1 * self.cap, speed * 2.0 ** min(clean / 8.0, 30.0))
         self.share += speed * (now - self.grown_at)
         self.grown_at = now
         if self.share >= self.cap:
             self.share = INF
+            self.contended = 0
 
     def over(self, ticket: Ticket) -> None:
         """The ticket's reply has ended. A canary that died of another cause is no canary any more."""
@@ -1219,7 +1227,7 @@ class Law:
             rate = self.tokens = Rate("tpm", None, self.budget, fixed=False)
             # Nothing was counted so far. The server says what the minute holds; it came as the requests came.
             total = self.requests.window.expire(now) or 1
-            known = current if current is not None else (limit or ticket.tokens * total)
+            known = current * (total - 1) / total if current is not None else float(limit or 0)
             rate.window = self.requests.window.scaled(known / total, rate.window.span)
             ticket.tokens_before = rate.window.total
         elif current is not None and ticket.tokens:
