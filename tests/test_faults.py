@@ -216,6 +216,30 @@ def test_plan_random_repeats_by_seed() -> None:
     assert 50 <= sum(map(len, drawn(1))) <= 90
 
 
+def test_plan_per_conversation_does_not_depend_on_arrival() -> None:
+    """
+    Each call has its own run through the entries, in whatever order calls and their retries interleave.
+    """
+
+    def told(text: str, *more: Any) -> bytes:
+        return json.dumps({"messages": [{"role": "user", "content": text}, *more]}).encode()
+
+    path = "/v1/chat/completions"
+    resumed = told("a", {"role": "assistant", "content": "x", "partial": True})
+    plan = FaultPlan([MissingDone(), MissingRole()], per="conversation")
+    drawn = [plan.draw("POST", path, body) for body in (told("a"), told("b"), resumed, told("b"), told("a"))]
+
+    def random_run(order: list[str]) -> dict[str, list[Any]]:
+        plan = FaultPlan.random(3, share=0.8, per="conversation")
+        found: dict[str, list[Any]] = {}
+        for text in order:
+            found.setdefault(text, []).append(plan.draw("POST", path, told(text)))
+        return found
+
+    assert [(MissingDone(),), (MissingDone(),), (MissingRole(),), (MissingRole(),), ()] == drawn
+    assert random_run(["a", "b", "c"] * 9) == random_run(["c"] * 9 + ["a", "b"] * 9)
+
+
 def test_plan_survives_json() -> None:
     """
     Faults are data: a plan written to a file is the same plan when read.

@@ -7,6 +7,7 @@ import json
 import math
 import os
 import re
+import ssl
 import subprocess
 import sys
 import textwrap
@@ -20,7 +21,7 @@ import pytest
 
 from kimi_async import testing
 from kimi_async.testing.chat_model import MODELS, ToolCall, Turn, generate, think, tokenize
-from kimi_async.testing.faults import Error, Fault, FaultPlan
+from kimi_async.testing.faults import Drop, Error, Fault, FaultPlan
 from kimi_async.testing.limits_server import LimitsServer, ServerLimits, Storm
 from kimi_async.testing.memory_service import in_memory
 from kimi_async.testing.prerendered import Prerendered, PrerenderedServer
@@ -849,6 +850,28 @@ async def test_many_streams_at_once_each_get_their_own_text(sim: KimiSimulator, 
     for number, chunks in enumerate(replies):
         assert joined(chunks, "content").startswith(f"You said: 'Number {number}'.")
     assert 50 == sim.stats.peak_in_flight
+
+
+async def test_ssl_serves_https() -> None:
+    """
+    With a certificate the same server speaks TLS, and a reset still is one.
+    """
+    trustme = pytest.importorskip("trustme")
+    authority = trustme.CA()
+    server, trusting = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), ssl.create_default_context()
+    authority.issue_cert("127.0.0.1").configure_cert(server)
+    authority.configure_trust(trusting)
+    async with (
+        KimiSimulator(ssl=server, faults=[None, Drop(after_events=3)]) as sim,
+        aiohttp.ClientSession(connector=aiohttp.TCPConnector(ssl=trusting)) as session,
+    ):
+        client = Client(sim, session)
+        status, _, _ = await client.chat(chat())
+        with pytest.raises(aiohttp.ClientError):
+            await client.chunks(chat())
+
+    assert 200 == status
+    assert sim.base_url.startswith("https://")
 
 
 def test_in_thread_serves_blocking_callers() -> None:

@@ -31,7 +31,8 @@ import itertools
 import math
 import random
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any, Literal, Self, cast
 
@@ -122,6 +123,7 @@ class Fault(msgspec.Struct, frozen=True, kw_only=False, tag_field="fault", tag=s
 
 
 FaultEntry = Fault | Sequence[Fault] | None
+Key = Callable[[dict[str, Any]], Hashable]
 
 
 # --- plans ----------------------------------------------------------------------------------------------
@@ -133,6 +135,10 @@ class FaultPlan:
 
     `entries`: one per matching request; None for a request that goes well, a sequence for several faults at once.
     `path` selects requests whose path ends with it (None: all of them). `drawn` counts matching requests.
+
+    `per` gives each key a run of its own through the entries: "conversation" (the first user message, so that retries and
+    resumptions of one call share a run), or a function of the parsed body. What strikes a call then does not depend
+    on the order in which concurrent calls arrive.
     """
 
     def __init__(
@@ -141,11 +147,14 @@ class FaultPlan:
         *,
         path: str | None = "/chat/completions",
         cycle: bool = False,
+        per: Key | Literal["conversation"] | None = None,
     ) -> None:
         self.entries: list[tuple[Fault, ...]] = [_as_tuple(entry) for entry in entries]
         self.path = path
         self.cycle = cycle
         self.drawn = 0
+        self._key = _conversation if per == "conversation" else per
+        self._runs: Counter[Hashable] = Counter()
         self._seed = 0
         self._make: Callable[[random.Random], FaultEntry] | None = None
 
@@ -157,13 +166,15 @@ class FaultPlan:
         share: float = 0.5,
         make: Callable[[random.Random], FaultEntry] | None = None,
         path: str | None = "/chat/completions",
+        per: Key | Literal["conversation"] | None = None,
     ) -> Self:
         """
         A plan without end: each request fails with probability `share`, in a way that `make` chooses.
 
-        `make` gets a generator seeded by `seed` and the request's number; by default it is `random_fault`.
+        `make` gets a generator seeded by `seed`, the key (with `per`) and the request's number; by default it is
+        `random_fault`.
         """
-        plan = cls(path=path)
+        plan = cls(path=path, per=per)
         plan._seed = seed
 
         def chance(dice: random.Random) -> FaultEntry:
@@ -172,14 +183,16 @@ class FaultPlan:
         plan._make = chance
         return plan
 
-    def draw(self, method: str, path: str) -> tuple[Fault, ...]:
+    def draw(self, method: str, path: str, body: bytes = b"") -> tuple[Fault, ...]:
         """The faults of the next request, if it matches; each call uses an entry up."""
         if self.path is not None and not path.partition("?")[0].endswith(self.path):
             return ()
-        ordinal = self.drawn
         self.drawn += 1
+        key = self._key(_parsed(body)) if self._key is not None else None
+        ordinal = self._runs[key]
+        self._runs[key] += 1
         if self._make is not None:
-            return _as_tuple(self._make(random.Random(f"{self._seed}:{ordinal}")))
+            return _as_tuple(self._make(random.Random(f"{self._seed}:{key!r}:{ordinal}")))
         if self.cycle and self.entries:
             return self.entries[ordinal % len(self.entries)]
         return self.entries[ordinal] if ordinal < len(self.entries) else ()
@@ -199,6 +212,21 @@ class FaultPlan:
             one = as_list(entry) if not isinstance(entry, dict) else [cast(Any, entry)]
             entries.append([_fault_from(fields) for fields in one] if entry is not None else None)
         return cls(entries, path=path, cycle=cycle)
+
+
+def _parsed(body: bytes) -> dict[str, Any]:
+    try:
+        return as_object(msgspec.json.decode(body)) or {}
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return {}
+
+
+def _conversation(request: dict[str, Any]) -> Hashable:
+    """The first user message, as text."""
+    messages = map(as_object, as_list(request.get("messages")))
+    return next(
+        (str(message.get("content")) for message in messages if message and message.get("role") == "user"), ""
+    )
 
 
 def _as_tuple(entry: FaultEntry) -> tuple[Fault, ...]:

@@ -40,6 +40,7 @@ def in_memory(service: KimiService) -> MemoryTransport:
         try:
             for step in steps:
                 if isinstance(step, Head):
+                    await _pause(step.trickle)
                     return Reply(step.status, step.headers, _Body(steps, closing))
                 if isinstance(step, Pause):
                     await _pause(step.seconds)
@@ -87,4 +88,5 @@ class _Body:
 async def _pause(seconds: float) -> None:
     if seconds == math.inf:
         await asyncio.get_running_loop().create_future()
-    await asyncio.sleep(seconds)
+    if seconds > 0:
+        await asyncio.sleep(seconds)

@@ -139,11 +139,11 @@ class KimiService:
 
     def reply(self, method: str, path: str, headers: Mapping[str, str], body: bytes, now: float) -> Scripted:
         """The answer to one request as steps, faults applied. Whoever carries them out must run `answer.closing`."""
-        return self.scripted(self.answer(method, path, headers, body, now), method, path)
+        return self.scripted(self.answer(method, path, headers, body, now), method, path, body)
 
-    def scripted(self, answer: Answer, method: str, path: str) -> Scripted:
+    def scripted(self, answer: Answer, method: str, path: str, body: bytes = b"") -> Scripted:
         """An answer as steps, with the faults that are due for this request."""
-        faults = self.faults.draw(method, path) if self.faults is not None else ()
+        faults = self.faults.draw(method, path, body) if self.faults is not None else ()
         if not faults:
             return Scripted(answer, script(answer))
         return Scripted(answer, apply_faults(answer, faults), tuple(fault.name for fault in faults))

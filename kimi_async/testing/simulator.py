@@ -20,6 +20,7 @@ import importlib
 import math
 import signal
 import socket
+import ssl as ssl_module
 import struct
 import threading
 import time
@@ -60,7 +61,7 @@ class KimiSimulator:
 
     `pace` shapes the timing of replies. `words` is the least and greatest length of an answer, `seed` changes
     every text. `limits` (a tier's name, `ServerLimits`, or a `LimitsServer`) refuses requests as Kimi does. `faults`
-    (a `FaultPlan` or its entries) makes replies fail. `keep_requests` bounds `requests`. Port 0 lets the system choose.
+    (a `FaultPlan` or its entries) makes replies fail. `ssl` is a server-side context, for https. `keep_requests` bounds `requests`. Port 0 lets the system choose.
 
     It serves on the running loop: no thread, no subprocess (but see `in_thread`).
     """
@@ -79,6 +80,7 @@ class KimiSimulator:
         responder: Responder | None = None,
         limits: LimitsServer | ServerLimits | str | None = None,
         faults: FaultPlan | Iterable[FaultEntry] | None = None,
+        ssl: ssl_module.SSLContext | None = None,
         keep_requests: int = 1_000,
     ) -> None:
         self.service = KimiService(
@@ -98,6 +100,7 @@ class KimiSimulator:
         self.requests: deque[RecordedRequest] = deque(maxlen=keep_requests)
         self.stats = SimulatorStats(rejected=self.service.rejected)
         self._wanted_port = port
+        self._ssl = ssl
         self._runner: web.AppRunner | None = None
         self._server: asyncio.Server | None = None
         self._date = (0, "")
@@ -111,7 +114,7 @@ class KimiSimulator:
     def base_url(self) -> str:
         """`http://host:port/v1`; the port is known once the server has started."""
         host = f"[{self.host}]" if ":" in self.host else self.host
-        return f"http://{host}:{self.port}/v1"
+        return f"{'http' if self._ssl is None else 'https'}://{host}:{self.port}/v1"
 
     @property
     def storage(self) -> Storage:
@@ -170,7 +173,7 @@ class KimiSimulator:
         await self._runner.setup()
         # 4,096 is what Linux allows by default: thousands of clients connect in one burst.
         self._server = await asyncio.get_running_loop().create_server(
-            self._protocol, self.host, self._wanted_port, backlog=4096
+            self._protocol, self.host, self._wanted_port, backlog=4096, ssl=self._ssl
         )
         self.port = self._server.sockets[0].getsockname()[1]
 
@@ -271,7 +274,7 @@ class KimiSimulator:
                     record.body = await request.read()
                 answer = Answer(response.status, list(response.headers.items()), response.body)
                 response = await self._carry_out(
-                    request, self.service.scripted(answer, request.method, request.path)
+                    request, self.service.scripted(answer, request.method, request.path, record.body)
                 )
             if not isinstance(response, _Sent):
                 record.status = response.status
