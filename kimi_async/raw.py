@@ -20,6 +20,7 @@ from typing import Any, Generic, TypeVar, cast
 
 import msgspec
 
+from .codec import decode_reply
 from .transport import Headers, Request, Response
 
 __all__ = [
@@ -117,8 +118,11 @@ class APIResponse(_Reply, Generic[T]):
         super().__init__(response)
         self._value = value
 
-    def parse(self) -> T:
-        return self._value
+    def parse(self, *, to: Any = None) -> Any:
+        """
+        What the call would have returned; or the body decoded as another type.
+        """
+        return self._value if to is None else decode_reply(self.http_response.content, to, self.http_response)
 
     @property
     def content(self) -> bytes:

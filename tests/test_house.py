@@ -68,6 +68,7 @@ HOUSE = [
     room(3, "raw", "msgspec"),
     # 4 the door; `client.chat` opens the room behind it when it is first asked for, never at import
     room(4, "client", opens=("pipeline", "resources")),
+    room(4, "compat"),
     # 5 one module an API family
     room(5, "resources", "anyio", "msgspec"),
     # 6 beside the door
