@@ -107,7 +107,9 @@ def outgoing(message: Any, reasoning: tuple[str, ...] = REASONING) -> Any:
         return message
     fields: dict[str, Any] = dict(cast("Mapping[str, Any]", message))
     if fields.get("role") == "assistant":
-        told = fields.get("reasoning_content", fields.get("reasoning"))
+        told = fields.get("reasoning_content")
+        if told is None:
+            told = fields.get("reasoning")
         if told is not None:
             fields.update(dict.fromkeys(reasoning, told))
     return fields
