@@ -666,6 +666,16 @@ async def test_stall_is_silent_and_goes_on(sim: KimiSimulator, place: Any) -> No
     assert seen.seconds >= 0.05
 
 
+async def test_stall_lasts_as_long_late_in_a_stream() -> None:
+    """
+    A stall is counted from the moment it begins, however long the stream has been going.
+    """
+    async with KimiSimulator(pace=Pace(headers=0.1)) as sim:
+        seen = await ask(sim, [Stall(after_events=10, seconds=0.05), Stall(after_events=20, seconds=0.05)])
+
+    assert seen.seconds >= 0.2
+
+
 async def test_stall_without_end_frees_the_server_when_the_client_leaves(sim: KimiSimulator) -> None:
     """
     Events before the stall arrive, then nothing; the handler ends with the connection.

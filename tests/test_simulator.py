@@ -814,6 +814,22 @@ async def test_stats_see_a_client_that_leaves() -> None:
         assert sim.requests[0].client_gone
 
 
+async def test_until_waits_across_loops() -> None:
+    """
+    A test may wait for the counters of a simulator that serves from a thread.
+    """
+    with KimiSimulator(pace=Pace(first_token=3600)).in_thread() as sim:
+        async with (
+            aiohttp.ClientSession() as session,
+            Client(sim, session).open("/chat/completions", chat(stream=True)) as response,
+        ):
+            await sim.until(lambda stats: stats.in_flight == 1)
+            response.close()
+            await sim.until(lambda stats: stats.in_flight == 0)
+
+    assert 1 == sim.stats.clients_gone
+
+
 async def test_close_ends_streams_in_progress() -> None:
     """
     Leaving the context drops open connections at once and may be done twice.

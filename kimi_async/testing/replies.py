@@ -88,9 +88,14 @@ class Raw:
 
 @dataclass(frozen=True, slots=True)
 class Pause:
-    """Nothing happens for `seconds`; `math.inf` waits until the client goes away."""
+    """
+    Nothing happens for `seconds`; `math.inf` waits until the client goes away.
+
+    With `tempo` it is a beat of the pace: a server that is late shortens it.
+    """
 
     seconds: float
+    tempo: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -482,7 +487,7 @@ def paced(events: Iterable[bytes], pace: Pace) -> Iterator[Step]:
     waiting = False
     while group := list(itertools.islice(source, size)):
         if waiting and gap > 0:
-            yield Pause(gap)
+            yield Pause(gap, tempo=True)
         waiting = True
         yield Send(b"".join(group) if len(group) > 1 else group[0], len(group))
 

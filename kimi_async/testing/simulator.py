@@ -105,6 +105,7 @@ class KimiSimulator:
         self._server: asyncio.Server | None = None
         self._date = (0, "")
         self._changed = asyncio.Event()
+        self._loop: asyncio.AbstractEventLoop | None = None
 
     @property
     def api_key(self) -> str:
@@ -145,8 +146,15 @@ class KimiSimulator:
 
             await sim.until(lambda stats: stats.in_flight == 0)
 
-        Call it on the loop that the simulator serves on. It waits without end: bound it with `asyncio.timeout`.
+        It may be called from another loop than the simulator's. It waits without end: bound it with `asyncio.timeout`.
         """
+        serving = self._loop
+        if serving is None or serving is asyncio.get_running_loop():
+            await self._until(reached)
+        else:
+            await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(self._until(reached), serving))
+
+    async def _until(self, reached: Callable[[SimulatorStats], bool]) -> None:
         while not reached(self.stats):
             self._changed.clear()
             await self._changed.wait()
@@ -157,6 +165,7 @@ class KimiSimulator:
         """Listen. RuntimeError if it already does."""
         if self._server is not None:
             raise RuntimeError(f"the simulator already listens on {self.base_url}")
+        self._loop = asyncio.get_running_loop()
 
         @web.middleware
         async def observe(request: web.Request, handler: Handler) -> web.StreamResponse:
@@ -172,7 +181,7 @@ class KimiSimulator:
         )
         await self._runner.setup()
         # 4,096 is what Linux allows by default: thousands of clients connect in one burst.
-        self._server = await asyncio.get_running_loop().create_server(
+        self._server = await self._loop.create_server(
             self._protocol, self.host, self._wanted_port, backlog=4096, ssl=self._ssl
         )
         self.port = self._server.sockets[0].getsockname()[1]
@@ -351,10 +360,15 @@ class KimiSimulator:
                     held = b""
                 if step.seconds == math.inf:
                     await loop.create_future()  # until the client goes away: then we are cancelled
-                # Against the schedule, not from now: a busy loop must not slow the pace down.
-                due = max(due + step.seconds, loop.time() if step.seconds > 1 else 0.0)
-                if (wait := due - loop.time()) > 0:
-                    await asyncio.sleep(wait)
+                now = loop.time()
+                if step.tempo:
+                    # Against the schedule, not from now, so that a busy loop does not slow the pace down; but
+                    # what a slow reader held up for long is not made up for in one burst.
+                    due = max(due, now - 1.0) + step.seconds
+                else:
+                    due = now + step.seconds
+                if due > now:
+                    await asyncio.sleep(due - now)
             elif isinstance(step, Head):
                 chunked = step.framing == "chunked"
                 keep_alive = keep_alive and step.framing != "close"
