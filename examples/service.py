@@ -15,39 +15,54 @@ import uvicorn
 from fastapi import FastAPI, HTTPException
 from fastapi.responses import StreamingResponse
 
-from kimi_async import APIError, AsyncKimi
+from kimi_async import APIError, AsyncKimi, AsyncStream
+from kimi_async.types import ChatCompletionChunk
 
 
 # One client for the whole service: it holds the connections, and the limits that all requests share.
 @asynccontextmanager
-async def lifespan(app: FastAPI) -> AsyncIterator[dict[str, Any]]:
+async def lifespan(app: FastAPI) -> AsyncIterator[None]:
     async with AsyncKimi() as client:
         app.state.client = client
-        yield {}
+        yield
 
 
 app = FastAPI(lifespan=lifespan)
 
 
+class Relay(StreamingResponse):
+    """
+    A stream's text, and the end of the stream when the browser has it all or has left.
+
+    Not in the generator: it may be waiting at its `yield` for a slow browser, where nobody tells it that the browser has gone.
+    """
+
+    def __init__(self, stream: AsyncStream[ChatCompletionChunk]) -> None:
+        self.stream = stream
+        super().__init__(self.text(), media_type="text/plain; charset=utf-8")
+
+    async def text(self) -> AsyncIterator[str]:
+        async for chunk in self.stream:
+            if chunk.choices and (content := chunk.choices[0].delta.content):
+                yield content
+
+    async def __call__(self, *scope_receive_send: Any) -> None:
+        async with self.stream:
+            await super().__call__(*scope_receive_send)
+
+
 @app.get("/ask")
-async def ask(question: str) -> StreamingResponse:
+async def ask(question: str) -> Relay:
     client: AsyncKimi = app.state.client
     try:
-        stream = await client.chat.completions.create(
-            model="kimi-k3", messages=[{"role": "user", "content": question}], stream=True
+        return Relay(
+            await client.chat.completions.create(
+                model="kimi-k3", messages=[{"role": "user", "content": question}], stream=True
+            )
         )
     except APIError as error:
         # Nothing has been sent yet, so the browser can still be told properly.
         raise HTTPException(503, error.message) from error
-
-    async def text() -> AsyncIterator[str]:
-        # When the browser leaves, this generator is cancelled, `async with` closes the stream, and Kimi stops writing.
-        async with stream:
-            async for chunk in stream:
-                if chunk.choices and (content := chunk.choices[0].delta.content):
-                    yield content
-
-    return StreamingResponse(text(), media_type="text/plain; charset=utf-8")
 
 
 if __name__ == "__main__":

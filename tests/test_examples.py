@@ -12,7 +12,7 @@ import urllib.request
 from pathlib import Path
 from typing import Any
 
-from kimi_async.testing import KimiSimulator, Turn
+from kimi_async.testing import KimiSimulator, SimulatorStats, Turn
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
 
@@ -104,10 +104,18 @@ def test_example_service_stops_when_the_browser_leaves(
         with socket.create_connection(("127.0.0.1", port)) as browser:
             browser.sendall(b"GET /ask?question=long HTTP/1.1\r\nHost: x\r\n\r\n")
             assert browser.recv(100)
+            # The browser is slow: everything on the way is full, and the service waits for it, not for Kimi.
+            wait_until(lambda: stalled(stats), "the stream to stall")
         wait_until(lambda: stats.clients_gone > gone, "Kimi to see its client go")
     finally:
         process.terminate()
         process.communicate(timeout=20)
+
+
+def stalled(stats: SimulatorStats) -> bool:
+    sent = stats.events_sent
+    time.sleep(0.05)
+    return sent == stats.events_sent
 
 
 def answers(port: int) -> bool:
