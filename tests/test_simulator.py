@@ -383,6 +383,22 @@ async def test_partial_continues_reasoning_at_every_character() -> None:
         assert Turn(turn.content, turn.reasoning[at:]) == rest
 
 
+async def test_partial_reasoning_before_tool_calls_leads_to_the_same_calls() -> None:
+    """
+    Interrupted while thinking, the model still makes the calls it was thinking about.
+    """
+    service = KimiService()
+    body = chat([{"role": "user", "content": "Weather in Beijing and Shanghai?"}], tools=[TOOL])
+    turn = service.turn(MODELS[2], body)
+    assert isinstance(turn, Turn)
+    partial = {"role": "assistant", "content": "", "reasoning_content": turn.reasoning[:9], "partial": True}
+
+    rest = service.turn(MODELS[2], {**body, "messages": [*body["messages"], partial]})
+
+    assert 2 == len(turn.tool_calls)
+    assert Turn("", turn.reasoning[9:], turn.tool_calls) == rest
+
+
 async def test_partial_streams_only_the_continuation(client: Client) -> None:
     """
     On the wire too: prefix + streamed continuation is the undisturbed text.

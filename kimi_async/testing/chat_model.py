@@ -247,7 +247,7 @@ def think(
     if thinking_enabled(model, request):
         reasoning = _prose(dice, max(4, dice.randint(*words) // 3))
     asked = _text_of(messages[-1]) if messages else ""
-    calls = () if partial is not None else _tool_calls(dice, request, messages, tools, asked)
+    calls = _tool_calls(dice, request, messages, tools, asked)
     if calls:
         return Turn("", reasoning, calls)
     kind = format_.get("type")

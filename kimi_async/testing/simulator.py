@@ -361,12 +361,9 @@ class KimiSimulator:
                 if step.seconds == math.inf:
                     await loop.create_future()  # until the client goes away: then we are cancelled
                 now = loop.time()
-                if step.tempo:
-                    # Against the schedule, not from now, so that a busy loop does not slow the pace down; but
-                    # what a slow reader held up for long is not made up for in one burst.
-                    due = max(due, now - 1.0) + step.seconds
-                else:
-                    due = now + step.seconds
+                # A beat is held against the schedule, not from now, so that a busy loop does not slow the pace
+                # down; but what a slow reader held up for long is not made up for in one burst.
+                due = (max(due, now - 1.0) if step.tempo else now) + step.seconds
                 if due > now:
                     await asyncio.sleep(due - now)
             elif isinstance(step, Head):
