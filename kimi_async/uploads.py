@@ -72,6 +72,7 @@ A `FileContent`, or a tuple (name, content[, mime type[, headers of the part]]),
 MAX_FILE_SIZE: Final = 100 * 1024 * 1024
 
 BLOCK: Final = 256 * 1024
+_SMALL: Final = 32 * 1024
 
 # Suffixes that Python's table lacks on some systems, or calls something else. Everything else is asked of mimetypes.
 _TYPES: Final = {
@@ -221,8 +222,8 @@ class MultipartBody:
     in a thread ``block`` bytes at a time: one block is in memory. ``length`` is
     exact, so the request has a Content-Length.
 
-    ``on_progress(sent, total)`` is called after each block was taken, counted in
-    bytes of the file. A repeated upload starts again at 0.
+    ``on_progress(sent, total)`` is called after each block was taken, in bytes of
+    the file. A repeated upload starts again at 0.
     """
 
     replayable = True
@@ -253,17 +254,20 @@ class MultipartBody:
         sent, total, report = 0, self._file.size, self._on_progress
         if report is not None:
             report(0, total)
-        held = self._head
+        if total <= _SMALL:
+            # One write, and on the wire mostly one packet, instead of three.
+            data = b"".join([data async for data in self._file.blocks(self._block)])
+            yield b"%b%b%b" % (self._head, data, self._tail)
+            if report is not None:
+                report(total, total)
+            return
+        yield self._head
         async for data in self._file.blocks(self._block):
-            if held:
-                # The head goes with the first block: one packet less.
-                yield held
-                held = b""
             yield data
             sent += len(data)
             if report is not None:
                 report(sent, total)
-        yield held + self._tail
+        yield self._tail
 
     async def read(self) -> bytes:
         """
@@ -337,7 +341,22 @@ class _Source:
         return digest.hexdigest()
 
     async def sample(self) -> bytes:
-        return bytes.fromhex(await self.sha256())
+        """
+        See `UploadFile.sample`.
+        """
+        digest = hashlib.blake2b(digest_size=16)
+        starts = _sampled(self.size)
+        held: dict[int, bytearray] = {start: bytearray() for start in starts}
+        at = 0
+        async for data in self.blocks(1024 * 1024):
+            for start, part in held.items():
+                begin = max(start + len(part) - at, 0)
+                if begin < len(data) and len(part) < _SAMPLE and at + len(data) > start:
+                    part += data[begin : begin + _SAMPLE - len(part)]
+            at += len(data)
+        for start in starts:
+            digest.update(held[start])
+        return digest.digest()
 
     def close(self) -> None:
         pass
@@ -532,10 +551,14 @@ def _hash_file(path: str) -> str:
 _SAMPLE: Final = 64 * 1024
 
 
+def _sampled(size: int) -> list[int]:
+    return sorted({0, size // 2, max(0, size - _SAMPLE)})
+
+
 def _sample_file(path: str, size: int) -> bytes:
     digest = hashlib.blake2b(digest_size=16)
     with open(path, "rb", buffering=0) as file:
-        for at in sorted({0, max(0, size // 2), max(0, size - _SAMPLE)}):
+        for at in _sampled(size):
             file.seek(at)
             digest.update(file.read(_SAMPLE))
     return digest.digest()
@@ -553,7 +576,11 @@ def _stat(path: str) -> int:
         shown = path if len(path) < 200 else path[:100] + "…"
         raise ConfigurationError(f"there is no file {shown!r}{hint}") from None
     except (OSError, ValueError) as exc:
-        raise ConfigurationError(f"cannot read {path[:200]!r}: {exc}") from exc
+        if len(path) > 1000 or "\n" in path:
+            raise ConfigurationError(
+                f"{path[:60] + '…'!r} is no path; for text as content, encode it: text.encode()"
+            ) from None
+        raise ConfigurationError(f"cannot read {path!r}: {getattr(exc, 'strerror', None) or exc}") from exc
     if stat.S_ISDIR(found.st_mode):
         raise ConfigurationError(f"{path} is a directory; give its files, or a glob such as {path}/*.pdf")
     return found.st_size if stat.S_ISREG(found.st_mode) else -1
@@ -1184,7 +1211,7 @@ def _expanded(files: Any) -> list[UploadResult]:
     for result in results:
         try:
             name, content, _, _ = _parts(result.source)
-            if isinstance(content, str | os.PathLike):
+            if result.error is None and isinstance(content, str | os.PathLike):
                 path = os.fspath(cast("str | os.PathLike[str]", content))
                 result.name = result.name or name or os.path.basename(path)
                 result.size = max(0, _stat(path))
