@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from ._version import __version__
 
 if TYPE_CHECKING:
+    from .advice import KimiWarning
     from .chat_stream import (
         AsyncChatCompletionStream,
         AsyncChatCompletionStreamManager,
@@ -66,6 +67,7 @@ if TYPE_CHECKING:
 
 # Each room offers its names under its own name; this says which of them are offered at the door.
 _ROOMS: dict[str, tuple[str, ...]] = {
+    "advice": ("KimiWarning",),
     "chat_stream": (
         "AsyncChatCompletionStream",
         "AsyncChatCompletionStreamManager",
@@ -154,6 +156,7 @@ __all__ = [
     "IncompleteStreamError",
     "InternalServerError",
     "KimiError",
+    "KimiWarning",
     "LengthFinishReasonError",
     "Middleware",
     "NotFoundError",

@@ -191,6 +191,7 @@ class AsyncKimi:
     :param limiter: an `AdmissionController` to share with other clients.
     :param retry: a `RetryPolicy`.
     :param hooks: callables that are told what happens; see `kimi_async.middleware.telemetry`.
+    :param advice: warn (`KimiWarning`) of what the official host is certain to refuse; see `kimi_async.advice`.
     :param max_event_size: bytes of one streamed event.
     :param max_response_size: bytes of one reply that is not a stream, decompressed.
     :param max_error_size: bytes of an error's body that are read; the rest is cut.
@@ -221,6 +222,7 @@ class AsyncKimi:
         provider: str | Provider | None = None,
         organization: str | None = None,
         project: str | None = None,
+        advice: bool = True,
         max_event_size: int = 16 << 20,
         max_response_size: int = 256 << 20,
         max_error_size: int = 1 << 20,
@@ -278,6 +280,7 @@ class AsyncKimi:
                     f"middleware must be callable with (request, send); {type(layer).__name__} is not"
                 )
         self._max_event_size = max_event_size
+        self._advice = advice
         self._core = _Core(
             transport=transport,
             pool_options={
@@ -396,6 +399,13 @@ class AsyncKimi:
     @base_url.setter
     def base_url(self, value: str) -> None:
         self._reconfigure(base_url=resolve_base_url(value))
+
+    @property
+    def gives_advice(self) -> bool:
+        """
+        Whether requests are looked through for what the official host refuses.
+        """
+        return self._advice and self._row is not None and self._row.fixed_sampling
 
     @property
     def provider(self) -> Provider | None:
@@ -542,6 +552,7 @@ class AsyncKimi:
         view = object.__new__(type(self))
         view._max_event_size = self._max_event_size
         view._core = self._core
+        view._advice = self._advice
         view._provider = self._provider
         view._config = old.replace(**changes)
         view._settle()

@@ -45,6 +45,7 @@ HOUSE = [
     room(0, "types", "msgspec"),
     # 1 rules
     room(1, "sse"),
+    room(1, "advice"),
     room(1, "hints"),
     room(1, "error_shapes", "msgspec"),
     room(1, "jsonl", "msgspec"),

@@ -2,6 +2,7 @@
 `client.chat.completions`: questions and answers.
 """
 
+import warnings
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from functools import cached_property
 from typing import Any, Literal, Unpack, cast, overload
@@ -9,6 +10,7 @@ from typing import Any, Literal, Unpack, cast, overload
 import msgspec
 
 from .. import codec
+from ..advice import WATCHED, KimiWarning, certain_refusals
 from ..chat_stream import AsyncChatCompletionStreamManager
 from ..client import AsyncKimi, TimeoutLike, read_whole, unknown_argument
 from ..errors import APIResponseValidationError, ConfigurationError, KimiError, NotFoundError
@@ -99,6 +101,9 @@ def chat_body(
     stream: bool,
     extra_body: Any,
     provider: Provider | None = None,
+    *,
+    prefix: str | Mapping[str, Any] | None = None,
+    advise: bool = False,
 ) -> bytes:
     """
     The encoded request, its arguments checked as far as a wrong one can be known here.
@@ -109,6 +114,8 @@ def chat_body(
         raise ConfigurationError("model is empty; client.models.list() says which there are")
     reasoning = codec.REASONING if provider is None else provider.request_reasoning
     body: dict[str, Any] = {"model": model, "messages": outgoing_messages(messages, reasoning)}
+    if prefix is not None:
+        body["messages"].append(prefix_message(prefix))
     for name, value in params.items():
         if name not in _KNOWN:
             raise unknown_argument(
@@ -135,7 +142,22 @@ def chat_body(
         if not isinstance(extra_body, Mapping):
             raise TypeError(f"extra_body must be a mapping, not {type(extra_body).__name__}")
         body.update(cast("Mapping[str, Any]", extra_body))
+    if advise and not WATCHED.isdisjoint(body):
+        for told in certain_refusals(body):
+            warnings.warn(told, KimiWarning, stacklevel=4)
     return codec.encode(body)
+
+
+def prefix_message(prefix: str | Mapping[str, Any]) -> dict[str, Any]:
+    """
+    The beginning of an answer, as the message that makes Kimi go on with it (partial mode).
+
+    :param prefix: its text; or a mapping with `content`, and if wanted `reasoning_content` and `name`.
+    """
+    fields = {"content": prefix} if isinstance(prefix, str) else dict(prefix)
+    if not fields.get("content") and not fields.get("reasoning_content") and not fields.get("name"):
+        raise ConfigurationError("prefix is empty: an answer that begins with nothing needs none")
+    return {"role": "assistant", "content": "", **fields, "partial": True}
 
 
 def check_completion(completion: ChatCompletion, body: bytes, response: Response) -> None:
@@ -186,6 +208,7 @@ class AsyncCompletions(Resource):
         messages: Iterable[ChatCompletionMessageParam],
         model: str,
         stream: Literal[False] | NotGiven | Omit | None = ...,
+        prefix: str | Mapping[str, Any] | None = ...,
         extra_headers: Mapping[str, Any] | None = ...,
         extra_query: Mapping[str, Any] | None = ...,
         extra_body: Any = ...,
@@ -201,6 +224,7 @@ class AsyncCompletions(Resource):
         model: str,
         stream: Literal[True],
         resume: ResumePolicy | None = ...,
+        prefix: str | Mapping[str, Any] | None = ...,
         extra_headers: Mapping[str, Any] | None = ...,
         extra_query: Mapping[str, Any] | None = ...,
         extra_body: Any = ...,
@@ -216,6 +240,7 @@ class AsyncCompletions(Resource):
         model: str,
         stream: bool,
         resume: ResumePolicy | None = ...,
+        prefix: str | Mapping[str, Any] | None = ...,
         extra_headers: Mapping[str, Any] | None = ...,
         extra_query: Mapping[str, Any] | None = ...,
         extra_body: Any = ...,
@@ -230,6 +255,7 @@ class AsyncCompletions(Resource):
         model: str,
         stream: bool | NotGiven | Omit | None = None,
         resume: ResumePolicy | None = None,
+        prefix: str | Mapping[str, Any] | None = None,
         extra_headers: Mapping[str, Any] | None = None,
         extra_query: Mapping[str, Any] | None = None,
         extra_body: Any = None,
@@ -244,6 +270,8 @@ class AsyncCompletions(Resource):
 
         :param resume: with `stream=True`, go on where the stream breaks off, by partial mode; see `ResumePolicy` and its price.
             Off by default.
+        :param prefix: how the answer begins; Kimi goes on from there, and the reply holds only the rest (partial mode). Not
+            together with a `response_format` of `json_object`.
 
         :raises APIStatusError: the server refused; the class tells the cause.
         :raises APIConnectionError: no reply came, or it broke off.
@@ -253,7 +281,17 @@ class AsyncCompletions(Resource):
             raise TypeError(f"stream must be True or False, not {type(stream).__name__}")
         streamed = bool(stream)
         client = self._client
-        body = chat_body("create", messages, model, params, streamed, extra_body, client.provider)
+        body = chat_body(
+            "create",
+            messages,
+            model,
+            params,
+            streamed,
+            extra_body,
+            client.provider,
+            prefix=prefix,
+            advise=client.gives_advice,
+        )
         if streamed:
 
             async def open_stream(body: bytes) -> AsyncStream[ChatCompletionChunk]:

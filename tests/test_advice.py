@@ -1,0 +1,127 @@
+"""
+Warnings of what the official host is certain to refuse, and the helper for partial mode.
+"""
+
+import warnings
+from typing import Any
+
+import pytest
+
+from kimi_async import AsyncKimi, ConfigurationError, KimiWarning
+from kimi_async.advice import certain_refusals
+from kimi_async.testing import MemoryTransport, Reply
+from kimi_async.transport import Request
+
+MESSAGES: list[dict[str, Any]] = [{"role": "user", "content": "hi"}]
+
+
+@pytest.mark.parametrize(
+    ("body", "word"),
+    [
+        ({"model": "kimi-k3", "temperature": 0.3}, "temperature"),
+        ({"model": "kimi-k3.1-pro", "top_p": 1}, "top_p"),
+        ({"model": "kimi-k2.7-code", "n": 2}, "n is fixed"),
+        ({"model": "kimi-k3", "presence_penalty": 0.5}, "presence_penalty"),
+        ({"model": "kimi-k2.6", "temperature": 0.6}, "temperature"),
+        ({"model": "kimi-k2.6", "temperature": 1, "thinking": {"type": "disabled"}}, "0.6"),
+        ({"model": "kimi-k2.7-code", "thinking": {"type": "disabled"}}, "always thinks"),
+        ({"model": "kimi-k2.6", "thinking": {"type": "enabled"}, "reasoning_effort": "high"}, "both"),
+        ({"model": "kimi-k2.6", "tool_choice": "required", "tools": [{}]}, "required"),
+        ({"model": "kimi-k3", "tool_choice": {"type": "function"}, "tools": [{}]}, "named"),
+        ({"model": "kimi-k3", "tool_choice": "required"}, "needs tools"),
+        ({"model": "anything", "stop": list("abcdef")}, "stop"),
+    ],
+)
+def test_certain_refusals(body: dict[str, Any], word: str) -> None:
+    """
+    Each rule names what is refused.
+    """
+    told = certain_refusals(body)
+
+    assert 1 == len(told)
+    assert word in told[0]
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"model": "kimi-k3", "temperature": 1.0, "top_p": 0.95, "n": 1, "presence_penalty": 0},
+        {"model": "kimi-k2.6", "temperature": 0.6, "thinking": {"type": "disabled"}},
+        {"model": "kimi-k2.6", "tool_choice": "required", "tools": [{}], "thinking": {"type": "disabled"}},
+        {"model": "kimi-k3", "tool_choice": "required", "tools": [{}]},
+        {"model": "moonshotai/Kimi-K3", "temperature": 0.2, "n": 4},
+        {"model": "kimi-k9", "temperature": 0.2},
+    ],
+)
+def test_certain_refusals_silent(body: dict[str, Any]) -> None:
+    """
+    What is accepted, and what is not known, is not warned of.
+    """
+    assert [] == certain_refusals(body)
+
+
+async def handler(request: Request) -> Reply:
+    body = b'{"id":"1","choices":[{"index":0,"message":{"role":"assistant","content":"x"},"finish_reason":"stop"}]}'
+    return Reply(body=body)
+
+
+async def test_advice_given_for_official_host() -> None:
+    """
+    The official host's rules are told for it, and the request is sent all the same.
+    """
+    transport = MemoryTransport(handler)
+    kimi = AsyncKimi(api_key="sk-test", base_url="https://api.moonshot.ai/v1", transport=transport)
+
+    with pytest.warns(KimiWarning, match="temperature"):
+        await kimi.chat.completions.create(model="kimi-k3", messages=MESSAGES, temperature=0.2)
+
+    assert 0.2 == transport.requests[0].json()["temperature"]
+
+
+@pytest.mark.parametrize(
+    "options", [{"advice": False}, {"base_url": "http://localhost:8000/v1"}, {"provider": "openrouter"}]
+)
+async def test_advice_not_given(options: dict[str, Any]) -> None:
+    """
+    Nobody is warned who asked not to be, or whose server has other rules.
+    """
+    kimi = AsyncKimi(api_key="sk-test", transport=MemoryTransport(handler), **options)
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        await kimi.chat.completions.create(model="kimi-k3", messages=MESSAGES, temperature=0.2)
+
+
+async def test_prefix_is_partial_message() -> None:
+    """
+    `prefix=` becomes the message that partial mode wants, at the end.
+    """
+    transport = MemoryTransport(handler)
+    kimi = AsyncKimi(api_key="sk-test", transport=transport)
+
+    await kimi.chat.completions.create(model="kimi-k3", messages=MESSAGES, prefix="{")
+    await kimi.chat.completions.create(
+        model="kimi-k3",
+        messages=MESSAGES,
+        prefix={"content": "Well, ", "name": "Holmes", "reasoning_content": "hm"},
+    )
+
+    first, second = [request.json()["messages"][-1] for request in transport.requests]
+    assert {"role": "assistant", "content": "{", "partial": True} == first
+    assert {
+        "role": "assistant",
+        "content": "Well, ",
+        "name": "Holmes",
+        "reasoning_content": "hm",
+        "partial": True,
+    } == second
+
+
+async def test_prefix_empty_refused() -> None:
+    """
+    An empty prefix is a mistake, and Kimi refuses an empty assistant message.
+    """
+    kimi = AsyncKimi(api_key="sk-test", transport=MemoryTransport(handler))
+
+    with pytest.raises(ConfigurationError, match="prefix"):
+        await kimi.chat.completions.create(model="kimi-k3", messages=MESSAGES, prefix="")
