@@ -281,7 +281,7 @@ class Budget:
     __slots__ = ("left",)
 
     def __init__(self) -> None:
-        self.left = 2.0
+        self.left = 1.0
 
     def earn(self) -> None:
         if self.left < self.MOST:
@@ -428,7 +428,8 @@ class Rate:
             else:
                 wait = min(wait, due - now)
         if now < self.paced_until:
-            late = self.tat - self.BURST - now
+            pace = allowed * self.PACE / self.span
+            late = self.tat - max(self.BURST, 2 * amount / pace) - now
             # To test the limit the window must be full: what little is missing may go ahead of the pace.
             if late > 0 and not (total >= 0.95 * allowed and self._canary_due(now) <= now):
                 wait = max(wait, late)
@@ -441,8 +442,14 @@ class Rate:
         if self.budget.left < 1.0 and not self.passed:
             return INF
         if self.canary_at == INF:
-            self.canary_at = now + self.interval
+            self.canary_at = now + max(self.interval, self.sparing())
         return self.canary_at
+
+    def sparing(self) -> float:
+        """
+        Seconds in which a hundred requests are admitted at the limit: with three a minute, a refused canary is a third of one.
+        """
+        return 100.0 * self.span / self.cap if self.name == "rpm" else 0.0
 
     def send(self, ticket: Ticket, amount: int, now: float) -> list[float]:
         before = self.window.expire(now)
@@ -503,7 +510,7 @@ class Rate:
         if self.canary is not None:
             # Perhaps the two overtook each other on the way, and the canary took the place of this one: one of
             # them was too many.
-            self.canary.canary = self.canary = None
+            self.over(self.canary)
             self.budget.left -= 1.0
         self.passed = self.peak = 0
         fresh = ticket.sent >= self.cut_at
@@ -530,14 +537,11 @@ class Rate:
         self.opening = False
         if fresh:
             self.cut_at = now
-        falling = now - self.dropped_at < self.DROP_LASTS
-        if falling:
-            self.interval = self.AFTER_DROP
-        elif tested:
-            self.interval = min(self.LATE, max(self.SOON, self.interval * 1.5))
+        if now - self.dropped_at < self.DROP_LASTS:
+            self.canary_at = now + self.AFTER_DROP
         else:
-            self.interval = max(self.interval, self.SOON)
-        self.canary_at = now + self.interval
+            self.interval = min(self.LATE, self.interval * 1.5) if tested else self.interval
+            self.canary_at = now + max(self.interval, self.sparing())
 
     def _weigh(self, before: int, told: int, now: float) -> bool:
         """
@@ -549,12 +553,12 @@ class Rate:
         while rejected and rejected[0][0] <= now - self.window.span:
             rejected.popleft()
         refused = len(rejected)
-        if refused < 4:
+        if refused < 3 or told < 20:
             return False  # too few to tell from counting errors, and to matter
         free = before if self.rejects_free else before - refused
         if free < told - 3:
             self.evidence = max(-3, self.evidence - 1)
-        elif self.peak > told + 2 and not self.rejects_free:
+        elif self.peak >= told + 2 and not self.rejects_free:
             self.evidence = min(3, self.evidence + 1)
         free_now = self.evidence >= 1
         if free_now != self.rejects_free:
@@ -640,6 +644,7 @@ class Concurrency:
     __slots__ = (
         "blocked_at",
         "budget",
+        "canaries",
         "canary_at",
         "cap",
         "ceiling",
@@ -648,10 +653,10 @@ class Concurrency:
         "grown_at",
         "interval",
         "limit",
-        "probing",
         "refusals",
         "slow",
         "source",
+        "spacing",
         "tested",
     )
 
@@ -666,8 +671,10 @@ class Concurrency:
         """How many may be under way now."""
         self.extra = 0
         """How many more than believed possible are being tried."""
-        self.probing = 0
-        """… and how many of these are under way."""
+        self.canaries: list[Ticket] = []
+        """… and those of them of which it is not known yet how they fared."""
+        self.spacing = 0.0
+        """Seconds between two tries, at the least: each may cost a request of the minute."""
         self.tested = False
         self.blocked_at = -INF
         self.cut_at = -INF
@@ -696,15 +703,15 @@ class Concurrency:
             return False
         if self.extra:
             self.tested = inflight < self.limit + self.extra
-        elif now >= self.canary_at and not self.probing and self.budget.left >= 1.0:
+        elif now >= self.canary_at and not self.canaries and self.budget.left >= 1.0:
             self.tested = True
         elif self.canary_at == INF:
-            self.canary_at = now + self.interval
+            self.canary_at = now + max(self.interval, self.spacing)
         return self.tested
 
     def next(self, now: float) -> float:
         """When a slot may open by itself."""
-        if self.slow or self.limit < self.cap or self.probing or self.extra or self.budget.left < 1.0:
+        if self.slow or self.limit < self.cap or self.canaries or self.extra or self.budget.left < 1.0:
             return INF
         return self.canary_at
 
@@ -713,12 +720,11 @@ class Concurrency:
         if self.tested:
             self.tested = False
             ticket.canary = self
-            self.probing += 1
+            self.canaries.append(ticket)
 
     def admitted(self, ticket: Ticket, now: float) -> None:
         if ticket.canary is self:
-            ticket.canary = None
-            self.probing -= 1
+            self.over(ticket)
             # One admitted proves little: an answer may have ended over there that had not ended here. So the
             # number tried doubles, and the first refusal takes all of it back.
             self.extra = max(self.extra + 1, 1)
@@ -740,9 +746,11 @@ class Concurrency:
         `holding`: how many sent before this one are still under way, that is, what the server had of ours.
         """
         self.refusals += 1
-        tested = ticket.canary is self
+        tested = bool(self.canaries) or self.extra > 0
         if tested:
-            self.over(ticket)
+            # Whichever of those sent together was refused, one was too many.
+            while self.canaries:
+                self.over(self.canaries[-1])
             self.budget.left -= 1.0
         fresh = ticket.sent >= self.cut_at
         if told is not None:
@@ -767,12 +775,12 @@ class Concurrency:
         if fresh:
             self.cut_at = now
         self.interval = min(self.LATE, self.interval * 1.5) if tested else self.SOON
-        self.canary_at = now + self.interval
+        self.canary_at = now + max(self.interval, self.spacing)
 
     def over(self, ticket: Ticket) -> None:
         if ticket.canary is self:
             ticket.canary = None
-            self.probing -= 1
+            self.canaries.remove(ticket)
 
     def shift(self, seconds: float) -> None:
         for name in ("blocked_at", "cut_at", "grown_at", "canary_at"):
@@ -1075,12 +1083,15 @@ class Law:
         elif dimension == "concurrency" and wait <= self.SHORT_HINT:
             wait = 0.1
         if dimension == "concurrency":
+            if self.requests.known:
+                self.concurrency.spacing = self.requests.sparing()
             self.concurrency.refused(ticket, limit, holding, now)
         elif dimension in ("tpm", "tpd"):
             if dimension == "tpm":
                 self._tokens_refused(ticket, limit, current, now)
         else:
             self.requests.refused(ticket, 1, limit, now)
+            self.concurrency.spacing = self.requests.sparing()
         self._over(ticket)
         if wait > 0:
             self.gate = max(self.gate, now + wait * (1.0 + 0.25 * self.dice()))
@@ -1182,7 +1193,7 @@ class Law:
 
     def _next_slot(self, now: float) -> float:
         at = self.concurrency.next(now)
-        if self.concurrency.slow or self.concurrency.limit < self.concurrency.cap or self.concurrency.probing:
+        if self.concurrency.slow or self.concurrency.limit < self.concurrency.cap or self.concurrency.canaries:
             at = min(at, self._next_implied())
         return at
 
