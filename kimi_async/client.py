@@ -762,7 +762,7 @@ class AsyncKimi:
             accept=accept,
             unlisted=unlisted,
         )
-        return opened[0]
+        return opened.pop()  # not [0]: request, accept, list and stream would make a circle, and a dropped stream would stay
 
     async def send(
         self,

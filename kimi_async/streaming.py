@@ -97,6 +97,7 @@ class AsyncStream(Generic[T]):
         "_joiner",
         "_loop",
         "_pending",
+        "_refuse_empty",
         "_since",
         "_sse",
         "_started",
@@ -113,12 +114,14 @@ class AsyncStream(Generic[T]):
         decode: Callable[[bytes | memoryview], T] | None = None,
         fold: Accumulator | None = None,
         max_event_size: int = 16 << 20,
+        refuse_empty: bool = False,
     ) -> None:
         self.response = response
         self._loop = asyncio.get_running_loop()
         self._decode = cast("Callable[[bytes | memoryview], T]", decode or decode_chunk)
         self._fold = fold if fold is not None or decode is not None else Accumulator()
         self._sse = SSEDecoder(max_event_size)
+        self._refuse_empty = refuse_empty
         self._joiner: SurrogateJoiner | None = None
         self._pending: Iterator[T] = iter(())
         self._fault: BaseException | None = None
@@ -168,6 +171,7 @@ class AsyncStream(Generic[T]):
         Ends the stream. If its end had been seen, or a `finish_reason`, which the end follows, the connection goes back to the
         pool; otherwise it is closed, which tells the server to stop.
         """
+        self._pending = iter(())
         if (self._done or self._state == 2) and not self._ended and self._fault is None:
             await self._finish()
         else:
@@ -230,8 +234,11 @@ class AsyncStream(Generic[T]):
         except BaseException:
             self._end()
             raise
-        if self._fault is not None and not self.chunks:
-            raise self._failed()
+        if self._fault is not None:
+            items = self.take()
+            if not items:
+                raise self._failed()
+            self._pending = iter(items)
 
     async def _advance(self) -> T:
         if self._ended:
