@@ -734,6 +734,7 @@ class AsyncKimi:
         extra_query: Mapping[str, Any] | None = None,
         timeout: TimeoutLike = NOT_GIVEN,
         unlisted: bool = False,
+        refuse_empty: bool = False,
     ) -> AsyncStream[Any]:
         """
         A streamed call, its first event received. `cast_to` None means chat chunks, folded and checked for completeness.
@@ -747,6 +748,7 @@ class AsyncKimi:
                 if cast_to is None
                 else codec.decoder_for(Any if cast_to is object else cast_to).decode,
                 max_event_size=self._max_event_size,
+                refuse_empty=refuse_empty,
             )
             await stream.prime()
             opened[:] = [stream]
@@ -762,7 +764,9 @@ class AsyncKimi:
             accept=accept,
             unlisted=unlisted,
         )
-        return opened.pop()  # not [0]: request, accept, list and stream would make a circle, and a dropped stream would stay
+        return (
+            opened.pop()
+        )  # not [0]: request, accept, list and stream would make a circle, and a dropped stream would stay
 
     async def send(
         self,

@@ -25,6 +25,8 @@ from .errors import (
     APIError,
     APIStatusError,
     Attempt,
+    EmptyResponseError,
+    KimiError,
     RateLimitReachedError,
 )
 from .streaming import AsyncStream
@@ -174,15 +176,16 @@ class ResumingStream(AsyncStream[ChatCompletionChunk]):
         body: bytes,
         policy: ResumePolicy,
         reopen: Callable[[bytes], Awaitable[AsyncStream[ChatCompletionChunk]]],
+        refuse_empty: bool = False,
     ) -> None:
-        super().__init__(inner.response)
+        super().__init__(inner.response, refuse_empty=refuse_empty)
         self._ended = True  # the base class reads nothing: `inner` does
         self._inner: AsyncStream[ChatCompletionChunk] | None = inner
         self._body: dict[str, Any] = msgspec.json.decode(body)
         self._policy = policy
         self._open = reopen
         self._outer = Accumulator()
-        self._error: APIError | None = None
+        self._error: KimiError | None = None
         self._closed = False
         self._fruitless = 0
         self._progress = False
@@ -206,6 +209,10 @@ class ResumingStream(AsyncStream[ChatCompletionChunk]):
                 chunk = await self._inner.__anext__()
             except StopAsyncIteration:
                 self._closed = True
+                completion = self.snapshot()
+                if self._refuse_empty and (completion is None or completion.is_empty):
+                    self._error = EmptyResponseError(completion=completion)
+                    raise self._error from None
                 raise
             except APIError as exc:
                 self._broke(exc)

@@ -24,6 +24,7 @@ from .errors import (
     APIConnectionError,
     APIError,
     APIResponseValidationError,
+    EmptyResponseError,
     IncompleteStreamError,
     KimiError,
     StreamStalledError,
@@ -79,6 +80,7 @@ class AsyncStream(Generic[T]):
     :raises IncompleteStreamError: the body ended, broke or was not decodable before `[DONE]` or a `finish_reason`.
     :raises StreamStalledError: no event within `first_token` or `idle`, or no end within `total`.
     :raises APIStatusError: the server put an error into the stream; its class tells the cause.
+    :raises EmptyResponseError: it ended well but without text or tool call, and `empty="raise"` was asked for.
 
     Each has `partial` (a `ChatCompletion`, or None), `chunks` and `bytes_received`. Everything that reached the socket before
     the fault is handed out first.
@@ -252,6 +254,9 @@ class AsyncStream(Generic[T]):
                 raise self._failed()
             if self._done:
                 await self._finish()
+                if self._refuse_empty and ((completion := self.snapshot()) is None or completion.is_empty):
+                    self._fault = EmptyResponseError(completion=completion)
+                    raise self._fault
                 raise StopAsyncIteration
             await self._fill()
             for item in self._pending:

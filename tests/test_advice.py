@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from kimi_async import AsyncKimi, ConfigurationError, KimiWarning
+from kimi_async import AsyncKimi, ConfigurationError, EmptyResponseError, KimiWarning, ResumePolicy
 from kimi_async.advice import certain_refusals
 from kimi_async.testing import MemoryTransport, Reply
 from kimi_async.transport import Request
@@ -125,3 +125,57 @@ async def test_prefix_empty_refused() -> None:
 
     with pytest.raises(ConfigurationError, match="prefix"):
         await kimi.chat.completions.create(model="kimi-k3", messages=MESSAGES, prefix="")
+
+
+EMPTY = (
+    b'{"id":"1","choices":[{"index":0,"message":{"role":"assistant","content":"","reasoning_content":"long thought"},'
+    b'"finish_reason":"length"}]}'
+)
+EMPTY_STREAM = (
+    b'data: {"id":"1","choices":[{"index":0,"delta":{"role":"assistant","reasoning_content":"long thought"}}]}\n\n'
+    b'data: {"id":"1","choices":[{"index":0,"delta":{},"finish_reason":"length"}]}\n\ndata: [DONE]\n\n'
+)
+
+
+async def spent(request: Request) -> Reply:
+    return Reply(body=EMPTY_STREAM if request.json().get("stream") else EMPTY)
+
+
+async def test_empty_answer_visible() -> None:
+    """
+    An answer whose budget went into reasoning is told by `is_empty`.
+    """
+    kimi = AsyncKimi(api_key="sk-test", transport=MemoryTransport(spent))
+
+    completion = await kimi.chat.completions.create(model="kimi-k3", messages=MESSAGES)
+
+    assert completion.is_empty
+
+
+@pytest.mark.parametrize("resume", [None, ResumePolicy()], ids=["plain", "resuming"])
+async def test_empty_stream_raises_where_asked(resume: ResumePolicy | None) -> None:
+    """
+    With `empty="raise"` the stream gives its chunks, and then the error with the whole of it.
+    """
+    kimi = AsyncKimi(api_key="sk-test", transport=MemoryTransport(spent))
+    stream = await kimi.chat.completions.create(
+        model="kimi-k3", messages=MESSAGES, stream=True, empty="raise", resume=resume
+    )
+    chunks = []
+
+    with pytest.raises(EmptyResponseError) as caught:
+        async for chunk in stream:
+            chunks.append(chunk)
+
+    assert 2 == len(chunks)
+    assert "long thought" == caught.value.completion.choices[0].message.reasoning_content
+
+
+async def test_empty_answer_raises_where_asked() -> None:
+    """
+    The same for a whole answer.
+    """
+    kimi = AsyncKimi(api_key="sk-test", transport=MemoryTransport(spent))
+
+    with pytest.raises(EmptyResponseError, match="max_completion_tokens"):
+        await kimi.chat.completions.create(model="kimi-k3", messages=MESSAGES, empty="raise")

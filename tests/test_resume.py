@@ -107,7 +107,7 @@ class Singer:
         )
 
     def client(self, **options: Any) -> AsyncKimi:
-        return AsyncKimi(api_key="sk-test", transport=MemoryTransport(self), **options)
+        return AsyncKimi(api_key="sk-test", advice=False, transport=MemoryTransport(self), **options)
 
 
 async def sung(client: AsyncKimi, **options: Any) -> tuple[str, str, set[str], Any]:
