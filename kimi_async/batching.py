@@ -469,11 +469,14 @@ async def _written(
     checker = LineChecker(batch=True)
     early: list[LineProblem] = []
     shards = Shards(directory, name, max_bytes=max_bytes, max_lines=max_lines)
-    waiting: list[bytes] = []
+    waiting: list[bytes | None] = []
     size = index = 0
 
     def flush() -> None:
         for line in waiting:
+            if line is None:
+                checker.skip()
+                continue
             good = checker.feed(line)
             # Once something is wrong nothing will be sent, so nothing need be written; but all is checked.
             if good is not None and not early:
@@ -488,7 +491,7 @@ async def _written(
             fields = {**defaults, **fields}
             if model and not fields.get("model"):
                 fields["model"] = model
-            line = codec.encode(
+            line: bytes | None = codec.encode(
                 {
                     "custom_id": given or f"request-{index + 1}",
                     "method": "POST",
@@ -498,12 +501,10 @@ async def _written(
             )
         except (KimiError, TypeError) as exc:
             early.append(LineProblem(index + 1, "body", str(exc)))
-            line = b""
+            line = None
         index += 1
-        if not line:
-            continue
         waiting.append(line)
-        size += len(line)
+        size += len(line or b"")
         if size > 1024 * 1024:
             await to_thread.run_sync(flush)
             waiting.clear()
@@ -669,19 +670,22 @@ async def _created(
     part = handle.parts[number]
     assert part.input_file_id is not None
     marks = {_JOB: handle.job, _PART: f"{number + 1}/{len(handle.parts)}"}
-    once = client.with_options(max_retries=0)
+    body = codec.encode(
+        {
+            "input_file_id": part.input_file_id,
+            "endpoint": CHAT_URL,
+            "completion_window": handle.completion_window,
+            "metadata": {**metadata, **marks},
+        }
+    )
     attempts = max(1, client.max_retries + 1)
     unsure = not fresh
     for attempt in range(attempts):
         if unsure and (found := await _find(client, marks)) is not None:
             return found
         try:
-            return await once.batches.create(
-                completion_window=handle.completion_window,
-                endpoint=CHAT_URL,
-                input_file_id=part.input_file_id,
-                metadata={**metadata, **marks},
-            )
+            response = await client.send("POST", "batches", _Once(body))
+            return codec.decode_reply(await response.read(), Batch, response)
         except KimiError as exc:
             if not exc.retryable or attempt + 1 == attempts:
                 if isinstance(exc, APIConnectionError | InternalServerError):
@@ -692,6 +696,25 @@ async def _created(
             unsure = True
             await asyncio.sleep(min(8.0, 0.5 * 2**attempt))
     raise AssertionError("unreachable")
+
+
+class _Once:
+    """
+    A body that no layer may send a second time, not even on a fresh connection after a stale one.
+    """
+
+    replayable = False
+    content_type = "application/json"
+
+    def __init__(self, data: bytes) -> None:
+        self._data = data
+        self.length: int | None = len(data)
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        yield self._data
+
+    async def read(self) -> bytes:
+        return self._data
 
 
 async def _find(client: "AsyncKimi", marks: Mapping[str, str]) -> Batch | None:

@@ -354,6 +354,13 @@ class LineChecker:
         self._judge(number, request)
         return line if found.count == before else None
 
+    def skip(self) -> None:
+        """
+        Count a line that somebody else has found wrong.
+        """
+        self._number += 1
+        self.found.lines += 1
+
     def finish(self) -> CheckedLines:
         """
         What was found. Blank lines at the very end are no problem.
