@@ -18,6 +18,8 @@ from typing import Any
 
 import aiohttp
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from kimi_async import testing
 from kimi_async.testing.chat_model import MODELS, ToolCall, Turn, generate, think, tokenize
@@ -25,7 +27,7 @@ from kimi_async.testing.faults import Drop, Error, Fault, FaultPlan
 from kimi_async.testing.limits_server import LimitsServer, ServerLimits, Storm
 from kimi_async.testing.memory_service import in_memory
 from kimi_async.testing.prerendered import Prerendered, PrerenderedServer
-from kimi_async.testing.replies import Pace, error_reply
+from kimi_async.testing.replies import Head, Pace, error_reply
 from kimi_async.testing.service import KimiService
 from kimi_async.testing.simulator import KimiSimulator
 from kimi_async.testing.validation import check_chat, check_mfjs
@@ -771,6 +773,115 @@ async def test_body_that_is_not_json_is_400(client: Client) -> None:
             client.url + "/chat/completions", data=data, headers=headers
         ) as response:
             assert 400 == response.status
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers(-5, 2**70) | st.floats(allow_nan=False) | st.text(max_size=8),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),
+    max_leaves=6,
+)
+FIELDS = (
+    "model messages max_completion_tokens max_tokens stream stream_options stop response_format tools tool_choice "
+    "reasoning_effort thinking logprobs top_logprobs temperature top_p n presence_penalty frequency_penalty"
+)
+KEYS = (
+    "role content name partial reasoning_content tool_calls tool_call_id tools type function parameters properties "
+    "required items anyOf $ref $defs enum minimum maxLength json_schema schema strict text image_url url id arguments"
+)
+WORDS = (
+    "system user assistant tool function builtin_function $web_search required none json_object json_schema text "
+    "object array string integer null image_url video_url kimi-k2.6 kimi-k2.7-code f #/$defs/a # disabled enabled all"
+)
+LIKELY = st.recursive(
+    JSON | st.sampled_from(WORDS.split()),
+    lambda inner: (
+        st.lists(inner, max_size=4) | st.dictionaries(st.sampled_from(KEYS.split()), inner, max_size=5)
+    ),
+    max_leaves=20,
+)
+
+
+@given(
+    st.dictionaries(st.sampled_from(FIELDS.split()), LIKELY, max_size=6),
+    st.booleans(),
+    st.booleans(),
+)
+@settings(max_examples=80, deadline=None)
+def test_service_never_breaks_on_strange_requests(fields: dict[str, Any], known: bool, talks: bool) -> None:
+    """
+    Whatever JSON comes, the answer is a completion or a refusal, never an exception.
+    """
+    if known:
+        fields["model"] = "kimi-k3"
+    if talks:
+        fields["messages"] = USER
+    headers = Headers({"Authorization": "Bearer sk-simulator"})
+    scripted = KimiService().reply("POST", "/v1/chat/completions", headers, json.dumps(fields).encode(), 0.0)
+    steps = list(scripted.steps)
+
+    assert scripted.answer.status in (200, 400, 404)
+    assert isinstance(steps[0], Head)
+
+
+SCHEMA_KEYS = "type properties required items anyOf $ref $defs enum minimum maximum minLength maxLength minItems maxItems a b"
+SCHEMAS = st.recursive(
+    JSON | st.sampled_from(["object", "array", "string", "integer", "number", "null", "#", "#/$defs/a", "a"]),
+    lambda inner: (
+        st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(SCHEMA_KEYS.split()), inner, max_size=5)
+    ),
+    max_leaves=20,
+)
+
+
+@given(SCHEMAS, st.booleans())
+@settings(max_examples=80, deadline=None)
+def test_service_never_breaks_on_strange_schemas(schema: Any, tool: bool) -> None:
+    """
+    With `strict: false` any schema may come; it gets some value.
+    """
+    root = {"type": "object", "properties": {"a": schema}, "required": ["a"], "$defs": {"a": schema}}
+    options: dict[str, Any] = {
+        "response_format": {
+            "type": "json_schema",
+            "json_schema": {"name": "x", "schema": root, "strict": False},
+        }
+    }
+    if tool:
+        function = {"name": "f", "parameters": root, "strict": False}
+        options = {"tools": [{"type": "function", "function": function}]}
+    headers = Headers({"Authorization": "Bearer sk-simulator"})
+    reply = KimiService().reply(
+        "POST", "/chat/completions", headers, json.dumps(chat(**options)).encode(), 0.0
+    )
+
+    assert reply.answer.status in (200, 400)
+
+
+def test_service_refuses_what_is_nested_too_deeply() -> None:
+    """
+    A schema without a bottom is a 400.
+    """
+    schema: dict[str, Any] = {"type": "string"}
+    for _ in range(400):
+        schema = {"type": "object", "properties": {"a": schema}}
+    headers = Headers({"Authorization": "Bearer sk-simulator"})
+    tool = {"type": "function", "function": {"name": "f", "parameters": schema}}
+    body = json.dumps(chat(tools=[tool])).encode()
+
+    assert 400 == KimiService().answer("POST", "/chat/completions", headers, body, 0.0).status
+
+
+@given(st.text(), st.integers(1, 40))
+def test_generate_keeps_to_the_budget(text: str, budget: int) -> None:
+    """
+    Tokens join to a prefix of the text, no more than the budget allows, and the whole text if it fits.
+    """
+    generated = generate(Turn(text), budget=budget)
+
+    assert text == "".join(tokenize(text))
+    assert text.startswith("".join(generated.content))
+    assert generated.completion_tokens <= budget
+    assert ("".join(generated.content) == text) == (generated.finish_reason == "stop")
 
 
 # --- pace, counters, life -------------------------------------------------------------------------------

@@ -11,6 +11,7 @@ applies the budget and the stop words and cuts the rest into tokens.
 
 import hashlib
 import json
+import math
 import random
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -433,8 +434,14 @@ def _tool_calls(
 def _instance(
     dice: random.Random, schema: object, root: object, *, depth: int = 0, text: str | None = None
 ) -> Any:
-    """A value that satisfies `schema` (the MFJS subset: types, enum, bounds, anyOf, local $ref)."""
+    """
+    A value that satisfies `schema` (the MFJS subset: types, enum, bounds, anyOf, local $ref).
+
+    A schema outside the subset (`strict: false` lets anything in) gives some value; one that never ends is cut off.
+    """
     fields = as_object(schema)
+    if depth > 12:
+        return None
     if not fields:
         return {} if depth == 0 else _prose(dice, 2)
     reference = fields.get("$ref")
@@ -449,11 +456,10 @@ def _instance(
         # Deep inside a recursive schema take the branch that ends it.
         plain = [b for b in branches if (as_object(b) or {}).get("type") not in ("object", "array", None)]
         return _instance(dice, dice.choice(plain if depth > 4 and plain else branches), root, depth=depth + 1)
-    if fields.get("enum"):
-        return dice.choice(as_list(fields["enum"]))
-    kind = fields.get("type")
-    if isinstance(kind, list):
-        kinds = [str(one) for one in as_list(cast(object, kind))]
+    if choices := as_list(fields.get("enum")):
+        return dice.choice(choices)
+    kind: Any = fields.get("type")
+    if kinds := as_list(kind):
         kind = "null" if depth > 4 and "null" in kinds else dice.choice(kinds)
     if kind == "object" or (kind is None and "properties" in fields):
         required = as_list(fields.get("required"))
@@ -463,22 +469,32 @@ def _instance(
                 value[key] = _instance(dice, child, root, depth=depth + 1, text=text)
         return value
     if kind == "array":
-        least = int(fields.get("minItems", 0 if depth > 4 else 1))
-        most = int(fields.get("maxItems", least + 2))
+        least = int(_bound(fields, "minItems", 0 if depth > 4 else 1, most=1_000))
+        most = int(_bound(fields, "maxItems", least + 2, most=1_000))
         size = least if depth > 4 else dice.randint(least, max(least, min(most, least + 2)))
         return [_instance(dice, fields.get("items"), root, depth=depth + 1) for _ in range(size)]
     if kind in ("integer", "number"):
-        low = fields.get("minimum", min(0, fields.get("maximum", 0)))
-        high = fields.get("maximum", max(low, 0) + 100)
+        low = _bound(fields, "minimum", min(0.0, _bound(fields, "maximum", 0.0)))
+        high = max(low, _bound(fields, "maximum", max(low, 0.0) + 100))
         if kind == "integer":
-            return dice.randint(int(-(-low // 1)), int(high // 1))
+            first = math.ceil(low)
+            return dice.randint(first, max(first, math.floor(high)))
         return min(high, max(low, round(dice.uniform(low, high), 2)))
     if kind == "boolean":
         return dice.random() < 0.5
     if kind == "null":
         return None
     result = text if text is not None else _prose(dice, dice.randint(1, 4))
-    shortest, longest = int(fields.get("minLength", 0)), fields.get("maxLength")
+    shortest = int(_bound(fields, "minLength", 0, most=100_000))
     while len(result) < shortest:
         result += "." + result
-    return result if longest is None else result[: int(longest)]
+    return result[: int(_bound(fields, "maxLength", max(len(result), shortest)))]
+
+
+def _bound(fields: Mapping[str, Any], key: str, default: float, *, most: float = 2.0**53) -> float:
+    """A limit of a schema as a number of sane size; `default` if it is not one."""
+    value = fields.get(key)
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return default
+    least = 0 if key.startswith(("min", "max")) and not key.endswith("imum") else -most
+    return float(min(most, max(least, value)))

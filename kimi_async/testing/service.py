@@ -182,7 +182,12 @@ class KimiService:
         if method == "POST":
             request = _parse(body)
             if route == "/chat/completions":
-                return self._chat(request, headers, now)
+                try:
+                    return self._chat(request, headers, now)
+                except RecursionError:
+                    return self.refuse(
+                        Refusal(400, "invalid_request_error", "Invalid request: nested too deeply")
+                    )
             if route == "/tokenizers/estimate-token-count":
                 return self._estimate(request)
             if route == "/signatures/verify":
