@@ -61,7 +61,11 @@ if TYPE_CHECKING:
     from .middleware.retry import RetryPolicy
     from .pagination import AsyncCursorPage, AsyncPage, AsyncPaginator
     from .resume import ResumePolicy, Resumption
+    from .schema import OutputError, SchemaError
     from .streaming import AsyncStream
+    from .structured import pydantic_function_tool
+    from .tool_loop import MaxTurnsError, ToolRun, ToolRunResult
+    from .tools import Tool, ToolContext, ToolError, tool, tool_from, web_search
     from .transport import Headers, Request, Response, Timeout, Transport
     from .types import NOT_GIVEN, BaseModel, NotGiven, Omit, not_given, omit
 
@@ -116,7 +120,11 @@ _ROOMS: dict[str, tuple[str, ...]] = {
     "middleware.retry": ("RetryPolicy",),
     "pagination": ("AsyncCursorPage", "AsyncPage", "AsyncPaginator"),
     "resume": ("ResumePolicy", "Resumption"),
+    "schema": ("OutputError", "SchemaError"),
     "streaming": ("AsyncStream",),
+    "structured": ("pydantic_function_tool",),
+    "tool_loop": ("MaxTurnsError", "ToolRun", "ToolRunResult"),
+    "tools": ("Tool", "ToolContext", "ToolError", "tool", "tool_from", "web_search"),
     "transport": ("Headers", "Request", "Response", "Timeout", "Transport"),
     "types": ("NOT_GIVEN", "BaseModel", "NotGiven", "Omit", "not_given", "omit"),
 }
@@ -158,10 +166,12 @@ __all__ = [
     "KimiError",
     "KimiWarning",
     "LengthFinishReasonError",
+    "MaxTurnsError",
     "Middleware",
     "NotFoundError",
     "NotGiven",
     "Omit",
+    "OutputError",
     "PermissionDeniedError",
     "QuotaExceededError",
     "RateLimitError",
@@ -177,15 +187,25 @@ __all__ = [
     "ResumePolicy",
     "Resumption",
     "RetryPolicy",
+    "SchemaError",
     "StreamMetrics",
     "StreamStalledError",
     "Timeout",
     "TokensPerDayLimitError",
+    "Tool",
+    "ToolContext",
+    "ToolError",
+    "ToolRun",
+    "ToolRunResult",
     "Transport",
     "UnprocessableEntityError",
     "__version__",
     "not_given",
     "omit",
+    "pydantic_function_tool",
+    "tool",
+    "tool_from",
+    "web_search",
 ]
 
 

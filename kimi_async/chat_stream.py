@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterat
 from dataclasses import dataclass
 from itertools import chain
 from types import TracebackType
-from typing import Any, Self, cast
+from typing import Any, Generic, Self, TypeVar, cast
 
 from .accumulate import Accumulator, CallFold, ChoiceFold
 from .errors import IncompleteStreamError, KimiError
@@ -287,7 +287,10 @@ class StreamMetrics:
     """Tokens over the time since the first one; None without usage."""
 
 
-class AsyncChatCompletionStream:
+C = TypeVar("C", bound=ChatCompletion)
+
+
+class AsyncChatCompletionStream(Generic[C]):
     """
     The events of one answer, as they come: `async for event in stream`.
 
@@ -297,9 +300,14 @@ class AsyncChatCompletionStream:
     """
 
     def __init__(
-        self, stream: AsyncStream[ChatCompletionChunk], *, parse: Callable[[str], Any] | None = None
+        self,
+        stream: AsyncStream[ChatCompletionChunk],
+        *,
+        parse: Callable[[str], Any] | None = None,
+        finish: Callable[[ChatCompletion], C] | None = None,
     ) -> None:
         self._stream = stream
+        self._finish = finish
         self._state = ChatCompletionStreamState(parse=parse)
         self._pending: Iterator[ChatCompletionStreamEvent] = iter(())
         self._loop = asyncio.get_running_loop()
@@ -378,9 +386,9 @@ class AsyncChatCompletionStream:
             pass
         return self
 
-    async def get_final_completion(self) -> ChatCompletion:
+    async def get_final_completion(self) -> C:
         """
-        The whole answer, once it is whole.
+        The whole answer, once it is whole; read as a value where a `response_format` type was given.
         """
         await self.until_done()
         completion = self._stream.snapshot()
@@ -389,7 +397,7 @@ class AsyncChatCompletionStream:
                 message="the stream ended without a single chunk", request=self.response.request, phase="body"
             )
         held(completion)["_rid"] = self.request_id
-        return completion
+        return cast("C", completion) if self._finish is None else self._finish(completion)
 
     async def get_final_text(self) -> str:
         """
@@ -434,7 +442,7 @@ class AsyncChatCompletionStream:
         await self.close()
 
 
-class AsyncChatCompletionStreamManager:
+class AsyncChatCompletionStreamManager(Generic[C]):
     """
     Sends the request on entering, closes the stream on leaving.
     """
@@ -444,13 +452,17 @@ class AsyncChatCompletionStreamManager:
         open_stream: Callable[[], Awaitable[AsyncStream[ChatCompletionChunk]]],
         *,
         parse: Callable[[str], Any] | None = None,
+        finish: Callable[[ChatCompletion], C] | None = None,
     ) -> None:
         self._open_stream = open_stream
         self._parse = parse
-        self._stream: AsyncChatCompletionStream | None = None
+        self._finish = finish
+        self._stream: AsyncChatCompletionStream[C] | None = None
 
-    async def __aenter__(self) -> AsyncChatCompletionStream:
-        self._stream = AsyncChatCompletionStream(await self._open_stream(), parse=self._parse)
+    async def __aenter__(self) -> AsyncChatCompletionStream[C]:
+        self._stream = AsyncChatCompletionStream(
+            await self._open_stream(), parse=self._parse, finish=self._finish
+        )
         return self._stream
 
     async def __aexit__(

@@ -56,7 +56,9 @@ if TYPE_CHECKING:
     from .resources.batches import AsyncBatches
     from .resources.chat import AsyncBeta, AsyncChat
     from .resources.files import AsyncFiles
+    from .resources.formulas import AsyncFormulas
     from .resources.models import AsyncModels
+    from .resources.signatures import AsyncSignatures
     from .resources.tokenizers import AsyncTokenizers
     from .resources.users import AsyncUsers
 
@@ -360,6 +362,18 @@ class AsyncKimi:
         from .resources.users import AsyncUsers
 
         return AsyncUsers(self)
+
+    @cached_property
+    def formulas(self) -> "AsyncFormulas":
+        from .resources.formulas import AsyncFormulas
+
+        return AsyncFormulas(self)
+
+    @cached_property
+    def signatures(self) -> "AsyncSignatures":
+        from .resources.signatures import AsyncSignatures
+
+        return AsyncSignatures(self)
 
     @property
     def with_raw_response(self) -> WithRawResponse:

@@ -65,6 +65,9 @@ HOUSE = [
     room(3, "streaming", "anyio", "msgspec"),
     room(3, "resume", "msgspec"),
     room(3, "chat_stream", "msgspec"),
+    room(3, "structured", "msgspec"),
+    room(3, "tools", "anyio", "msgspec"),
+    room(3, "tool_loop", "anyio"),
     room(3, "uploads", "anyio"),
     room(3, "raw", "msgspec"),
     # 4 the door; `client.chat` opens the room behind it when it is first asked for, never at import

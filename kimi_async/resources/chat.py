@@ -5,7 +5,7 @@
 import warnings
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from functools import cached_property
-from typing import Any, Literal, Unpack, cast, overload
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, Unpack, cast, overload
 
 import msgspec
 
@@ -13,16 +13,36 @@ from .. import codec
 from ..advice import WATCHED, KimiWarning, certain_refusals
 from ..chat_stream import AsyncChatCompletionStreamManager
 from ..client import AsyncKimi, TimeoutLike, read_whole, unknown_argument
-from ..errors import APIResponseValidationError, ConfigurationError, KimiError, NotFoundError
+from ..errors import (
+    APIResponseValidationError,
+    ConfigurationError,
+    EmptyResponseError,
+    KimiError,
+    NotFoundError,
+)
 from ..providers import Provider, foreign_model_message, gateway_of_model_id
 from ..resume import ResumePolicy, ResumingStream
 from ..streaming import AsyncStream
 from ..transport import Response
 from ..types._base import NOT_GIVEN, BaseModel, NotGiven, Omit, held, is_given
-from ..types.chat import ChatCompletion, ChatCompletionChunk, ChatCompletionMessageParam, ChatParams
+from ..types.chat import (
+    ChatCompletion,
+    ChatCompletionChunk,
+    ChatCompletionMessageParam,
+    ChatOptions,
+    ChatParams,
+    NoneOrUnset,
+)
+from ..types.parsed import ParsedChatCompletion
 from ._base import Resource
 
+if TYPE_CHECKING:
+    from ..schema import ResponseFormat
+    from ..tool_loop import OnError, ToolRun
+
 __all__ = ["AsyncBeta", "AsyncChat", "AsyncCompletions"]
+
+T = TypeVar("T")
 
 _KNOWN = frozenset(ChatParams.__annotations__)
 
@@ -130,6 +150,11 @@ def chat_body(
             and (not isinstance(value, expected[0]) or (isinstance(value, bool) and expected is not _BOOL))
         ):
             raise TypeError(f"{name} must be {expected[1]}, not {type(value).__name__} ({value!r:.80})")
+        if name == "response_format" and value is not None and not isinstance(value, Mapping):
+            from ..structured import response_format_of
+
+            wanted = response_format_of(value)
+            value = wanted.wire if wanted is not None else value
         if name == "tools" and value is not None and not isinstance(value, (list, tuple)):
             if isinstance(value, (str, bytes, Mapping)):
                 kind = type(cast("object", value)).__name__
@@ -209,6 +234,7 @@ class AsyncCompletions(Resource):
         model: str,
         stream: Literal[False] | NotGiven | Omit | None = ...,
         prefix: str | Mapping[str, Any] | None = ...,
+        empty: Literal["return", "raise"] = ...,
         extra_headers: Mapping[str, Any] | None = ...,
         extra_query: Mapping[str, Any] | None = ...,
         extra_body: Any = ...,
@@ -225,6 +251,7 @@ class AsyncCompletions(Resource):
         stream: Literal[True],
         resume: ResumePolicy | None = ...,
         prefix: str | Mapping[str, Any] | None = ...,
+        empty: Literal["return", "raise"] = ...,
         extra_headers: Mapping[str, Any] | None = ...,
         extra_query: Mapping[str, Any] | None = ...,
         extra_body: Any = ...,
@@ -241,6 +268,7 @@ class AsyncCompletions(Resource):
         stream: bool,
         resume: ResumePolicy | None = ...,
         prefix: str | Mapping[str, Any] | None = ...,
+        empty: Literal["return", "raise"] = ...,
         extra_headers: Mapping[str, Any] | None = ...,
         extra_query: Mapping[str, Any] | None = ...,
         extra_body: Any = ...,
@@ -256,6 +284,7 @@ class AsyncCompletions(Resource):
         stream: bool | NotGiven | Omit | None = None,
         resume: ResumePolicy | None = None,
         prefix: str | Mapping[str, Any] | None = None,
+        empty: Literal["return", "raise"] = "return",
         extra_headers: Mapping[str, Any] | None = None,
         extra_query: Mapping[str, Any] | None = None,
         extra_body: Any = None,
@@ -272,6 +301,8 @@ class AsyncCompletions(Resource):
             Off by default.
         :param prefix: how the answer begins; Kimi goes on from there, and the reply holds only the rest (partial mode). Not
             together with a `response_format` of `json_object`.
+        :param empty: `"raise"` makes an answer with neither text nor tool call an `EmptyResponseError`; otherwise
+            `completion.is_empty` tells. It is what a budget that went into reasoning gives.
 
         :raises APIStatusError: the server refused; the class tells the cause.
         :raises APIConnectionError: no reply came, or it broke off.
@@ -279,6 +310,8 @@ class AsyncCompletions(Resource):
         """
         if stream is not None and not isinstance(stream, (bool, NotGiven, Omit)):  # pyright: ignore[reportUnnecessaryIsInstance]
             raise TypeError(f"stream must be True or False, not {type(stream).__name__}")
+        if empty not in ("return", "raise"):
+            raise ConfigurationError(f"empty must be 'return' or 'raise'; got {empty!r}")
         streamed = bool(stream)
         client = self._client
         body = chat_body(
@@ -302,6 +335,7 @@ class AsyncCompletions(Resource):
                     extra_headers=extra_headers,
                     extra_query=extra_query,
                     timeout=timeout,
+                    refuse_empty=empty == "raise" and resume is None,
                 )
                 return stream
 
@@ -313,7 +347,9 @@ class AsyncCompletions(Resource):
             return (
                 opened
                 if resume is None
-                else ResumingStream(opened, body=body, policy=resume, reopen=open_stream)
+                else ResumingStream(
+                    opened, body=body, policy=resume, reopen=open_stream, refuse_empty=empty == "raise"
+                )
             )
         if resume is not None:
             raise ConfigurationError(
@@ -333,20 +369,301 @@ class AsyncCompletions(Resource):
         except NotFoundError as exc:
             await explain_missing_model(client, model, exc)
             raise
+        if empty == "raise" and answers[0].is_empty:
+            raise EmptyResponseError(completion=answers[0])
         return answers[0]
+
+    @overload
+    async def parse(
+        self,
+        *,
+        messages: Iterable[ChatCompletionMessageParam],
+        model: str,
+        response_format: "type[T] | ResponseFormat[T]",
+        tools: Iterable[Any] | NoneOrUnset = ...,
+        reask: int = ...,
+        extra_headers: Mapping[str, Any] | None = ...,
+        extra_query: Mapping[str, Any] | None = ...,
+        extra_body: Any = ...,
+        timeout: TimeoutLike = ...,
+        **params: Unpack[ChatOptions],
+    ) -> ParsedChatCompletion[T]: ...
+
+    @overload
+    async def parse(
+        self,
+        *,
+        messages: Iterable[ChatCompletionMessageParam],
+        model: str,
+        response_format: Any = ...,
+        tools: Iterable[Any] | NoneOrUnset = ...,
+        reask: int = ...,
+        extra_headers: Mapping[str, Any] | None = ...,
+        extra_query: Mapping[str, Any] | None = ...,
+        extra_body: Any = ...,
+        timeout: TimeoutLike = ...,
+        **params: Unpack[ChatOptions],
+    ) -> ParsedChatCompletion[Any]: ...
+
+    async def parse(
+        self,
+        *,
+        messages: Iterable[ChatCompletionMessageParam],
+        model: str,
+        response_format: Any = NOT_GIVEN,
+        tools: Iterable[Any] | NoneOrUnset = NOT_GIVEN,
+        reask: int = 0,
+        extra_headers: Mapping[str, Any] | None = None,
+        extra_query: Mapping[str, Any] | None = None,
+        extra_body: Any = None,
+        timeout: TimeoutLike = NOT_GIVEN,
+        **params: Unpack[ChatOptions],
+    ) -> ParsedChatCompletion[Any]:
+        """
+        An answer as a value: `completion.choices[0].message.parsed`, or `completion.parsed`.
+
+        :param response_format: the type: a msgspec Struct, dataclass, TypedDict, attrs class, pydantic model, union, list, scalar
+            (see `kimi_async.schema.json_schema`). Its schema is sent in Moonshot's flavour; what that cannot say, a pattern
+            for instance, is still checked here.
+        :param tools: as for `create`; of those made by `pydantic_function_tool` the arguments are read too.
+        :param reask: how often to ask again, with the validator's words, when an answer is whole and not of the type. Each
+            time costs a request. An answer that was cut is not asked for again.
+
+        :raises LengthFinishReasonError: the answer was cut by `max_completion_tokens`, which counts reasoning as well.
+        :raises ContentFilterFinishReasonError: the answer was stopped by moderation.
+        :raises OutputError: it is whole, and not of the type; `.reason` says where, `.completion` is the answer.
+        :raises SchemaError: the type cannot be expressed as a schema that Kimi takes; nothing is sent.
+        """
+        if isinstance(reask, bool) or not isinstance(reask, int) or reask < 0:  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise ConfigurationError(f"reask must be an int of 0 or more; got {reask!r}")
+        from ..schema import OutputError
+        from ..structured import parse_completion, response_format_of
+        from ..structured import reask as reask_messages
+
+        wanted = response_format_of(response_format)
+        asked: list[Any] = (
+            list(messages) if not isinstance(messages, (str, Mapping)) else cast("Any", messages)
+        )
+        given = tools if tools is None or isinstance(tools, (NotGiven, Omit)) else list(tools)
+        while True:
+            completion = await self.create(
+                messages=asked,
+                model=model,
+                response_format=response_format if wanted is None else wanted.wire,
+                tools=cast("Any", given),
+                extra_headers=extra_headers,
+                extra_query=extra_query,
+                extra_body=extra_body,
+                timeout=timeout,
+                **params,
+            )
+            try:
+                return parse_completion(completion, wanted, given)
+            except OutputError as error:
+                if reask <= 0:
+                    raise
+                reask -= 1
+                asked = [*asked, *reask_messages(error)]
+
+    @overload
+    def run_tools(
+        self,
+        *,
+        messages: Iterable[ChatCompletionMessageParam],
+        model: str,
+        tools: Iterable[Any],
+        response_format: "type[T] | ResponseFormat[T]",
+        max_turns: int = ...,
+        stream: bool = ...,
+        concurrent: bool = ...,
+        max_concurrency: int = ...,
+        tool_timeout: float | None = ...,
+        stop_when: "Callable[[ToolRun[Any]], bool | Awaitable[bool]] | None" = ...,
+        on_error: "OnError" = ...,
+        extra_headers: Mapping[str, Any] | None = ...,
+        extra_query: Mapping[str, Any] | None = ...,
+        extra_body: Any = ...,
+        timeout: TimeoutLike = ...,
+        **params: Unpack[ChatOptions],
+    ) -> "ToolRun[T]": ...
+
+    @overload
+    def run_tools(
+        self,
+        *,
+        messages: Iterable[ChatCompletionMessageParam],
+        model: str,
+        tools: Iterable[Any],
+        response_format: Any = ...,
+        max_turns: int = ...,
+        stream: bool = ...,
+        concurrent: bool = ...,
+        max_concurrency: int = ...,
+        tool_timeout: float | None = ...,
+        stop_when: "Callable[[ToolRun[Any]], bool | Awaitable[bool]] | None" = ...,
+        on_error: "OnError" = ...,
+        extra_headers: Mapping[str, Any] | None = ...,
+        extra_query: Mapping[str, Any] | None = ...,
+        extra_body: Any = ...,
+        timeout: TimeoutLike = ...,
+        **params: Unpack[ChatOptions],
+    ) -> "ToolRun[Any]": ...
+
+    def run_tools(
+        self,
+        *,
+        messages: Iterable[ChatCompletionMessageParam],
+        model: str,
+        tools: Iterable[Any],
+        response_format: Any = NOT_GIVEN,
+        max_turns: int = 10,
+        stream: bool = False,
+        concurrent: bool = True,
+        max_concurrency: int = 8,
+        tool_timeout: float | None = None,
+        stop_when: "Callable[[ToolRun[Any]], bool | Awaitable[bool]] | None" = None,
+        on_error: "OnError" = "reply",
+        extra_headers: Mapping[str, Any] | None = None,
+        extra_query: Mapping[str, Any] | None = None,
+        extra_body: Any = None,
+        timeout: TimeoutLike = NOT_GIVEN,
+        **params: Unpack[ChatOptions],
+    ) -> "ToolRun[Any]":
+        """
+        Asks, runs the tools that the model calls, tells it the results, and so on until it answers. Not a coroutine: await it
+        for the `ToolRunResult`, or iterate over it for every step (see `ToolRun`).
+
+            result = await client.chat.completions.run_tools(model="kimi-k3", messages=messages, tools=[weather, search])
+            print(result.text, result.usage, len(result.turns))
+
+        :param tools: functions, those made by `@tool`, `tool_from`, `client.formulas.tools(...)`, `web_search()`.
+        :param response_format: as for `parse`: the last answer as a value, in `result.parsed`.
+        :param max_turns: answers the model may give; `MaxTurnsError` if it still calls tools in the last.
+        :param stream: whether answers are streamed; the events of `stream()` are then among those of the run.
+        :param concurrent: whether the calls of one turn run side by side. With False, and in turns that call a tool which was
+            made with `concurrent=False`, they run one after another in the model's order.
+        :param max_concurrency: how many calls run at once.
+        :param tool_timeout: seconds one call may take, for tools that do not say; the model is told when one is stopped.
+        :param stop_when: called with the run after every turn whose calls are answered; True ends it.
+        :param on_error: `"reply"` tells the model what a tool raised and goes on; `"raise"` raises it here; a function makes
+            the text the model is told.
+        :param tool_choice: if it forces a call, it does so in the first turn only.
+        """
+        from ..structured import parse_completion, response_format_of
+        from ..tool_loop import ToolRun
+
+        wanted = response_format_of(response_format)
+        if wanted is not None:
+            response_format = wanted.wire
+
+        async def ask(messages: list[Any], options: Mapping[str, Any]) -> ChatCompletion:
+            create = cast("Callable[..., Awaitable[ChatCompletion]]", self.create)
+            return await create(
+                messages=messages,
+                model=model,
+                response_format=response_format,
+                extra_headers=extra_headers,
+                extra_query=extra_query,
+                extra_body=extra_body,
+                timeout=timeout,
+                **options,
+            )
+
+        def ask_stream(
+            messages: list[Any], options: Mapping[str, Any]
+        ) -> AsyncChatCompletionStreamManager[ChatCompletion]:
+            open_stream = cast("Callable[..., AsyncChatCompletionStreamManager[ChatCompletion]]", self.stream)
+            return open_stream(
+                messages=messages,
+                model=model,
+                response_format=response_format,
+                extra_headers=extra_headers,
+                extra_query=extra_query,
+                extra_body=extra_body,
+                timeout=timeout,
+                **options,
+            )
+
+        def parse(completion: ChatCompletion) -> Any:
+            return parse_completion(completion, wanted).parsed
+
+        return ToolRun(
+            ask=ask,
+            ask_stream=ask_stream if stream else None,
+            messages=messages,
+            tools=tools,
+            options=params,
+            parse=None if wanted is None else parse,
+            max_turns=max_turns,
+            concurrent=concurrent,
+            max_concurrency=max_concurrency,
+            tool_timeout=tool_timeout,
+            stop_when=stop_when,
+            on_error=on_error,
+        )
+
+    @overload
+    def stream(
+        self,
+        *,
+        messages: Iterable[ChatCompletionMessageParam],
+        model: str,
+        response_format: "type[T] | ResponseFormat[T]",
+        tools: Iterable[Any] | NoneOrUnset = ...,
+        resume: ResumePolicy | None = ...,
+        extra_headers: Mapping[str, Any] | None = ...,
+        extra_query: Mapping[str, Any] | None = ...,
+        extra_body: Any = ...,
+        timeout: TimeoutLike = ...,
+        **params: Unpack[ChatOptions],
+    ) -> AsyncChatCompletionStreamManager[ParsedChatCompletion[T]]: ...
+
+    @overload
+    def stream(
+        self,
+        *,
+        messages: Iterable[ChatCompletionMessageParam],
+        model: str,
+        response_format: Mapping[str, Any] | NoneOrUnset = ...,
+        tools: Iterable[Any] | NoneOrUnset = ...,
+        resume: ResumePolicy | None = ...,
+        extra_headers: Mapping[str, Any] | None = ...,
+        extra_query: Mapping[str, Any] | None = ...,
+        extra_body: Any = ...,
+        timeout: TimeoutLike = ...,
+        **params: Unpack[ChatOptions],
+    ) -> AsyncChatCompletionStreamManager[ChatCompletion]: ...
+
+    @overload
+    def stream(
+        self,
+        *,
+        messages: Iterable[ChatCompletionMessageParam],
+        model: str,
+        response_format: Any,
+        tools: Iterable[Any] | NoneOrUnset = ...,
+        resume: ResumePolicy | None = ...,
+        extra_headers: Mapping[str, Any] | None = ...,
+        extra_query: Mapping[str, Any] | None = ...,
+        extra_body: Any = ...,
+        timeout: TimeoutLike = ...,
+        **params: Unpack[ChatOptions],
+    ) -> AsyncChatCompletionStreamManager[Any]: ...
 
     def stream(
         self,
         *,
         messages: Iterable[ChatCompletionMessageParam],
         model: str,
+        response_format: Any = NOT_GIVEN,
+        tools: Iterable[Any] | NoneOrUnset = NOT_GIVEN,
         resume: ResumePolicy | None = None,
         extra_headers: Mapping[str, Any] | None = None,
         extra_query: Mapping[str, Any] | None = None,
         extra_body: Any = None,
         timeout: TimeoutLike = NOT_GIVEN,
-        **params: Unpack[ChatParams],
-    ) -> AsyncChatCompletionStreamManager:
+        **params: Unpack[ChatOptions],
+    ) -> AsyncChatCompletionStreamManager[Any]:
         """
         A streamed answer as events, with the whole answer at the end. Not a coroutine:
 
@@ -354,13 +671,28 @@ class AsyncCompletions(Resource):
                 async for text in stream.text_stream():
                     print(text, end="")
                 completion = await stream.get_final_completion()
+
+        With a type as `response_format`, `content.done` has the value in `parsed` (None if the text is not one), and so has the
+        final completion, which raises what `parse` raises.
         """
+        wanted: ResponseFormat[Any] | None = None
+        if (
+            is_given(response_format)
+            and response_format is not None
+            and not isinstance(response_format, Mapping)
+        ):
+            from ..structured import response_format_of
+
+            wanted = response_format_of(response_format)
+        given = tools if tools is None or isinstance(tools, (NotGiven, Omit)) else list(tools)
 
         async def open_stream() -> AsyncStream[ChatCompletionChunk]:
             opened: AsyncStream[ChatCompletionChunk] = await self.create(
                 messages=messages,
                 model=model,
                 stream=True,
+                response_format=response_format if wanted is None else wanted.wire,
+                tools=cast("Any", given),
                 resume=resume,
                 extra_headers=extra_headers,
                 extra_query=extra_query,
@@ -370,7 +702,16 @@ class AsyncCompletions(Resource):
             )
             return opened
 
-        return AsyncChatCompletionStreamManager(open_stream)
+        if wanted is None:
+            return AsyncChatCompletionStreamManager(open_stream)
+        from ..structured import parse_completion, value_or_none
+
+        read = wanted
+        return AsyncChatCompletionStreamManager(
+            open_stream,
+            parse=lambda text: value_or_none(read, text),
+            finish=lambda completion: parse_completion(completion, read, given),
+        )
 
 
 async def explain_missing_model(client: AsyncKimi, model: str, error: NotFoundError) -> None:

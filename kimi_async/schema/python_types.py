@@ -35,7 +35,8 @@ class OutputError(KimiError, ValueError):
 
     `text` is the answer, `reason` the validator's sentence with the path (`Expected `int`, got `str` - at `$.age``).
     `truncated` is true when the text is the beginning of a JSON document: then the answer was cut (see
-    `finish_reason`), and to ask again with the same budget will not help.
+    `finish_reason`), and to ask again with the same budget will not help. `completion` is the whole completion, where the
+    answer came as one.
     """
 
     retryable = False
@@ -44,16 +45,19 @@ class OutputError(KimiError, ValueError):
         self.reason = reason
         self.text = text
         self.truncated = truncated
+        self.completion: Any = None
         super().__init__(
             f"the answer is {'cut short' if truncated else 'not of the type asked for'}: {reason}"
         )
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return (_output_error, (self.reason, self.text, self.truncated))
+        return (_output_error, (self.reason, self.text, self.truncated, self.completion))
 
 
-def _output_error(reason: str, text: str, truncated: bool) -> OutputError:
-    return OutputError(reason, text, truncated=truncated)
+def _output_error(reason: str, text: str, truncated: bool, completion: Any) -> OutputError:
+    error = OutputError(reason, text, truncated=truncated)
+    error.completion = completion
+    return error
 
 
 def _is_model(tp: Any) -> bool:

@@ -20,6 +20,7 @@ __all__ = [
     "ChatCompletionMessage",
     "ChatCompletionMessageParam",
     "ChatCompletionMessageToolCall",
+    "ChatOptions",
     "ChatParams",
     "Choice",
     "ChoiceDelta",
@@ -330,9 +331,9 @@ class ThinkingParam(TypedDict, total=False):
     effort: str
 
 
-class ChatParams(TypedDict, total=False):
+class ChatOptions(TypedDict, total=False):
     """
-    Everything optional that `chat.completions.create` takes by name. What is not given is not sent.
+    What every way to ask takes by name and passes on: all of `ChatParams` but `response_format` and `tools`.
 
     Kimi fixes `temperature`, `top_p`, `n` and the penalties per model and answers 400 to other values, so nothing is defaulted.
     Names that Kimi does not know are accepted because code written for OpenAI sends them; the server decides.
@@ -360,7 +361,6 @@ class ChatParams(TypedDict, total=False):
     """`{"mode": "implicit", "ttl": "5m" | "1h"}`, since 2026-09."""
     reasoning_effort: str | NoneOrUnset
     """K3 family: `low`, `high` or `max`."""
-    response_format: Mapping[str, Any] | NoneOrUnset
     safety_identifier: str | NoneOrUnset
     """A stable, hashed id of the end user."""
     seed: int | NoneOrUnset
@@ -372,9 +372,19 @@ class ChatParams(TypedDict, total=False):
     temperature: float | NoneOrUnset
     thinking: ThinkingParam | Mapping[str, Any] | NoneOrUnset
     tool_choice: str | Mapping[str, Any] | NoneOrUnset
-    tools: Iterable[Mapping[str, Any]] | NoneOrUnset
     top_logprobs: int | NoneOrUnset
     top_p: float | NoneOrUnset
     user: str | NoneOrUnset
     verbosity: str | NoneOrUnset
     web_search_options: Mapping[str, Any] | NoneOrUnset
+
+
+class ChatParams(ChatOptions, total=False):
+    """
+    Everything optional that `chat.completions.create` takes by name. What is not given is not sent.
+    """
+
+    response_format: Any
+    """`{"type": "json_object"}` and so on; or a type, whose schema is then sent (`parse` reads the answer too)."""
+    tools: Iterable[Any] | NoneOrUnset
+    """Definitions, or tools made by `@tool`."""

@@ -1,0 +1,113 @@
+"""
+`client.formulas`: Kimi's official tools, run on Kimi's side.
+
+    search = await client.formulas.tools("moonshot/web-search:latest")
+    run = await client.chat.completions.run_tools(model="kimi-k3", messages=[...], tools=[*search, mine])
+"""
+
+import re
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any, cast
+
+from .. import codec
+from ..client import TimeoutLike
+from ..errors import ConfigurationError
+from ..tools import Tool, ToolContext
+from ..types._base import NOT_GIVEN
+from ..types.formulas import Fiber, FormulaTools
+from ._base import Resource
+
+__all__ = ["AsyncFormulas", "FormulaTool"]
+
+# `owner/name:tag`; goes into the path as it is, slash and colon included.
+_URI = re.compile(r"[A-Za-z0-9_.-]+/[A-Za-z0-9_.-]+(?::[A-Za-z0-9_.-]+)?")
+
+
+class FormulaTool(Tool):
+    """
+    A function of a formula, ready for `tools`: the model's call is run by Kimi, and its result handed on unread.
+    """
+
+    def __init__(
+        self,
+        uri: str,
+        definition: Mapping[str, Any],
+        call: Callable[[str, str, str], Awaitable[Fiber]],
+        *,
+        timeout: float | None = None,
+    ) -> None:
+        self.uri = uri
+        self.definition = dict(definition)
+        self.name = str(cast("Mapping[str, Any]", definition.get("function") or {}).get("name", ""))
+        self.timeout = timeout
+        self._call = call
+
+    async def run(self, arguments: str, context: ToolContext) -> str:
+        return (await self._call(self.uri, self.name, arguments)).content
+
+
+class AsyncFormulas(Resource):
+    async def tools(
+        self,
+        uri: str,
+        *,
+        call_timeout: float | None = None,
+        extra_headers: Mapping[str, Any] | None = None,
+        extra_query: Mapping[str, Any] | None = None,
+        timeout: TimeoutLike = NOT_GIVEN,
+    ) -> list[FormulaTool]:
+        """
+        The tools of a formula, such as `moonshot/web-search:latest`. Each has its `.definition` for the wire.
+
+        :param call_timeout: seconds one call of them may take.
+        """
+        found = await self._client.request(
+            "GET",
+            f"formulas/{_checked(uri)}/tools",
+            FormulaTools,
+            extra_headers=extra_headers,
+            extra_query=extra_query,
+            timeout=timeout,
+        )
+        return [FormulaTool(uri, definition, self._run, timeout=call_timeout) for definition in found.tools]
+
+    async def call(
+        self,
+        uri: str,
+        name: str,
+        arguments: str | Mapping[str, Any],
+        *,
+        extra_headers: Mapping[str, Any] | None = None,
+        extra_query: Mapping[str, Any] | None = None,
+        extra_body: Any = None,
+        timeout: TimeoutLike = NOT_GIVEN,
+    ) -> Fiber:
+        """
+        Runs one function of a formula; `.content` is what the model is told.
+
+        :param arguments: the model's text as it came, or a mapping.
+        """
+        text = arguments if isinstance(arguments, str) else codec.encode(arguments).decode()
+        return await self._client.request(
+            "POST",
+            f"formulas/{_checked(uri)}/fibers",
+            Fiber,
+            body={"name": name, "arguments": text},
+            extra_headers=extra_headers,
+            extra_query=extra_query,
+            extra_body=extra_body,
+            timeout=timeout,
+        )
+
+    async def _run(self, uri: str, name: str, arguments: str) -> Fiber:
+        return await self.call(uri, name, arguments)
+
+
+def _checked(uri: str) -> str:
+    if not isinstance(uri, str):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise TypeError(f"uri must be a string, not {type(uri).__name__}")
+    if not _URI.fullmatch(uri) or ".." in uri:
+        raise ConfigurationError(
+            f"{uri!r} is not the URI of a formula; they look like moonshot/web-search:latest"
+        )
+    return uri
