@@ -17,7 +17,7 @@ from benchmarks import cold
 from benchmarks.clients import CLIENTS
 from benchmarks.workloads import WORKLOADS
 
-__all__ = ["cores", "run", "server"]
+__all__ = ["cores", "run", "server", "work"]
 
 MARK = "@@"
 
@@ -51,7 +51,7 @@ def server(core: int | None) -> Iterator[int]:
         process.stdout.close()
 
 
-def _work(spec: dict[str, Any], patience: float) -> list[dict[str, Any]]:
+def work(spec: dict[str, Any], patience: float) -> list[dict[str, Any]]:
     """Results of one worker; workloads it did not get to are errors that say why."""
     argv = [sys.executable, "-m", "benchmarks.worker", json.dumps(spec)]
     try:
@@ -116,6 +116,6 @@ def run(
                         "quick": quick,
                         "round": number,
                     }
-                    results += _work(spec, patience=120 if quick else 400)
+                    results += work(spec, patience=120 if quick else 400)
                 say(f"{time.monotonic() - began:5.0f} s  round {number + 1} of {rounds}  {client}")
     return results

@@ -1,7 +1,7 @@
 """
 One process that measures: `python -m benchmarks.worker SPEC`, started by the runner.
 
-SPEC is JSON: the client, the workloads, the server's port, the core. Each result is one line of standard output that
+SPEC is JSON: the client, the workloads, the server's port, the core, and what to change in the workloads (`override`). Each result is one line of standard output that
 begins with `@@`; anything else there is some library's chatter.
 """
 
@@ -13,6 +13,7 @@ import http.client
 import os
 import sys
 import warnings
+from dataclasses import replace
 from typing import Any
 
 import msgspec
@@ -46,8 +47,8 @@ class Control:
         self.prepared = self._get("/_prepare/" + shape)["cpu"]
 
 
-def _run(client: str, name: str, bench: Bench, control: Control) -> dict[str, Any]:
-    peer, workload = CLIENTS[client], WORKLOADS[name]
+def _run(client: str, name: str, bench: Bench, control: Control, override: dict[str, Any]) -> dict[str, Any]:
+    peer, workload = CLIENTS[client], replace(WORKLOADS[name], **override)
     assert workload.drive is not None
     try:
         if peer.loop == "uvloop":
@@ -79,7 +80,7 @@ def main() -> None:
             "workload": name,
             "client": spec["client"],
             "round": spec["round"],
-            **_run(spec["client"], name, bench, control),
+            **_run(spec["client"], name, bench, control, spec.get("override", {})),
         }
         print(MARK + msgspec.json.encode(result).decode(), flush=True)
         gc.collect()

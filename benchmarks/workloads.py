@@ -63,6 +63,7 @@ class Workload:
     kind: shapes.Kind = "text"
     prompt_size: int = 50
     answer_size: int = 40
+    seed: int = shapes.SEED
     quick: bool = True
     """Part of `--quick`."""
     alone: bool = False
@@ -257,7 +258,7 @@ async def paced(peer: type[Peer], bench: Bench, workload: Workload) -> dict[str,
     warm = await _opened(peer, bench.base(Shape("text", events=200)))
     await warm.text()
     await warm.close()
-    shape = Shape(workload.kind, events=events, rate=workload.rate, together=streams)
+    shape = Shape(workload.kind, events=events, rate=workload.rate, together=streams, seed=workload.seed)
     client = await _opened(peer, bench.base(shape))
     meter = _Meter(streams, events, stamped)
     try:

@@ -21,6 +21,7 @@ from benchmarks.clients import CLIENTS
 from benchmarks.clients.base import Peer
 from benchmarks.goals import Goal
 from benchmarks.picture import picture
+from benchmarks.scale import line
 from benchmarks.server import listen
 from benchmarks.shapes import Shape
 from benchmarks.workloads import WORKLOADS, Mismatch, _Meter, _together
@@ -545,3 +546,32 @@ def test_picture_is_readable_in_both_themes() -> None:
     assert min(bars) > 0
     assert "prefers-color-scheme: dark" in drawn
     assert {"openai", "kimi-async"} <= {each.text for each in root.iter("{http://www.w3.org/2000/svg}text")}
+
+
+# --- growth ---
+
+
+def test_line_goes_through_exact_points() -> None:
+    """
+    Points on a line give that line, with nothing left over.
+    """
+    fit = line([(10, 25.0), (100, 205.0), (1_000, 2_005.0)])
+
+    assert fit.a == pytest.approx(5.0)
+    assert fit.b == pytest.approx(2.0)
+    assert fit.residual == pytest.approx(0.0, abs=1e-12)
+
+
+def test_line_residual_is_the_worst_point_as_a_share() -> None:
+    """
+    A point off the line shows in the residual: growth that is not linear cannot hide in the fit.
+    """
+    assert line([(0, 0.0), (1, 1.0), (2, 4.0)]).residual > 0.05
+
+
+def test_line_of_one_point_is_an_error() -> None:
+    """
+    One point has no slope to extrapolate from.
+    """
+    with pytest.raises(ValueError, match="at least two"):
+        line([(1, 1.0)])
