@@ -84,9 +84,9 @@ async def test_stream_adds_up_to_the_completion(client: Any) -> None:
     assert whole.usage.completion_tokens == chunk.usage.completion_tokens
 
 
-async def test_stream_helper_folds_events(client: Any) -> None:
+async def test_stream_manager_folds_events(client: Any) -> None:
     """
-    The stateful helper, which is strict about the order of chunks, reaches the same completion.
+    Its stateful stream, which is strict about the order of chunks, reaches the same completion.
     """
     whole = await ask(client)
     async with client.chat.completions.stream(model="kimi-k3", messages=MESSAGES) as stream:

@@ -173,7 +173,7 @@ async def session(sim: KimiSimulator) -> AsyncIterator[aiohttp.ClientSession]:
 
 def test_faults_of_sees_what_is_wrong() -> None:
     """
-    The judge itself: a missing, an unknown and a mistyped key are told; a right value is not.
+    The comparison itself: a missing, an unknown and a mistyped key are told; a right value is not.
     """
     shape: Shape = {"a": int, "b?": (str, NULL), "c": [{"d": str}]}
 

@@ -10,7 +10,7 @@ Chaos to order: what goes wrong with which request, as data.
 
 A plan hands one entry to each request that matches its `path`, in order of arrival; when the entries are used up
 requests go well again (or, with `cycle=True`, the plan starts over). `FaultPlan.random(seed)` never ends, and
-the same seed gives the same troubles. Faults are msgspec structs: `plan.to_json()` and `FaultPlan.from_json()` carry a
+the same seed gives the same troubles; with `per="conversation"` whatever the order of arrival. Faults are msgspec structs: `plan.to_json()` and `FaultPlan.from_json()` carry a
 plan through a file, and `python -m kimi_async.testing.simulator --faults plan.json` plays it.
 
 `Fault` classes in the order of the layers they trouble:
@@ -723,7 +723,7 @@ class Pings(Fault, frozen=True):
 
 
 class LineEndings(Fault, frozen=True):
-    """ "crlf", "cr", "no_space" (`data:{…}`), "bom" (a byte-order mark first), or "unterminated" (no last blank line)."""
+    """Lines as the standard allows them: "crlf", "cr", "no_space" (`data:{…}`), "bom" (a byte-order mark first), or "unterminated" (no last blank line)."""
 
     style: Literal["crlf", "cr", "no_space", "bom", "unterminated"] = "crlf"
 

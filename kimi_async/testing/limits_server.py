@@ -87,6 +87,8 @@ class LimitsServer:
     """
     The ledger of one organisation.
 
+    The simulator asks it for chat requests that are well-formed; a 400 costs nothing here.
+
     `limits` is a `ServerLimits` or the name of a tier. `window` is how a minute is counted: "sliding" (the last
     60 s, exactly), "fixed" (minutes of the clock) or "bucket" (refilled continuously, full at first).
     `rejects_count` says whether refused requests are charged to RPM (with "bucket" a refused request cannot take what
