@@ -71,12 +71,14 @@ HOUSE = [
     room(3, "uploads", "anyio"),
     room(3, "raw", "msgspec"),
     # 4 the door; `client.chat` opens the room behind it when it is first asked for, never at import
-    room(4, "client", opens=("pipeline", "resources")),
+    room(4, "client", opens=("pipeline", "resources", "resources.batches")),
     room(4, "compat"),
     # 5 one module an API family
     room(5, "resources", "anyio", "msgspec"),
     # 6 beside the door
     room(6, "pipeline", "anyio", "msgspec"),
+    room(6, "batching", "anyio", "msgspec"),
+    room(6, "resources.batches"),
     room(6, "testing", "aiohttp", "msgspec", "multidict", "pytest"),
     # 7 the name over the door: offers names of every floor, lazily
     room(7, "kimi_async"),
