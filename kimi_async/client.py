@@ -20,6 +20,7 @@ from .config import (
     check_headers,
     check_key,
     check_max_retries,
+    masked,
     merge_headers,
     query_string,
     resolve_base_url,
@@ -233,8 +234,7 @@ class AsyncKimi:
         websocket_base_url: str | None = None,
         _strict_response_validation: bool = False,
     ) -> None:
-        if api_key is not None and not callable(api_key):
-            api_key = check_key(api_key)  # from here on a traceback shows it masked
+        api_key = masked(api_key)  # first of all: from here on a traceback shows it so
         row = find_provider(provider) if isinstance(provider, str) else provider
         self._provider = row
         self._config = Config(
@@ -401,6 +401,7 @@ class AsyncKimi:
 
     @api_key.setter
     def api_key(self, value: ApiKey) -> None:
+        value = masked(value)
         self._reconfigure(api_key=resolve_key(value))
 
     @property
@@ -538,6 +539,7 @@ class AsyncKimi:
             raise TypeError(f"unknown options: {', '.join(sorted(_extra_kwargs))}")
         changes: dict[str, Any] = {}
         old = self._config
+        api_key = masked(api_key)
         if api_key is not None:
             changes["api_key"] = resolve_key(api_key)
         if base_url is not None:

@@ -53,11 +53,11 @@ def resolve_key(
     """
     if callable(given):
         return given
+    source = "api_key"
     if given is None:
-        given = first_set(variables, os.environ if environ is None else environ)
         source = "the environment"
-    else:
-        source = "api_key"
+        given = first_set(variables, os.environ if environ is None else environ)
+    given = masked(given)
     if given is None:
         if not required:
             return Secret("")
@@ -68,10 +68,17 @@ def resolve_key(
     return check_key(given, source)
 
 
+def masked(key: Any) -> Any:
+    """
+    The key as a `Secret`, before anything is said about it: what a traceback shows of the frame is masked from here on.
+    """
+    return Secret(key) if isinstance(key, str) else key
+
+
 def check_key(key: object, source: str = "api_key") -> Secret:
-    if not isinstance(key, str):
+    key = masked(key)
+    if not isinstance(key, Secret):
         raise ConfigurationError(f"{source} must be a string, not {type(key).__name__}")
-    key = Secret(key)
     if not key.strip() and source != "the environment":
         raise ConfigurationError(f"the key given as {source} is blank")
     if not key.isascii() or not key.isprintable() or " " in key:

@@ -17,6 +17,7 @@ Decisions, where aiohttp has defaults:
 """
 
 import asyncio
+import errno
 import inspect
 import io
 import os
@@ -76,9 +77,10 @@ class _Protocol(ResponseHandler):
     """
     One connection.
 
-    Mends two things of aiohttp 3.14, both met by a bad chunk size. Its parser gives nothing at all of a packet in which it meets
-    nonsense, head and good events before it included: so the head is parsed apart. And when the nonsense comes in a later
-    packet, it tells whoever waits for a head, but not the reader of the body, who would wait for ever.
+    Mends three things of aiohttp 3.14, two of them met by a bad chunk size. Its parser gives nothing at all of a packet in which
+    it meets nonsense, head and good events before it included: so the head is parsed apart. When the nonsense comes in a later
+    packet, it tells whoever waits for a head, but not the reader of the body, who would wait for ever. Nor does it tell that
+    reader when the connection is closed from this side.
     """
 
     used = False
@@ -93,6 +95,20 @@ class _Protocol(ResponseHandler):
             if not data:
                 return
         super().data_received(data)
+
+    def close(self) -> None:
+        self._tell_reader()
+        super().close()
+
+    def abort(self) -> None:
+        self._tell_reader()
+        super().abort()
+
+    def _tell_reader(self) -> None:
+        # aiohttp forgets the body when a connection is closed from this side, and whoever reads it waits for ever.
+        body = self._payload
+        if body is not None and not body.is_eof() and body.exception() is None:
+            body.set_exception(aiohttp.ClientConnectionError("closed from this side"))
 
     def set_exception(self, exc: BaseException, *cause: BaseException) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
         super().set_exception(exc, *cause)
@@ -375,6 +391,8 @@ class SessionPool:
             raise upload.fault
         if self._closed:
             raise ClientClosedError("the client was closed while a request was under way")
+        if session.closed:
+            raise ClientClosedError("the aiohttp.ClientSession passed as http_client is closed")
         raise _translated(fault, request, "headers", loop.time() - started)
 
     def _response(
@@ -607,7 +625,10 @@ def _translated(
     error.reused_connection = (
         phase == "headers"
         and _reused.get()
-        and isinstance(exc, (aiohttp.ServerDisconnectedError, ConnectionError))
+        and (
+            isinstance(exc, (aiohttp.ServerDisconnectedError, ConnectionError))
+            or (isinstance(exc, OSError) and exc.errno in (errno.ECONNRESET, errno.EPIPE, errno.ECONNABORTED))
+        )
     )
     error.__cause__ = _stand_in(exc)
     return error

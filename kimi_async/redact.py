@@ -82,6 +82,10 @@ class Secret(str):
     def __repr__(self) -> str:
         return repr(mask(str(self)))
 
+    def __getitem__(self, key: Any) -> "Secret":
+        # Printers of long strings (rich among them) cut before they ask for a repr.
+        return Secret(super().__getitem__(key))
+
     def __reduce__(self) -> Any:
         # A key that travels inside a pickle ends on somebody's disk.
         return (str, (mask(str(self)),))
