@@ -283,10 +283,6 @@ class Budget:
     def __init__(self) -> None:
         self.left = 1.0
 
-    def earn(self) -> None:
-        if self.left < self.MOST:
-            self.left += self.SHARE
-
 
 class Rate:
     """
@@ -409,9 +405,9 @@ class Rate:
     def delay(self, amount: int, now: float) -> float:
         """Seconds until `amount` more fits. Notes in `early` if it fits only as a canary."""
         self.early = False
-        total = self.window.expire(now)
         if self.cap == INF:
             return 0.0
+        total = self.window.expire(now)
         allowed = self.allowed(now)
         wait = 0.0
         if total + amount > allowed and total:
@@ -467,6 +463,8 @@ class Rate:
         return self.window.add(amount, now)
 
     def admitted(self, ticket: Ticket, now: float) -> None:
+        if not self.passed and not self.opening and self.canary is not ticket:
+            return
         before = self._before(ticket)
         if before > self.peak and (self.passed or self.opening):
             self.peak = before
@@ -936,7 +934,8 @@ class Law:
         Seconds until a request of `tokens` may go: 0 now, `inf` if that depends on others. `reason` says why.
         """
         now = self._clock(now)
-        self._settle(now)
+        if self.unsettled:
+            self._settle(now)
         if now < self.gate:
             self.reason = "gate"
             return self.gate - now
@@ -1026,20 +1025,28 @@ class Law:
         self.pending += 1
         return ticket
 
-    def admitted(self, ticket: Ticket, now: float) -> None:
+    def admitted(self, ticket: Ticket, now: float) -> bool:
         """
-        A status below 400, or one that says that the request itself is at fault.
+        A status below 400. Says whether more may be possible now than before.
         """
         now = self._clock(now)
         self.last_admitted = now
         self.admissions += 1
-        self.budget.earn()
-        target = min(self.concurrency.limit, 1e4)
-        self.outage.admitted(ticket, target, now)
+        budget = self.budget
+        if budget.left < budget.MOST:
+            budget.left += budget.SHARE
+        outage, concurrency = self.outage, self.concurrency
+        more = concurrency.slow or concurrency.limit < concurrency.cap or self.careful < INF or ticket.canary is not None
+        if outage.active or outage.recovering:
+            outage.admitted(ticket, min(concurrency.limit, 1e4), now)
+            more = True
+        elif ticket.sent > outage.seen:
+            outage.seen = ticket.sent
         if self.suspected is not None and ticket.sent > self.suspected.sent:
             self.suspected = None
         if not ticket.settled:
             self._admit(ticket, now)
+        return more
 
     def _settled(self, ticket: Ticket) -> None:
         if not ticket.settled:
@@ -1165,11 +1172,10 @@ class Law:
     def _settle(self, now: float) -> None:
         """Takes silence for an admission."""
         unsettled = self.unsettled
-        silence = self._silence()
         while unsettled:
             ticket = unsettled[0]
             if not ticket.settled:
-                if ticket.sent + silence > now:
+                if ticket.sent + 0.15 > now or ticket.sent + self._silence() > now:
                     return
                 self._admit(ticket, now)
                 if self.outage.recovering or self.outage.active:

@@ -459,10 +459,12 @@ class AdmissionController:
         loop = lease.loop
         law = self._law
         with self._lock:
-            law.admitted(lease.ticket, loop.time())
-            if headers is not None and law.requests.source == "none":
+            more = law.admitted(lease.ticket, loop.time())
+            if headers is not None and law.requests.source == "none" and "msh-gid" in headers:
                 self._learn_tier(headers)
-        self._freed(self._queue)
+                more = True
+        if more:
+            self._freed(self._queue)
 
     def _learn_tier(self, headers: Mapping[str, str]) -> None:
         limits = tier_of(headers.get("msh-gid"))
