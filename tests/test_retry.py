@@ -660,7 +660,91 @@ async def test_call_requeued_at_the_head_without_an_attempt() -> None:
 
     assert (response.status, 43) == (200, len(server.times))
     assert asked.priority == 4
-    assert [0.0] * 40 == server.gaps[:40]
+
+
+async def test_call_limiter_that_does_not_hold() -> None:
+    """
+    A limiter that lets a refused call run against the same wall at once does not make it spin: retry waits.
+    """
+    server = Server(*[RPM] * 10, OK, delay=0.05)
+
+    await middleware(limiter=Limiter(alive=True))(request(), server)
+
+    assert [0.05, 0.05, 0.05, 0.8, 1.55, 3.05, 6.05, 12.05, 24.05, 45.05] == server.gaps
+
+
+async def test_call_that_no_limiter_sees() -> None:
+    """
+    A GET passes the limiter untouched, so that retry itself waits after its refusal, and an attempt is used.
+    """
+    server = Server(RPM)
+
+    await middleware(limiter=Limiter(alive=True))(request(method="GET", body=None), server)
+
+    assert [1.125, 1.5] == server.gaps
+
+
+async def test_call_admission_of_another_kind() -> None:
+    """
+    A list that can be read does not show that completions are admitted.
+    """
+    wrapped = middleware(limiter=Limiter(alive=False))
+    await wrapped(request(method="GET", body=None), Server(OK))
+    server = Server(RPM)
+
+    await wrapped(request(), server)
+
+    assert len(server.times) == 3
+
+
+async def test_call_wait_in_the_limiter_is_told_apart() -> None:
+    """
+    Time in the limiter's queue is waiting, not part of the attempt that failed after it.
+    """
+    server = Server(RPM, ERROR_500, OK, delay=0.5)
+
+    async def limiting(asked: Request) -> Response:
+        if server.times:
+            await asyncio.sleep(7.0)
+            asked.extensions["waited"] = 7.0
+        return await server(asked)
+
+    asked = request()
+
+    await middleware(limiter=Limiter(alive=True))(asked, limiting)
+
+    assert [(0.5, 7.0), (0.5, 0.5)] == [(one.elapsed, one.waited) for one in asked.history]
+
+
+@pytest.mark.parametrize(
+    ("status", "told", "sent"), [(500, "false", 1), (400, "true", 3), (429, "false", 1), (500, "maybe", 3)]
+)
+async def test_call_server_verdict(status: int, told: str, sent: int) -> None:
+    """
+    x-should-retry is obeyed on the wire.
+    """
+    server = Server((status, {"X-Should-Retry": told}, b""))
+
+    await middleware(limiter=Limiter(alive=True))(request(), server)
+
+    assert sent == len(server.times)
+
+
+@pytest.mark.parametrize("error", [refused(), asyncio.CancelledError(), ZeroDivisionError()])
+async def test_call_reply_that_is_not_accepted(error: BaseException) -> None:
+    """
+    Whatever ends the acceptance of a reply, the reply is closed and its slot free.
+    """
+
+    async def accept(_: Response) -> None:
+        raise error
+
+    server = Server(OK)
+
+    with pytest.raises(type(error)):
+        await middleware()(request(accept=accept, max_retries=0), server)
+
+    assert server.open == 0
 
 
 async def test_call_server_that_only_refuses() -> None:
@@ -958,7 +1042,9 @@ async def test_strategy_that_is_none() -> None:
     Something that is no tenacity strategy is refused by name.
     """
     with pytest.raises(TypeError, match="must be a tenacity wait, stop or AsyncRetrying; got int"):
-        await middleware(RetryPolicy(strategy=3))(request(), Server(ERROR_500))
+        RetryPolicy(strategy=3)
+    with pytest.raises(TypeError, match="must be a tenacity wait, stop or AsyncRetrying; got function"):
+        await middleware(RetryPolicy(strategy=lambda: 3))(request(), Server(ERROR_500))
 
 
 # --- budget and breakers ----------------------------------------------------------------------------------------------

@@ -34,6 +34,7 @@ import random
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
@@ -49,6 +50,7 @@ from ..errors import (
     CircuitOpenError,
     ClientClosedError,
     ConfigurationError,
+    EmptyResponseError,
     KimiError,
     RateLimitWaitError,
 )
@@ -87,6 +89,9 @@ HARMLESS = ("GET", "HEAD", "DELETE")
 # each takes a tenth of a second.
 SPIN = 100
 BRAKE = 0.1
+
+# Where a limiter holds us back, more time than this passes between two refusals of one call.
+QUICK = 0.1
 
 
 class Admissions(Protocol):
@@ -172,8 +177,10 @@ class _Call:
         "failure",
         "outcome",
         "previous",
+        "quick",
         "reconnected",
         "request",
+        "requeued",
         "retries",
         "send",
         "spent",
@@ -193,6 +200,10 @@ class _Call:
         self.spent = 0
         """What its retries took from the budget."""
         self.reconnected = False
+        self.requeued = -1.0
+        """When it was last handed back to the limiter, …"""
+        self.quick = 0
+        """… and how often in a row that came to nothing at once."""
         self.outcome: Response | KimiError | None = None
         """The last failed attempt's reply, or the error it raised …"""
         self.error: KimiError | None = None
@@ -246,9 +257,14 @@ class RetryMiddleware:
             try:
                 response = await send(request)
                 if response.status < 300:
-                    org.admitted = loop.time()
+                    if request.method == "POST":
+                        org.admitted = loop.time()
                     if request.accept is not None:
-                        await request.accept(response)
+                        try:
+                            await request.accept(response)
+                        except BaseException:
+                            response.close()  # its slot must not stay taken
+                            raise
                     if org.troubled:
                         org.succeeded(began + request.extensions.get("waited", 0.0))
                     if self.budget.available < self.budget.capacity:
@@ -276,9 +292,14 @@ class RetryMiddleware:
         try:
             response = await call.send(request)
             if response.status < 300:
-                org.admitted = org.loop.time()
+                if request.method == "POST":
+                    org.admitted = org.loop.time()
                 if request.accept is not None:
-                    await request.accept(response)
+                    try:
+                        await request.accept(response)
+                    except BaseException:
+                        response.close()
+                        raise
                 org.succeeded(began + request.extensions.get("waited", 0.0))
                 self.budget.deposit(call.spent or DEPOSIT)
                 return response
@@ -302,7 +323,11 @@ class RetryMiddleware:
         else:
             call.error = outcome
         request, policy = call.request, self.policy
-        sent += request.extensions.pop("waited", 0.0)
+        waited = request.extensions.pop("waited", 0.0)
+        sent += waited
+        if waited and request.history:
+            last = request.history[-1]
+            request.history[-1] = replace(last, waited=last.waited + waited)
         call.failure = failure = _failure(call.error, sent, now)
         if isinstance(outcome, LOCAL):
             # Nothing was sent, so this was no attempt.
@@ -321,7 +346,8 @@ class RetryMiddleware:
             org.quota_probe = now + policy.quota_cooldown
             if first:
                 self._fail_all(org, request)
-        limiter = self._limiter is not None
+        # Only what is posted counts for Kimi's limits, and only that has passed the limiter.
+        limiter = self._limiter is not None and request.method == "POST"
         call.verdict = decide(
             policy,
             failure,
@@ -383,13 +409,28 @@ class RetryMiddleware:
         Sends again as long as that uses up no attempt.
         """
         while call.verdict.action == "requeue":
-            self._remember(call, 0.0)
             if call.failure.reused:
+                self._remember(call, 0.0)
                 call.reconnected = True
-            elif call.failure.cause == "rate_limit":
-                # Ahead of those who have not waited yet, and only once: its own class stays its own.
-                call.request.priority += 0 if call.request.extensions.get("requeued") else 1
-                call.request.extensions["requeued"] = True
+            else:
+                extensions = call.request.extensions
+                if call.failure.cause == "rate_limit" and not extensions.get("requeued"):
+                    # Ahead of those who have not waited yet, and only once: its own class stays its own.
+                    call.request.priority += 1
+                    extensions["requeued"] = True
+                now = org.loop.time()
+                call.quick = call.quick + 1 if now - call.requeued < QUICK else 0
+                # The limiter should have made us wait. If it lets us run against the same wall at once, we wait here.
+                wait = (
+                    backoff(self.policy.rule("rate_limit"), call.quick - 2, 0.0, self.dice)
+                    if call.quick > 2
+                    else 0.0
+                )
+                self._remember(call, wait)
+                await self._pause(org, wait)
+                call.requeued = org.loop.time()
+                if org.open:
+                    await self._check(org, call.request, call)
             response = await self._attempt(org, call)
             if response is not None:
                 return response
@@ -440,15 +481,7 @@ class RetryMiddleware:
         """
         call.previous = seconds
         self._remember(call, seconds)
-        if seconds > 0:
-            sleeper: asyncio.Future[None] = org.loop.create_future()
-            timer = org.loop.call_later(seconds, _wake, sleeper)
-            org.sleepers.add(sleeper)
-            try:
-                await sleeper
-            finally:
-                org.sleepers.discard(sleeper)
-                timer.cancel()
+        await self._pause(org, seconds)
         if org.open:
             await self._check(org, call.request, call)
         cost = call.verdict.cost
@@ -465,6 +498,21 @@ class RetryMiddleware:
                 assert call.error is not None
                 raise call.error
             call.spent += cost
+
+    async def _pause(self, org: _Organisation, seconds: float) -> None:
+        """
+        Sleeps, until a breaker opens at the latest.
+        """
+        if seconds <= 0:
+            return
+        sleeper: asyncio.Future[None] = org.loop.create_future()
+        timer = org.loop.call_later(seconds, _wake, sleeper)
+        org.sleepers.add(sleeper)
+        try:
+            await sleeper
+        finally:
+            org.sleepers.discard(sleeper)
+            timer.cancel()
 
     def _remember(self, call: _Call, wait: float) -> None:
         """
@@ -636,6 +684,8 @@ def _failure(error: KimiError, sent: float, now: float) -> Failure:
         cause = "connection"
     elif isinstance(error, APIResponseValidationError):
         cause = "invalid"
+    elif isinstance(error, EmptyResponseError):
+        cause = "empty"
     else:
         cause = type(error).__name__
     return Failure(

@@ -123,6 +123,11 @@ class RetryPolicy:
             raise ValueError(
                 f"RetryPolicy.overload_threshold must be 1 or more; got {self.overload_threshold!r}"
             )
+        if self.strategy is not None and not callable(self.strategy):
+            raise TypeError(
+                "RetryPolicy.strategy must be a tenacity wait, stop or AsyncRetrying; "
+                f"got {type(self.strategy).__name__}"
+            )
         _check_jitter(self.jitter)
         if self.statuses is not None:
             object.__setattr__(self, "statuses", frozenset(self.statuses))
@@ -170,7 +175,7 @@ class Failure:
     """
 
     cause: str
-    """`connection`, `timeout`, `invalid` (a reply of the wrong shape), or a kind of `error_shapes`."""
+    """`connection`, `timeout`, `invalid` (a reply of the wrong shape), `empty`, or a kind of `error_shapes`."""
     status: int | None = None
     error_type: str | None = None
     message: str = ""
