@@ -41,7 +41,7 @@ class Bench:
     @property
     def seconds(self) -> float:
         """How long a repeated measurement goes on, at least."""
-        return 0.25 if self.quick else 1.0
+        return 0.15 if self.quick else 1.0
 
 
 @dataclass(frozen=True)
@@ -359,7 +359,7 @@ WORKLOADS: dict[str, Workload] = {
             quick_size=25,
             streams=200,
             rate=20,
-            quick_rounds=2,
+            quick_rounds=1,
         ),
         *(
             Workload(
@@ -369,7 +369,7 @@ WORKLOADS: dict[str, Workload] = {
                 drive=paced,
                 kind="stamped",
                 size=100,
-                quick_size=50,
+                quick_size=30,
                 streams=streams,
                 rate=50,
                 quick=streams == 300,
@@ -429,10 +429,10 @@ WORKLOADS: dict[str, Workload] = {
             "many",
             unit="open stream",
             metric="kb_each",
-            path="1,000 streams open: memory of each",
+            path="1,000 streams open (500 in --quick): memory of each",
             drive=many,
             size=1_000,
-            quick_size=1_000,
+            quick_size=500,
             alone=True,
             quick_rounds=1,
         ),
@@ -455,7 +455,7 @@ WORKLOADS: dict[str, Workload] = {
             metric="cpu_ms",
             path="importing the client's class",
             drive=None,
-            quick_rounds=2,
+            quick_rounds=1,
         ),
         Workload(
             "cold",

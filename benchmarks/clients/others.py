@@ -51,19 +51,28 @@ class Mistral(openai_consumers):
     name = "mistralai"
     label = "Mistral: an SDK of another generator"
     distribution = "mistralai"
+    also = ("httpx2",)
     generated = True
     heavy = 20
     imports = "from mistralai.client import Mistral"
     makes = "Mistral(api_key='sk-bench', server_url=URL)"
 
     async def open(self) -> None:
+        import httpx2
         from mistralai.client import Mistral as SDK
 
-        self.client = SDK(api_key="sk-bench", server_url=self.base)
+        # As its own default but for the limits, which would queue all but 100 streams.
+        self.http = httpx2.AsyncClient(
+            follow_redirects=True,
+            timeout=300,
+            limits=httpx2.Limits(max_connections=None, max_keepalive_connections=100),
+        )
+        self.client = SDK(api_key="sk-bench", server_url=self.base, async_client=self.http)
         await self.client.__aenter__()
 
     async def close(self) -> None:
         await self.client.__aexit__(None, None, None)
+        await self.http.aclose()
 
     async def _data(self) -> AsyncIterable[Any]:
         async with await self.client.chat.stream_async(model=MODEL, messages=MESSAGES) as stream:
