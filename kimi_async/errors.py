@@ -43,7 +43,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Self, cast
 
-from .redact import SECRET_HEADERS, redact, redact_url
+from .redact import SECRET_HEADERS, redact, redact_url, redacted
 
 if TYPE_CHECKING:
     from .types.chat import ChatCompletion
@@ -312,8 +312,8 @@ class APIError(KimiError):
         super().__init__(message)
         self.message = message
         self.request = _remember(request)
-        self.body = body
-        """The decoded `error` object of the reply, or the text if it is not JSON, or None."""
+        self.body = body = redacted(body)
+        """The decoded `error` object of the reply, or the text if it is not JSON, or None. Keys and account ids are taken out."""
         self.code: str | None = None
         self.param: str | None = None
         self.type: str | None = None

@@ -6,10 +6,10 @@ Keys (`sk-…`), and the account ids that Kimi writes into error messages (`org-
 """
 
 import re
-from typing import Any
+from typing import Any, cast
 from urllib.parse import urlsplit, urlunsplit
 
-__all__ = ["SECRET_HEADERS", "Secret", "mask", "redact", "redact_url"]
+__all__ = ["SECRET_HEADERS", "Secret", "mask", "redact", "redact_url", "redacted"]
 
 SECRET_HEADERS = frozenset(
     {
@@ -59,6 +59,22 @@ def redact(text: str) -> str:
         return f"{bearer}…" if bearer else f"{match['kind']}-…"
 
     return _SECRETS.sub(hide, text)
+
+
+def redacted(value: Any, depth: int = 32) -> Any:
+    """
+    Decoded JSON with every string in it redacted: a server that refuses a key may repeat it. What is nested deeper than any
+    error is left out.
+    """
+    if isinstance(value, str):
+        return redact(value)
+    if depth == 0 and isinstance(value, (list, dict)):
+        return "…"
+    if isinstance(value, list):
+        return [redacted(item, depth - 1) for item in cast("list[object]", value)]
+    if isinstance(value, dict):
+        return {name: redacted(item, depth - 1) for name, item in cast("dict[Any, object]", value).items()}
+    return value
 
 
 def redact_url(url: str) -> str:
