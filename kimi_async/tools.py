@@ -19,6 +19,8 @@ Anything with a `name`, a `definition` and `async run(arguments, context)` is a 
 
 import inspect
 import re
+import sys
+import types
 import typing
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -449,10 +451,18 @@ def _hints(function: Callable[..., Any], name: str) -> dict[str, Any]:
         pass
     try:
         return typing.get_type_hints(plain, localns=local or None, include_extras=True)
+    except NameError:
+        pass
+    # Annotations that are text, of types defined in the function that is decorating: its frame still has them.
+    frame = sys._getframe()
+    while frame is not None and frame.f_globals.get("__name__") == __name__:
+        frame = cast("types.FrameType", frame.f_back)
+    try:
+        return typing.get_type_hints(plain, localns={**frame.f_locals, **local}, include_extras=True)
     except NameError as error:
         raise ConfigurationError(
-            f"an annotation of the tool {name!r} cannot be resolved: {error}; a type that is imported under TYPE_CHECKING, or "
-            "defined in a function, is not there when the schema is made"
+            f"an annotation of the tool {name!r} cannot be resolved: {error}; a type that is imported under TYPE_CHECKING "
+            "alone is not there when the schema is made"
         ) from error
 
 
