@@ -4,6 +4,8 @@ Every example is run as a person would run it, against the simulator.
 
 from __future__ import annotations
 
+import json
+import re
 import socket
 import subprocess
 import sys
@@ -17,9 +19,10 @@ from kimi_async.testing import KimiSimulator, Pace
 EXAMPLES = Path(__file__).parent.parent / "examples"
 
 
-def example(name: str, env: dict[str, str], cwd: Path, *arguments: str) -> str:
+def example(name: str, env: dict[str, str], cwd: Path, *arguments: str, quiet: bool = True) -> str:
     """
-    Runs one example and returns what it printed; a complaint on standard error fails the test.
+    Runs one example and returns what it printed. A complaint on standard error fails the test; where notes are
+    expected there (`quiet=False`), a warning does.
     """
     done = subprocess.run(
         [sys.executable, "-W", "error", str(EXAMPLES / name), *arguments],
@@ -30,7 +33,9 @@ def example(name: str, env: dict[str, str], cwd: Path, *arguments: str) -> str:
         timeout=60,
     )
 
-    assert (0, "") == (done.returncode, done.stderr)
+    assert 0 == done.returncode, done.stderr
+    assert "Warning" not in done.stderr, done.stderr
+    assert not (quiet and done.stderr), done.stderr
     return done.stdout
 
 
@@ -52,6 +57,86 @@ def test_example_from_openai_answers_twice(neighbourhood: dict[str, str], tmp_pa
     lines = [line for line in example("from_openai.py", neighbourhood, tmp_path).splitlines() if line]
 
     assert len(lines) >= 2
+
+
+def test_example_pipeline_goes_on_where_it_was(neighbourhood: dict[str, str], tmp_path: Path) -> None:
+    """
+    A second run with a larger input sends only what is missing, and nothing is answered twice.
+    """
+    example("pipeline.py", neighbourhood, tmp_path, "out.jsonl", "20", quiet=False)
+    first = (tmp_path / "out.jsonl").read_text("utf-8")
+    text = example("pipeline.py", neighbourhood, tmp_path, "out.jsonl", "30", quiet=False)
+    # Not splitlines(): an answer may hold U+2028, and that is no end of a line.
+    lines = [json.loads(line) for line in (tmp_path / "out.jsonl").read_bytes().split(b"\n") if line]
+
+    assert "answers are in out.jsonl; 0 failed" in text
+    assert (tmp_path / "out.jsonl").read_text("utf-8").startswith(first)
+    assert {f"question-{number}" for number in range(30)} == {line["custom_id"] for line in lines}
+    assert 30 == len(lines)
+
+
+def test_example_tool_loop_calls_and_answers(neighbourhood: dict[str, str], tmp_path: Path) -> None:
+    """
+    The model calls the function, is told its result, and answers.
+    """
+    called, told, *answer = example("tool_loop.py", neighbourhood, tmp_path).splitlines()
+    arguments = json.loads(called.removeprefix("calls multiply(").removesuffix(")"))
+
+    assert f"is told {arguments['a'] * arguments['b']}" == told
+    assert answer
+
+
+def test_example_structured_prints_a_recipe(neighbourhood: dict[str, str], tmp_path: Path) -> None:
+    """
+    The answer is an object of the type that was asked for.
+    """
+    title, *ingredients = example("structured.py", neighbourhood, tmp_path).splitlines()
+
+    assert title
+    assert all(re.fullmatch(r"  [\d.e+-]+ (g|ml|piece) .*", line) for line in ingredients)
+
+
+def test_example_file_qa_reads_the_documents(
+    neighbour: KimiSimulator, neighbourhood: dict[str, str], tmp_path: Path
+) -> None:
+    """
+    The text of every document stands before the question, and nothing is left on the account.
+    """
+    for name in ("one.txt", "two.md"):
+        (tmp_path / name).write_text(f"This is {name}.", "utf-8")
+    text = example(
+        "file_qa.py", neighbourhood, tmp_path, "What do they say?", "one.txt", "two.md", quiet=False
+    )
+    sent = [
+        request.json()["messages"] for request in neighbour.requests if b"What do they say?" in request.body
+    ]
+
+    assert "What do they say?" in text
+    assert ["This is one.txt." in sent[-1][0]["content"], "This is two.md." in sent[-1][1]["content"]] == [
+        True,
+        True,
+    ]
+
+
+def test_example_batch_answers_every_request(neighbourhood: dict[str, str], tmp_path: Path) -> None:
+    """
+    Four requests, four answers, in order.
+    """
+    text = example("batch.py", neighbourhood, tmp_path)
+
+    assert ["Ghent", "Lviv", "Oaxaca", "Kyoto"] == re.findall(r"^city-(\w+): You said", text, re.M)
+
+
+def test_example_vision_sends_the_picture(
+    neighbour: KimiSimulator, neighbourhood: dict[str, str], tmp_path: Path
+) -> None:
+    """
+    A small picture travels inside the message.
+    """
+    assert example("vision.py", neighbourhood, tmp_path)
+    sent = [request for request in neighbour.requests if b"What is on it?" in request.body]
+
+    assert b"data:image/png;base64," in sent[-1].body
 
 
 def test_example_testing_your_code_passes(tmp_path: Path) -> None:
