@@ -721,7 +721,7 @@ class Concurrency:
             self.canaries.append(ticket)
 
     def admitted(self, ticket: Ticket, now: float) -> None:
-        if ticket.canary is self:
+        if self.canaries and ticket in self.canaries:
             self.over(ticket)
             # One admitted proves little: an answer may have ended over there that had not ended here. So the
             # number tried doubles, and the first refusal takes all of it back.
@@ -776,9 +776,11 @@ class Concurrency:
         self.canary_at = now + max(self.interval, self.spacing)
 
     def over(self, ticket: Ticket) -> None:
+        # One request may test a rate as well: it is in the list that says whose canary it is.
+        if ticket in self.canaries:
+            self.canaries.remove(ticket)
         if ticket.canary is self:
             ticket.canary = None
-            self.canaries.remove(ticket)
 
     def shift(self, seconds: float) -> None:
         for name in ("blocked_at", "cut_at", "grown_at", "canary_at"):
@@ -1261,5 +1263,7 @@ class Law:
             ticket.entry = None
 
     def _over(self, ticket: Ticket) -> None:
+        if self.concurrency.canaries:
+            self.concurrency.over(ticket)
         if ticket.canary is not None:
             ticket.canary.over(ticket)
