@@ -27,7 +27,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mappin
 from contextlib import suppress
 from dataclasses import dataclass
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Final, Literal, Self, TypeAlias, cast
+from typing import TYPE_CHECKING, Any, Final, Literal, Self, TypeAlias, TypedDict, cast
 
 import msgspec
 
@@ -55,6 +55,7 @@ __all__ = [
     "FATAL",
     "Map",
     "MapOptions",
+    "MapParams",
     "MapProgress",
     "MapStoppedError",
     "Price",
@@ -210,6 +211,38 @@ def options_of(given: Mapping[str, Any]) -> MapOptions:
                 f"map() got an unexpected keyword argument {name!r}{hint} (fields of requests go through defaults={{...}})"
             )
     return MapOptions(**given)
+
+
+class MapParams(TypedDict, total=False):
+    """
+    The keyword arguments of `client.map`: the fields of `MapOptions`.
+    """
+
+    concurrency: int | None
+    ordered: bool
+    journal: str | os.PathLike[str] | None
+    replay: bool
+    redo: Redo
+    on_changed: Literal["error", "resend", "keep"]
+    durability: Literal["disk", "process"]
+    model: str | None
+    defaults: Mapping[str, Any] | None
+    response_format: Any
+    stream: bool
+    on_chunk: Callable[[str, Any], object] | None
+    token_budget: int | None
+    cost_budget: float | None
+    price: "Price | Mapping[str, Price] | Callable[[ChatCompletion], float | None] | None"
+    max_error_rate: float | None
+    error_window: int
+    deadline: float | None
+    stop_on: tuple[type[Exception], ...]
+    on_stop: Literal["raise", "return"]
+    on_progress: Callable[[MapProgress], object] | None
+    progress_interval: float
+    window: int | None
+    total: int | None
+    repair: bool
 
 
 class Map:

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
+from .bulk import app as bulk
 from .terminal import fail_quietly
 
 __all__ = ["app", "run"]
@@ -205,6 +206,9 @@ def simulate(
     from . import simulate
 
     simulate.main(host=host, port=port, pace=pace)
+
+
+app.add_typer(bulk)
 
 
 def run(arguments: Sequence[str]) -> int:
