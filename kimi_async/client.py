@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import cached_property
 from importlib import import_module
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar, cast, overload
+from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar, Unpack, cast, overload
 from urllib.parse import quote, urlsplit
 
 from . import codec
@@ -53,7 +53,7 @@ if TYPE_CHECKING:
     from .middleware.rate_limit import AdmissionController, RateLimits
     from .middleware.retry import RetryBudget, RetryPolicy
     from .middleware.telemetry import Hook
-    from .pipeline import Map
+    from .pipeline import Map, MapParams, Requests
     from .resources.batches import AsyncBatches
     from .resources.chat import AsyncBeta, AsyncChat
     from .resources.files import AsyncFiles
@@ -337,7 +337,7 @@ class AsyncKimi:
 
         return AsyncBatches(self)
 
-    def map(self, requests: Any, **options: Any) -> "Map":
+    def map(self, requests: "Requests", **options: "Unpack[MapParams]") -> "Map":
         """
         One result for each request of an iterable, many at a time; see `kimi_async.pipeline.Map` for the options.
         """
