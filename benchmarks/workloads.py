@@ -356,7 +356,7 @@ WORKLOADS: dict[str, Workload] = {
             path="one event a packet, 200 streams × 20 tokens/s",
             drive=paced,
             size=100,
-            quick_size=25,
+            quick_size=20,
             streams=200,
             rate=20,
             quick_rounds=1,
@@ -463,7 +463,7 @@ WORKLOADS: dict[str, Workload] = {
             metric="cpu_ms",
             path="import, client, and a first small call",
             drive=None,
-            quick_rounds=1,
+            quick=False,
         ),
     )
 }
