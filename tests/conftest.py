@@ -9,6 +9,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from kimi_async.providers import PROVIDERS
 from kimi_async.testing import KimiSimulator
 
 
@@ -22,9 +23,11 @@ def no_keys_of_the_developer(monkeypatch: pytest.MonkeyPatch) -> None:
     """
     Tests see no key, address or proxy of the person who runs them, and can spend none of their money.
     """
-    for prefix in ("MOONSHOT", "KIMI", "OPENAI", "OPENROUTER"):
-        for suffix in ("API_KEY", "BASE_URL"):
-            monkeypatch.delenv(f"{prefix}_{suffix}", raising=False)
+    for row in PROVIDERS.values():
+        for name in (*row.key_variables, *row.base_url_variables):
+            monkeypatch.delenv(name, raising=False)
+    for name in ("OPENAI_API_KEY", "OPENAI_BASE_URL", "KIMI_MODEL", "KIMI_LOG"):
+        monkeypatch.delenv(name, raising=False)
     for name in ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY"):
         monkeypatch.delenv(name, raising=False)
         monkeypatch.delenv(name.lower(), raising=False)

@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 
 from kimi_async import AsyncKimi
+from kimi_async.providers import CHAT, PROVIDERS
 from kimi_async.testing import KimiSimulator
 
 ROOT = Path(__file__).parent.parent
@@ -195,6 +196,23 @@ def test_readme_first_blocks_are_the_two_commands() -> None:
     assert ("sh", ".venv/bin/python -m pytest") == (
         first["Tests"].language,
         first["Tests"].text.splitlines()[-1],
+    )
+
+
+def test_readme_gateways_are_those_there_are() -> None:
+    """
+    The table of gateways says what `providers.py` says, row by row.
+    """
+    page = (ROOT / "README.md").read_text("utf-8")
+    rows = [
+        f"| `{row.name}` | {row.base_url.partition('://')[2]} "
+        f"| {', '.join(f'`{name}`' for name in row.key_variables)}{'' if row.key_required else ' (if any)'} "
+        f"| `{row.example_model}` | {', '.join(sorted(row.endpoints - {CHAT})) or '–'} |"
+        for row in PROVIDERS.values()
+    ]
+
+    assert rows == re.findall(
+        r"^\| `.*\|$", page[page.index("## Gateways") : page.index("## Middleware")], re.M
     )
 
 
