@@ -58,7 +58,7 @@ if TYPE_CHECKING:
     )
     from .middleware import Handler, Middleware
     from .middleware.rate_limit import AdmissionController, RateLimits
-    from .middleware.retry import RetryPolicy
+    from .middleware.retry import RetryPolicy, RetryRule
     from .pagination import AsyncCursorPage, AsyncPage, AsyncPaginator
     from .resume import ResumePolicy, Resumption
     from .schema import OutputError, SchemaError
@@ -117,7 +117,7 @@ _ROOMS: dict[str, tuple[str, ...]] = {
     ),
     "middleware": ("Handler", "Middleware"),
     "middleware.rate_limit": ("AdmissionController", "RateLimits"),
-    "middleware.retry": ("RetryPolicy",),
+    "middleware.retry": ("RetryPolicy", "RetryRule"),
     "pagination": ("AsyncCursorPage", "AsyncPage", "AsyncPaginator"),
     "resume": ("ResumePolicy", "Resumption"),
     "schema": ("OutputError", "SchemaError"),
@@ -187,6 +187,7 @@ __all__ = [
     "ResumePolicy",
     "Resumption",
     "RetryPolicy",
+    "RetryRule",
     "SchemaError",
     "StreamMetrics",
     "StreamStalledError",

@@ -136,7 +136,7 @@ class _Core:
             return send_within(send, request)
 
         if self._budget is None:
-            self._budget = RetryBudget()
+            self._budget = RetryBudget(500 if self._retry is None else self._retry.budget)
         watcher = observer(self._hooks)
         limiter = self.limiter_for(organisation)
         layers: list[Middleware] = [

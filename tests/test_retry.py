@@ -29,7 +29,7 @@ from kimi_async.errors import (
 )
 from kimi_async.middleware.breakers import OverloadBreaker, RetryBudget
 from kimi_async.middleware.retry import RetryMiddleware
-from kimi_async.middleware.retry_policy import NEVER, Failure, RetryPolicy, Rule, backoff, decide
+from kimi_async.middleware.retry_policy import NEVER, Failure, RetryPolicy, RetryRule, backoff, decide
 from kimi_async.middleware.telemetry import AttemptFailed, CallFailed, Event, Observer, RetryScheduled
 from kimi_async.testing.clock import VirtualClockLoop
 from kimi_async.transport import Headers, Request, Response
@@ -255,7 +255,7 @@ def test_decide_no_retries_allowed() -> None:
     """
     `max_retries=0` means sent once, also for refusals and whatever the policy says.
     """
-    policy = RetryPolicy(overrides={"rate_limit": Rule(max_retries=5)})
+    policy = RetryPolicy(overrides={"rate_limit": RetryRule(max_retries=5)})
 
     told = verdict(Failure(cause="rate_limit"), policy, max_retries=0, limiter=True, alive=True)
 
@@ -318,9 +318,9 @@ def test_decide_overrides_by_cause() -> None:
     """
     policy = RetryPolicy(
         overrides={
-            "timeout": Rule(retry=False),
-            "server": Rule(max_retries=5, base=1.0, factor=3.0, cap=20.0, jitter="none"),
-            "not_found": Rule(retry=True),
+            "timeout": RetryRule(retry=False),
+            "server": {"max_retries": 5, "base": 1.0, "factor": 3.0, "cap": 20.0, "jitter": "none"},
+            "not_found": RetryRule(retry=True),
         }
     )
 
@@ -349,7 +349,9 @@ def test_backoff_stays_within_bounds(
     """
     No jitter, exponent or die gives a negative, endless or longer wait than the cap.
     """
-    wait = backoff(Rule(base=base, cap=cap, factor=factor, jitter=jitter), failures, previous, lambda: die)
+    wait = backoff(
+        RetryRule(base=base, cap=cap, factor=factor, jitter=jitter), failures, previous, lambda: die
+    )
 
     assert 0.0 <= wait <= cap
 
@@ -368,7 +370,7 @@ def test_backoff_jitter_range(jitter: Any, lowest: float, highest: float) -> Non
     """
     Each jitter spreads the third wait over its range.
     """
-    rule = Rule(base=0.5, cap=100.0, factor=2.0, jitter=jitter)
+    rule = RetryRule(base=0.5, cap=100.0, factor=2.0, jitter=jitter)
     dice = random.Random(1).random
 
     waits = [backoff(rule, 3, 1.0, dice) for _ in range(2_000)]
@@ -388,7 +390,8 @@ def test_backoff_jitter_range(jitter: Any, lowest: float, highest: float) -> Non
         {"max_retries": -1},
         {"max_retries": True},
         {"overload_threshold": 0},
-        {"overrides": {"server": Rule(jitter="x")}},  # type: ignore[arg-type]
+        {"budget": -1},
+        {"overrides": {"server": RetryRule(jitter="x")}},  # type: ignore[arg-type]
     ],
 )
 def test_policy_refuses_nonsense(options: dict[str, Any]) -> None:
@@ -1080,6 +1083,17 @@ async def test_budget_outlives_a_restart() -> None:
     assert asyncio.get_running_loop().time() < 5.0
 
 
+async def test_budget_of_the_policy() -> None:
+    """
+    A policy gives the budget its size, or none.
+    """
+    for size, sent in ((28, 12), (0, 10), (None, 30)):
+        server = Server(ERROR_500)
+        wrapped = middleware(RetryPolicy(budget=size))
+        await asyncio.gather(*[wrapped(request(), server) for _ in range(10)])
+        assert sent == len(server.times)
+
+
 def test_budget_arithmetic() -> None:
     """
     It is spent down to what is left, and never filled above its capacity.
@@ -1200,7 +1214,7 @@ async def test_overload_breaker_wakes_those_who_wait() -> None:
     policy = RetryPolicy(
         overload_threshold=2,
         overload_patience=0.0,
-        overrides={"overloaded": Rule(base=500.0, cap=500.0, jitter="none")},
+        overrides={"overloaded": RetryRule(base=500.0, cap=500.0, jitter="none")},
     )
     wrapped = middleware(policy)
     sleeping = asyncio.ensure_future(wrapped(request(), Server(OVERLOADED)))

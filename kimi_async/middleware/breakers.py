@@ -3,6 +3,7 @@ What all calls of a client share when things go wrong: the budget of retries, an
 """
 
 import asyncio
+import sys
 from collections import deque
 
 __all__ = ["OverloadBreaker", "RetryBudget"]
@@ -20,12 +21,14 @@ class RetryBudget:
     """
     What all retries of a client together may cost, so that an outage is not answered with a multiple of the usual load.
 
-    500 tokens; a retry costs 14, or 5 if the server throttled; a success gives 1 back, or what its retries had cost.
+    500 tokens, or None for no limit; a retry costs 14, or 5 if the server throttled; a success gives 1 back, or what its retries had cost.
     """
 
     __slots__ = ("_waiters", "available", "capacity")
 
-    def __init__(self, capacity: int = CAPACITY) -> None:
+    def __init__(self, capacity: int | None = CAPACITY) -> None:
+        if capacity is None:
+            capacity = sys.maxsize
         if capacity < 0:
             raise ValueError(f"RetryBudget capacity must be 0 or more; got {capacity!r}")
         self.capacity = capacity
@@ -87,6 +90,8 @@ class RetryBudget:
         return True
 
     def __repr__(self) -> str:
+        if self.capacity == sys.maxsize:
+            return "<RetryBudget without limit>"
         return f"<RetryBudget {self.available}/{self.capacity}>"
 
 

@@ -58,7 +58,7 @@ from ..redact import redact
 from ..transport import Request, Response
 from . import Handler
 from .breakers import DEPOSIT, TRANSIENT, OverloadBreaker, RetryBudget
-from .retry_policy import Failure, RetryPolicy, Rule, Verdict, backoff, decide
+from .retry_policy import Failure, RetryPolicy, RetryRule, Verdict, backoff, decide
 from .telemetry import AttemptFailed, CallFailed, Observer, RetryScheduled, report, where
 
 if TYPE_CHECKING:
@@ -71,7 +71,7 @@ __all__ = [
     "RetryBudget",
     "RetryMiddleware",
     "RetryPolicy",
-    "Rule",
+    "RetryRule",
     "Verdict",
     "backoff",
     "decide",
@@ -237,7 +237,7 @@ class RetryMiddleware:
         wall: Callable[[], float] = time.time,
     ) -> None:
         self.policy = policy or RetryPolicy()
-        self.budget = RetryBudget() if budget is None else budget
+        self.budget = RetryBudget(self.policy.budget) if budget is None else budget
         self._limiter = limiter
         self._asked: Callable[[Request, float], bool] | None = getattr(limiter, "alive", None)
         self._watcher = watcher

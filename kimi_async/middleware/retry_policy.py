@@ -6,11 +6,21 @@ Plain functions. What failed, the time that is left and the dice are arguments; 
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, TypeAlias, cast
 
 from .breakers import THROTTLE, TRANSIENT
 
-__all__ = ["NEVER", "THROTTLED", "Failure", "Jitter", "RetryPolicy", "Rule", "Verdict", "backoff", "decide"]
+__all__ = [
+    "NEVER",
+    "THROTTLED",
+    "Failure",
+    "Jitter",
+    "RetryPolicy",
+    "RetryRule",
+    "Verdict",
+    "backoff",
+    "decide",
+]
 
 Jitter: TypeAlias = Literal["none", "full", "equal", "decorrelated"] | float
 
@@ -34,7 +44,7 @@ THROTTLED = frozenset({"rate_limit", "overloaded", "unavailable"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Rule:
+class RetryRule:
     """
     How one cause is repeated. None leaves a point to the policy.
     """
@@ -54,13 +64,13 @@ class Rule:
 # Overloads last: on K3, three attempts within 25 s failed and the fourth worked, each failure taking 7–11 s to
 # arrive (probes/raw/kimi.jsonl of github.com/leandromineti/ai-assisted-coding, September 2026). Two retries
 # on this curve span 8–16 s of waiting, against 1–2 s on the usual one.
-SLOW = Rule(base=4.0, cap=60.0, factor=3.0, jitter="equal")
-_DEFAULTS: Mapping[str, Rule] = {
+SLOW = RetryRule(base=4.0, cap=60.0, factor=3.0, jitter="equal")
+_DEFAULTS: Mapping[str, RetryRule] = {
     "overloaded": SLOW,
     "unavailable": SLOW,
     # Where no limiter waits for us. One second is what Kimi's Retry-After says whatever the truth is, and four
     # retries a second apart all failed (same source), so the wait doubles.
-    "rate_limit": Rule(base=1.0, cap=60.0, factor=2.0, jitter="equal"),
+    "rate_limit": RetryRule(base=1.0, cap=60.0, factor=2.0, jitter="equal"),
 }
 
 
@@ -88,8 +98,8 @@ class RetryPolicy:
     """If given, replies of exactly these statuses are repeated, those of `NEVER` causes excepted; None: by cause."""
     max_wait: float = 120.0
     """The longest hint of a server that is obeyed; a longer one raises at once."""
-    overrides: Mapping[str, Rule] = field(default_factory=dict[str, Rule])
-    """Other rules by cause: `{"timeout": Rule(max_retries=0), "overloaded": Rule(base=10, max_retries=5)}`."""
+    overrides: Mapping[str, RetryRule | Mapping[str, Any]] = field(default_factory=dict[str, "RetryRule"])
+    """Other rules by cause: `{"timeout": RetryRule(max_retries=0), "overloaded": {"base": 10, "max_retries": 5}}`."""
     strategy: Any = None
     """A tenacity wait, stop, or (Async)Retrying of your own. Its wait replaces the curve (never the server's hint), its stop
     `max_retries`, its retry the table, but for the causes that nothing helps; its callbacks are called."""
@@ -104,6 +114,9 @@ class RetryPolicy:
     """… and lets one call through every so many seconds to see whether things are better."""
     quota_cooldown: float = 60.0
     """After a quota error, one call every so many seconds is let through to see whether the account was topped up."""
+    budget: int | None = 500
+    """What the retries of all calls of a client together may cost: 14 each, or 5 where the server throttled, earned back by
+    success. A server that is down gets 35 retries, not two for every call. None: without limit."""
     budget_patience: float = 10.0
     """The longest wait for the retry budget to recover by the success of other calls."""
 
@@ -131,15 +144,22 @@ class RetryPolicy:
         _check_jitter(self.jitter)
         if self.statuses is not None:
             object.__setattr__(self, "statuses", frozenset(self.statuses))
-        for rule in self.overrides.values():
+        if self.budget is not None and not self.budget >= 0:
+            raise ValueError(f"RetryPolicy.budget must be 0 or more, or None; got {self.budget!r}")
+        rules = {
+            cause: rule if isinstance(rule, RetryRule) else RetryRule(**rule)
+            for cause, rule in self.overrides.items()
+        }
+        for rule in rules.values():
             if rule.jitter is not None:
                 _check_jitter(rule.jitter)
+        object.__setattr__(self, "overrides", rules)
 
-    def rule(self, cause: str) -> Rule:
+    def rule(self, cause: str) -> RetryRule:
         """
         The rule for a cause with nothing left open but, perhaps, `retry` and `max_retries`.
         """
-        chosen = self.overrides.get(cause)
+        chosen = cast("Mapping[str, RetryRule]", self.overrides).get(cause)
         default = _DEFAULTS.get(cause)
 
         def pick(name: str) -> Any:
@@ -148,7 +168,7 @@ class RetryPolicy:
                     return value
             return getattr(self, name)
 
-        return Rule(
+        return RetryRule(
             retry=chosen.retry if chosen else None,
             max_retries=chosen.max_retries if chosen else None,
             base=pick("base"),
@@ -210,7 +230,7 @@ class Verdict:
     """Whether it stops for what failed, not for what is left of time or retries."""
 
 
-def backoff(rule: Rule, failures: int, previous: float, dice: Callable[[], float]) -> float:
+def backoff(rule: RetryRule, failures: int, previous: float, dice: Callable[[], float]) -> float:
     """
     Seconds to wait after the `failures`-th failure of a call; `previous` is the wait before this one, 0 at first.
     `dice` gives a number in [0, 1).
