@@ -74,13 +74,20 @@ class ChatCompletionStreamState:
         completion = state.get_final_completion()
 
     :param parse: makes the `parsed` of `content.done` from the whole text; None leaves it None.
+    :param parse_arguments: makes the `parsed_arguments` of a whole call from its name and arguments.
     """
 
-    def __init__(self, *, parse: Callable[[str], Any] | None = None) -> None:
+    def __init__(
+        self,
+        *,
+        parse: Callable[[str], Any] | None = None,
+        parse_arguments: Callable[[str, str], Any] | None = None,
+    ) -> None:
         self._fold = Accumulator()
         self._unfolded: list[ChatCompletionChunk] = []
         self._choices: dict[int, _Choice] = {}
         self._parse = parse
+        self._parse_arguments = parse_arguments
         # Not bound methods of self: events hold them, and would make a cycle of every event and its stream.
         fold, unfolded = self._fold, self._unfolded
 
@@ -245,7 +252,9 @@ class ChatCompletionStreamState:
     def _call_done(self, state: _Choice, events: list[ChatCompletionStreamEvent]) -> None:
         call, state.call = state.call, None
         if call is not None:
-            events.append(FunctionToolCallArgumentsDoneEvent(call.name, call.index, call.text))
+            text = call.text
+            value = self._parse_arguments(call.name, text) if self._parse_arguments is not None else None
+            events.append(FunctionToolCallArgumentsDoneEvent(call.name, call.index, text, value))
 
 
 def _fold_all(fold: Accumulator, unfolded: list[ChatCompletionChunk]) -> None:
@@ -304,11 +313,12 @@ class AsyncChatCompletionStream(Generic[C]):
         stream: AsyncStream[ChatCompletionChunk],
         *,
         parse: Callable[[str], Any] | None = None,
+        parse_arguments: Callable[[str, str], Any] | None = None,
         finish: Callable[[ChatCompletion], C] | None = None,
     ) -> None:
         self._stream = stream
         self._finish = finish
-        self._state = ChatCompletionStreamState(parse=parse)
+        self._state = ChatCompletionStreamState(parse=parse, parse_arguments=parse_arguments)
         self._pending: Iterator[ChatCompletionStreamEvent] = iter(())
         self._loop = asyncio.get_running_loop()
         self._first: float | None = None
@@ -452,16 +462,21 @@ class AsyncChatCompletionStreamManager(Generic[C]):
         open_stream: Callable[[], Awaitable[AsyncStream[ChatCompletionChunk]]],
         *,
         parse: Callable[[str], Any] | None = None,
+        parse_arguments: Callable[[str, str], Any] | None = None,
         finish: Callable[[ChatCompletion], C] | None = None,
     ) -> None:
         self._open_stream = open_stream
         self._parse = parse
+        self._parse_arguments = parse_arguments
         self._finish = finish
         self._stream: AsyncChatCompletionStream[C] | None = None
 
     async def __aenter__(self) -> AsyncChatCompletionStream[C]:
         self._stream = AsyncChatCompletionStream(
-            await self._open_stream(), parse=self._parse, finish=self._finish
+            await self._open_stream(),
+            parse=self._parse,
+            parse_arguments=self._parse_arguments,
+            finish=self._finish,
         )
         return self._stream
 

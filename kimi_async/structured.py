@@ -26,6 +26,8 @@ from .types.parsed import (
 
 __all__ = [
     "ModelTool",
+    "argument_readers",
+    "arguments_reader",
     "parse_completion",
     "pydantic_function_tool",
     "reask",
@@ -55,6 +57,26 @@ def response_format_of(value: Any) -> ResponseFormat[Any] | None:
 @lru_cache(maxsize=256)
 def _made(tp: Any) -> ResponseFormat[Any]:
     return response_format_for(tp)
+
+
+def arguments_reader(tools: Any) -> Callable[[str, str], Any] | None:
+    """
+    What reads a call's arguments by the name of its tool, for events; None if no tool was given by a type.
+
+    Like `value_or_none` it never raises: arguments that do not fit read as None.
+    """
+    readers = argument_readers(tools)
+    if not readers:
+        return None
+
+    def read(name: str, arguments: str) -> Any:
+        reader = readers.get(name)
+        try:
+            return reader(arguments) if reader is not None else None
+        except (ValueError, TypeError, RecursionError):
+            return None
+
+    return read
 
 
 def value_or_none(wanted: ResponseFormat[Any], text: str) -> Any:
@@ -94,11 +116,19 @@ def pydantic_function_tool(
     return made
 
 
-def _argument_readers(tools: Iterable[Any]) -> dict[str, Callable[[str], Any]]:
+def argument_readers(tools: Any) -> dict[str, Callable[[str], Any]]:
+    """
+    Readers of arguments by the name of the tool, for a request's `tools`.
+    """
     readers: dict[str, Callable[[str], Any]] = {}
-    for tool in tools:
+    for tool in cast("Iterable[Any]", tools) if isinstance(tools, (list, tuple)) else ():
         if isinstance(tool, ModelTool):
             readers[tool["function"]["name"]] = decoder_for(tool.model)
+        elif isinstance(tool, Mapping):
+            # As the OpenAI SDK has it: a plain definition that is strict has its arguments read as JSON.
+            function = cast("Mapping[str, Any]", cast("Mapping[str, Any]", tool).get("function") or {})
+            if function.get("strict") is True:
+                readers[str(function.get("name"))] = msgspec.json.decode
     return readers
 
 
@@ -112,8 +142,7 @@ def parse_completion(
     :raises LengthFinishReasonError, ContentFilterFinishReasonError: the answer is not whole.
     :raises OutputError: it is whole, and not a value of the type.
     """
-    given = cast("Iterable[Any]", tools) if isinstance(tools, (list, tuple)) else ()
-    readers = _argument_readers(given)
+    readers = argument_readers(tools)
     choices: list[ParsedChoice[Any]] = []
     for choice in completion.choices:
         if choice.finish_reason == "length":

@@ -19,8 +19,6 @@ Anything with a `name`, a `definition` and `async run(arguments, context)` is a 
 
 import inspect
 import re
-import sys
-import types
 import typing
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -454,11 +452,12 @@ def _hints(function: Callable[..., Any], name: str) -> dict[str, Any]:
     except NameError:
         pass
     # Annotations that are text, of types defined in the function that is decorating: its frame still has them.
-    frame = sys._getframe()
+    frame = inspect.currentframe()
     while frame is not None and frame.f_globals.get("__name__") == __name__:
-        frame = cast("types.FrameType", frame.f_back)
+        frame = frame.f_back
+    around = {} if frame is None else frame.f_locals
     try:
-        return typing.get_type_hints(plain, localns={**frame.f_locals, **local}, include_extras=True)
+        return typing.get_type_hints(plain, localns={**around, **local}, include_extras=True)
     except NameError as error:
         raise ConfigurationError(
             f"an annotation of the tool {name!r} cannot be resolved: {error}; a type that is imported under TYPE_CHECKING "

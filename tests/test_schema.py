@@ -182,6 +182,7 @@ def outcome(schema: Any) -> tuple[dict[str, Any] | None, str]:
         # names that are no JSON types, slips of real tool lists
         ({"type": "dict", "properties": {"x": {"type": "float"}}}, {"type": "object", "properties": {"x": {"type": "number"}}}),
         ({"type": "any"}, ANY),
+        ({"type": "ArrayList", "items": {"type": "char"}}, {"type": "array", "items": {"type": "string"}}),
         ({"type": "STRING"}, {"type": "string"}),
         ({"type": "object", "properties": [], "required": None}, {"type": "object", "properties": {}}),
         ({"type": "string", "required": True}, {"type": "string"}),

@@ -24,7 +24,7 @@ from kimi_async import (
 )
 from kimi_async.schema import response_format_for
 from kimi_async.structured import reask, response_format_of
-from kimi_async.testing import KimiSimulator, MemoryTransport, Reply, Turn
+from kimi_async.testing import KimiSimulator, MemoryTransport, Reply, ToolCall, Turn
 from kimi_async.types import ChatCompletion
 from kimi_async.types.parsed import ParsedChatCompletion
 
@@ -239,12 +239,12 @@ def test_output_error_pickles_with_its_completion() -> None:
 async def test_stream_with_a_type(kimi_simulator: KimiSimulator) -> None:
     """`content.done` and the final completion carry the value."""
     kimi_simulator.say(Turn(reasoning="Hm.", content='{"name": "Beijing", "people": 22}'))
-    async with AsyncKimi(api_key=kimi_simulator.api_key, base_url=kimi_simulator.base_url) as client:
-        async with client.chat.completions.stream(
-            model="kimi-k3", messages=[QUESTION], response_format=City
-        ) as stream:
-            done = [event async for event in stream if event.type == "content.done"]
-            completion = await stream.get_final_completion()
+    async with (
+        AsyncKimi(api_key=kimi_simulator.api_key, base_url=kimi_simulator.base_url) as client,
+        client.chat.completions.stream(model="kimi-k3", messages=[QUESTION], response_format=City) as stream,
+    ):
+        done = [event async for event in stream if event.type == "content.done"]
+        completion = await stream.get_final_completion()
     assert [event.parsed for event in done] == [City("Beijing", 22)]
     assert completion.choices[0].message.parsed == City("Beijing", 22)
     assert kimi_simulator.requests[-1].json()["response_format"]["json_schema"]["name"] == "City"
@@ -262,3 +262,25 @@ async def test_stream_with_a_type_and_a_wrong_answer(kimi_simulator: KimiSimulat
                 with pytest.raises(error):
                     await stream.get_final_completion()
             assert [event.parsed for event in done] == [None]
+
+
+async def test_stream_reads_arguments_of_whole_calls(kimi_simulator: KimiSimulator) -> None:
+    """A whole call's event carries its arguments as a value: of a type, as plain JSON where strict, None if they do not fit."""
+    strict = {
+        "type": "function",
+        "function": {"name": "plain", "strict": True, "parameters": {"type": "object"}},
+    }
+    calls = (
+        ToolCall("Hotel:0", "Hotel", '{"stars": 3}'),
+        ToolCall("plain:1", "plain", '{"a": [1]}'),
+        ToolCall("Hotel:2", "Hotel", '{"stars": 30}'),
+    )
+    kimi_simulator.say(Turn(tool_calls=calls))
+    async with (
+        AsyncKimi(api_key=kimi_simulator.api_key, base_url=kimi_simulator.base_url) as client,
+        client.chat.completions.stream(
+            model="kimi-k3", messages=[QUESTION], tools=[pydantic_function_tool(Hotel), strict]
+        ) as stream,
+    ):
+        done = [e.parsed_arguments async for e in stream if e.type == "tool_calls.function.arguments.done"]
+    assert done == [Hotel(stars=3), {"a": [1]}, None]

@@ -702,14 +702,17 @@ class AsyncCompletions(Resource):
             )
             return opened
 
-        if wanted is None:
+        if wanted is None and not isinstance(given, list):
             return AsyncChatCompletionStreamManager(open_stream)
-        from ..structured import parse_completion, value_or_none
+        from ..structured import arguments_reader, parse_completion, value_or_none
 
+        if wanted is None:
+            return AsyncChatCompletionStreamManager(open_stream, parse_arguments=arguments_reader(given))
         read = wanted
         return AsyncChatCompletionStreamManager(
             open_stream,
             parse=lambda text: value_or_none(read, text),
+            parse_arguments=arguments_reader(given),
             finish=lambda completion: parse_completion(completion, read, given),
         )
 

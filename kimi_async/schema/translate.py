@@ -51,17 +51,28 @@ __all__ = ["to_mfjs", "translate"]
 # Names that are no JSON types but stand in published tool schemas (Berkeley function calling set, OpenAPI 2, Python).
 TYPE_ALIASES: Final = {
     "any": "any",
+    "arraylist": "array",
+    "bigint": "integer",
     "bool": "boolean",
+    "byte": "integer",
+    "char": "string",
     "dict": "object",
     "double": "number",
     "float": "number",
     "hash": "object",
+    "hashmap": "object",
+    "hashtable": "object",
     "int": "integer",
     "list": "array",
     "long": "integer",
     "map": "object",
     "none": "null",
+    "queue": "array",
+    "set": "array",
+    "short": "integer",
+    "stack": "array",
     "str": "string",
+    "text": "string",
     "tuple": "array",
 }
 
@@ -1106,7 +1117,15 @@ class _Translation:
                     f"MFJS reserves the property name {name!r}; rename the property",
                 )
         if alt.props is not None or props:
-            built["properties"] = {name: self.build(conj) for name, conj in props.items()}
+            shown: Json = {}
+            for name, conj in props.items():
+                value = self.build(conj)
+                if value is not NEVER or name in alt.required:
+                    shown[name] = value
+                else:
+                    at = f"{alt.at}/properties/{escape(name)}"
+                    self.lose(at, "properties", "no value of this property is possible, so it is left out")
+            built["properties"] = shown
         if alt.required:
             built["required"] = list(alt.required)
         if alt.extra:
@@ -1215,9 +1234,7 @@ class _Translation:
                     return NEVER
                 else:
                     self.lose(
-                        self.contradictions[-1][0] if self.contradictions else "",
-                        name,
-                        "no value of this property is possible",
+                        f"/{where}/{escape(name)}", "properties", "no value of this property is possible"
                     )
             result["properties"] = props
         if is_object(built.get("additionalProperties")):

@@ -26,7 +26,8 @@ class ParsedFunction(Function):
     @property
     def parsed_arguments(self) -> Any:
         """
-        The arguments as a value, where the tool was given by a type (`pydantic_function_tool`, `@tool`); else None.
+        The arguments as a value where the tool was given by a type (`pydantic_function_tool`), as plain JSON where its
+        definition is strict, else None.
         """
         return held(self).get("_parsed")
 
