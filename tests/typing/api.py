@@ -7,25 +7,35 @@ Idiomatic code that mypy --strict and pyright in strict mode must accept. Never 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any, assert_type
 
 import aiohttp
+import msgspec
 
 from kimi_async import (
     APIStatusError,
     AsyncKimi,
     AsyncStream,
+    Handler,
     IncompleteStreamError,
     KimiError,
     RateLimitError,
+    RateLimits,
+    Request,
+    Response,
+    RetryPolicy,
     Timeout,
 )
+from kimi_async.results import Result
+from kimi_async.tools import tool
 from kimi_async.types import (
     ChatCompletion,
     ChatCompletionChunk,
     ChatCompletionMessage,
     CompletionUsage,
+    FileObject,
     Model,
 )
 
@@ -118,6 +128,77 @@ async def others(client: AsyncKimi) -> None:
     balance = await client.users.me.balance()
     assert_type(balance.available_balance, Decimal)
     assert_type(await client.get("/models", cast_to=dict[str, Any]), dict[str, Any])
+
+
+class City(msgspec.Struct):
+    name: str
+
+
+@dataclass
+class River:
+    length: float
+
+
+@tool
+async def population(city: str) -> int:
+    """How many people live in a city."""
+    return len(city)
+
+
+async def values(client: AsyncKimi) -> None:
+    parsed = await client.chat.completions.parse(
+        model="m", messages=[{"role": "user", "content": "x"}], response_format=City, reask=1
+    )
+    assert_type(parsed.parsed, City | None)
+    assert_type(parsed.choices[0].message.parsed, City | None)
+    async with client.chat.completions.stream(model="m", messages=[], response_format=River) as stream:
+        final = await stream.get_final_completion()
+    assert_type(final.choices[0].message.parsed, River | None)
+
+
+async def tools(client: AsyncKimi) -> None:
+    # A tool is still the function it was.
+    assert_type(await population("Ghent"), int)
+    result = await client.chat.completions.run_tools(
+        model="m", messages=[], tools=[population], response_format=City, max_turns=3
+    )
+    assert_type(result.parsed, City | None)
+    assert_type(result.text, str)
+
+
+async def bulk(client: AsyncKimi) -> None:
+    async with client.map("in.jsonl", journal="out.jsonl", concurrency=10, ordered=True) as results:
+        async for result in results:
+            assert_type(result.custom_id, str)
+            assert_type(result.completion, ChatCompletion | None)
+            assert_type(result.error, Exception | None)
+    with await client.batches.run([{"messages": []}], model="m") as answers:
+        for answer in answers:
+            assert_type(answer, Result)
+
+
+async def files(client: AsyncKimi) -> None:
+    uploaded = await client.files.create(file=("a.txt", b"x"), purpose="file-extract")
+    assert_type(uploaded, FileObject)
+    assert_type((await client.files.content(uploaded.id)).text, str)
+    async for file in client.files.list(limit=10):
+        assert_type(file, FileObject)
+
+
+async def raw(client: AsyncKimi) -> None:
+    response = await client.chat.completions.with_raw_response.create(model="m", messages=[])
+    print(response.status_code, response.request_id, response.headers["x"], response.parse().choices[0])
+
+
+async def limits() -> None:
+    AsyncKimi(limits=RateLimits(concurrency=15, rpm=100), retry=RetryPolicy(max_retries=5, total_time=60))
+    client = AsyncKimi(limits="tier1", provider="openrouter", middleware=[tag])
+    client.with_options(priority=10, deadline=30.0, mode="fail_fast")
+
+
+async def tag(request: Request, send: Handler) -> Response:
+    request.headers["X-Team"] = "rivers"
+    return await send(request)
 
 
 async def errors(client: AsyncKimi) -> None:
