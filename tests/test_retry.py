@@ -1286,6 +1286,52 @@ def test_middleware_over_several_loops() -> None:
     assert run(again()) == 200
 
 
+async def test_middleware_forgets_idle_organisations() -> None:
+    """
+    A client that meets a new key with every call remembers a bounded number of them.
+    """
+    wrapped = middleware()
+
+    for n in range(600):
+        await wrapped(request(key=f"Bearer sk-{n:016}"), Server(OK))
+
+    assert len(wrapped._organisations) <= 256
+
+
+def test_budget_over_two_loops() -> None:
+    """
+    A waiter on one loop is woken by a success on another, in another thread; one whose loop is gone takes nothing.
+    """
+    import threading
+
+    budget = RetryBudget(14)
+    budget.spend(14)
+    waiting = threading.Event()
+    granted: list[bool] = []
+
+    def elsewhere() -> None:
+        async def wait() -> None:
+            task = asyncio.ensure_future(budget.spend_within(14, 30))
+            await asyncio.sleep(0)
+            waiting.set()
+            granted.append(await task)
+
+        asyncio.run(wait())
+
+    thread = threading.Thread(target=elsewhere)
+    thread.start()
+    assert waiting.wait(10)
+
+    async def succeed() -> None:
+        budget.deposit(14)
+
+    asyncio.run(succeed())
+    thread.join(10)
+
+    assert granted == [True]
+    assert budget.available == 0
+
+
 # --- what is told -----------------------------------------------------------------------------------------------------
 
 

@@ -57,7 +57,13 @@ class RetryBudget:
             elif cost <= self.available:
                 self._waiters.popleft()
                 self.available -= cost
-                waiter.set_result(None)
+                loop = waiter.get_loop()
+                if loop is asyncio._get_running_loop():
+                    waiter.set_result(None)
+                elif not loop.is_closed():
+                    loop.call_soon_threadsafe(_grant, self, cost, waiter)  # a client used on several loops
+                else:
+                    self.available += cost
             else:
                 break
 
@@ -93,6 +99,13 @@ class RetryBudget:
         if self.capacity == sys.maxsize:
             return "<RetryBudget without limit>"
         return f"<RetryBudget {self.available}/{self.capacity}>"
+
+
+def _grant(budget: RetryBudget, cost: int, waiter: asyncio.Future[None]) -> None:
+    if waiter.done():
+        budget.deposit(cost)
+    else:
+        waiter.set_result(None)
 
 
 class OverloadBreaker:

@@ -243,7 +243,7 @@ class RetryMiddleware:
         self._watcher = watcher
         self.dice = dice
         self._wall = wall
-        self._organisations: dict[tuple[str, int], _Organisation] = {}
+        self._organisations: dict[tuple[str, int, int], _Organisation] = {}
 
     # The fast path: two clock readings, a dict look-up, and no object made.
     async def __call__(self, request: Request, send: Handler) -> Response:
@@ -602,12 +602,13 @@ class RetryMiddleware:
     def _organisation(self, request: Request, loop: asyncio.AbstractEventLoop) -> _Organisation:
         url = request.url
         # The key itself is not kept, only what tells two keys apart.
-        key = (url[: url.find("/", 8)], hash(request.headers.get("authorization")))
+        key = (url[: url.find("/", 8)], hash(request.headers.get("authorization")), id(loop))
         org = self._organisations.get(key)
         if org is None or org.loop is not loop:
-            if len(self._organisations) >= 256:
-                for idle in [name for name, known in self._organisations.items() if not known.active]:
-                    del self._organisations[idle]
+            crowded = len(self._organisations) >= 256
+            for name, known in list(self._organisations.items()):
+                if known.loop.is_closed() or (crowded and not known.active):
+                    del self._organisations[name]
             org = self._organisations[key] = _Organisation(self.policy, loop)
         return org
 
