@@ -99,8 +99,9 @@ class LiteLLM(openai_consumers):
     environment: ClassVar[dict[str, str]] = {
         "LITELLM_LOCAL_MODEL_COST_MAP": "True",
         "LITELLM_LOG": "ERROR",
-        "AIOHTTP_CONNECTOR_LIMIT": "0",
-        "AIOHTTP_CONNECTOR_LIMIT_PER_HOST": "0",
+        # 0 would give aiohttp's own default, 100.
+        "AIOHTTP_CONNECTOR_LIMIT": "100000",
+        "AIOHTTP_CONNECTOR_LIMIT_PER_HOST": "100000",
     }
     imports = "from litellm import acompletion"
     makes = "None"
