@@ -18,6 +18,7 @@ from kimi_async.errors import (
     EngineOverloadedError,
     KimiError,
     RateLimitReachedError,
+    RateLimitWaitError,
 )
 from kimi_async.middleware.retry_policy import RetryPolicy
 from kimi_async.middleware.telemetry import Event, RequestStarted, ResponseFinished, RetryScheduled
@@ -256,6 +257,31 @@ async def test_client_wait_that_the_caller_does_not_allow() -> None:
             await ask(kimi.with_options(deadline=30))
 
     assert now() == 0.0
+
+
+async def test_client_silence_that_nobody_waits_out() -> None:
+    """
+    When the server asks for an hour, queued calls fail at once, and so do those that come meanwhile; afterwards all is well.
+    """
+    loop = asyncio.get_running_loop()
+
+    async def handler(_: Request) -> Reply:
+        await asyncio.sleep(0.1)
+        if loop.time() < 3_000:
+            return refusal("slow down", "rate_limit_reached_error", **{"Retry-After": "3600"})
+        return good()
+
+    server = Server(handler)
+    async with client(server, limits={"concurrency": 2}) as kimi:
+        errors = await ask_many(kimi, 50)
+        assert now() < 1.0
+        assert server.sent <= 5
+        assert {"RateLimitReachedError", "RateLimitWaitError"} == {type(error).__name__ for error in errors}
+        with pytest.raises(RateLimitWaitError, match="and only 120 s are allowed"):
+            await ask(kimi)
+        assert now() < 1.0
+        await asyncio.sleep(5_000)
+        await ask(kimi)
 
 
 async def test_client_stream_whose_first_event_is_an_error() -> None:

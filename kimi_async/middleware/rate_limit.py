@@ -269,6 +269,9 @@ class AdmissionController:
         self._queue: _Queue | None = None
         self._numbers = 0
         self._warned = False
+        self.longest_gate = 120.0
+        """Seconds of silence asked for by the server that are waited out; a request that comes during a longer one is refused at
+        once. Retry sets it to its `max_wait`."""
 
     # --- asking -----------------------------------------------------------------------------------------------------
 
@@ -331,6 +334,10 @@ class AdmissionController:
             reason = law.reason
             if mode == "fail_fast":
                 raise self._error(queue, cost, reason, now, "and it was not to wait (mode='fail_fast')")
+            if reason == "gate" and wait > 1.25 * self.longest_gate:  # gates are spread by up to a quarter
+                raise self._error(
+                    queue, cost, reason, now, f"and only {self.longest_gate:.6g} s are allowed (max_wait)", wait
+                )
             # Only what is certain is refused at once: slots may be free sooner than they were on average.
             if deadline is not None and wait < INF and now + wait > deadline:
                 left = max(0.0, deadline - now)

@@ -240,6 +240,8 @@ class RetryMiddleware:
         self.budget = RetryBudget(self.policy.budget) if budget is None else budget
         self._limiter = limiter
         self._asked: Callable[[Request, float], bool] | None = getattr(limiter, "alive", None)
+        if hasattr(limiter, "longest_gate"):
+            cast("Any", limiter).longest_gate = self.policy.max_wait
         self._watcher = watcher
         self.dice = dice
         self._wall = wall
@@ -346,6 +348,9 @@ class RetryMiddleware:
             org.quota_probe = now + policy.quota_cooldown
             if first:
                 self._fail_all(org, request)
+        elif failure.cause == "rate_limit" and (failure.hint or 0.0) > policy.max_wait:
+            # It concerns all who queue: what one may not wait for, the others may not either.
+            self._fail(request, lambda: _too_long(failure.hint or 0.0, policy.max_wait))
         # Only what is posted counts for Kimi's limits, and only that has passed the limiter.
         limiter = self._limiter is not None and request.method == "POST"
         call.verdict = decide(
@@ -595,9 +600,15 @@ class RetryMiddleware:
         Ends the waiting of everybody: of those who sleep before a retry, and of those who queue in the limiter.
         """
         org.wake()
+        self._fail(request, lambda: _unsent(org, ()))
+
+    def _fail(self, request: Request, error: Callable[[], KimiError]) -> None:
+        """
+        Ends the waiting in the limiter.
+        """
         fail = getattr(self._limiter, "fail", None)
         if fail is not None and request.method not in HARMLESS:
-            fail(lambda: _unsent(org, ()))
+            fail(error)
 
     def _organisation(self, request: Request, loop: asyncio.AbstractEventLoop) -> _Organisation:
         url = request.url
@@ -633,6 +644,14 @@ def _unsent(org: _Organisation, history: tuple[Attempt, ...]) -> CircuitOpenErro
         cause="overloaded",
         retry_after=wait,
         attempts=history or tuple(org.recent),
+    )
+
+
+def _too_long(hint: float, allowed: float) -> RateLimitWaitError:
+    return RateLimitWaitError(
+        f"nothing was sent: the server asks everybody to wait {hint:.6g} s, and only {allowed:.6g} s are allowed (max_wait)",
+        eta=hint,
+        reason="gate",
     )
 
 
