@@ -278,12 +278,13 @@ class WithRawResponse:
         target = getattr(self._target, name)
         if not callable(target):
             return WithRawResponse(target)
+        method = cast("Callable[..., Awaitable[Any]]", target)
 
         async def call(*args: Any, **kwargs: Any) -> APIResponse[Any]:
             catch = Catch()
             token = catching.set(catch)
             try:
-                value: Any = await target(*args, **kwargs)
+                value = await method(*args, **kwargs)
             finally:
                 catching.reset(token)
             return APIResponse(cast("Response", catch.response), value)
@@ -303,8 +304,9 @@ class WithStreamingResponse:
         target = getattr(self._target, name)
         if not callable(target):
             return WithStreamingResponse(target)
+        method = cast("Callable[..., Awaitable[Any]]", target)
 
         def call(*args: Any, **kwargs: Any) -> AsyncStreamedResponseManager[Any]:
-            return AsyncStreamedResponseManager(lambda: target(*args, **kwargs))
+            return AsyncStreamedResponseManager(lambda: method(*args, **kwargs))
 
         return call

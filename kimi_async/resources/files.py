@@ -5,7 +5,7 @@
 import asyncio
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 import msgspec
 
@@ -467,7 +467,7 @@ class AsyncFiles(Resource):
         ``options`` go to ``chat.completions.create``.
         """
         messages = [*await self.extract_messages(files), {"role": "user", "content": question}]
-        create: Callable[..., Awaitable[ChatCompletion]] = self._client.chat.completions.create
+        create = cast("Callable[..., Awaitable[ChatCompletion]]", self._client.chat.completions.create)
         return await create(model=model, messages=messages, **options)
 
 
