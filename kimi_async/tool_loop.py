@@ -142,7 +142,7 @@ class MaxTurnsError(KimiError):
         super().__init__(
             f"the model still called tools after {len(result.turns)} turns; raise max_turns, or go on with .result.messages"
         )
-        self.result = result
+        self.result: ToolRunResult[Any] = result
 
 
 Ask: TypeAlias = Callable[[list[Any], Mapping[str, Any]], Awaitable[ChatCompletion]]

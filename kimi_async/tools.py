@@ -133,8 +133,8 @@ class EchoTool(Tool):
     """
 
     def __init__(self, name: str) -> None:
-        self.name = name
-        self.definition = {"type": "builtin_function", "function": {"name": name}}
+        self.name: str = name
+        self.definition: dict[str, Any] = {"type": "builtin_function", "function": {"name": name}}
 
     async def run(self, arguments: str, context: ToolContext) -> str:
         return arguments
@@ -163,11 +163,11 @@ class FunctionTool(Tool, Generic[P, R]):
         timeout: float | None = None,
         thread: bool = True,
     ) -> None:
-        self.function = function
-        self.name = name or str(getattr(function, "__name__", type(function).__name__))
-        self.concurrent = concurrent
-        self.timeout = timeout
-        self.thread = thread
+        self.function: Callable[P, R] = function
+        self.name: str = name or str(getattr(function, "__name__", type(function).__name__))
+        self.concurrent: bool = concurrent
+        self.timeout: float | None = timeout
+        self.thread: bool = thread
         self._options: dict[str, Any] = {
             "name": self.name,
             "description": description,
@@ -177,12 +177,12 @@ class FunctionTool(Tool, Generic[P, R]):
             "thread": thread,
         }
         self.__doc__ = inspect.getdoc(function)
-        self.__name__ = self.name
-        self.__wrapped__ = function
+        self.__name__: str = self.name
+        self.__wrapped__: Callable[P, R] = function
         _check_name(self.name)
         self._shape = _Shape(function, self.name)
         text = self._shape.description if description is None else description
-        self.definition = _definition(self.name, text, self._shape.parameters, strict)
+        self.definition: dict[str, Any] = _definition(self.name, text, self._shape.parameters, strict)
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
         return self.function(*args, **kwargs)

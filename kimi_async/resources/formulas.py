@@ -36,10 +36,10 @@ class FormulaTool(Tool):
         *,
         timeout: float | None = None,
     ) -> None:
-        self.uri = uri
-        self.definition = dict(definition)
-        self.name = str(cast("Mapping[str, Any]", definition.get("function") or {}).get("name", ""))
-        self.timeout = timeout
+        self.uri: str = uri
+        self.definition: dict[str, Any] = dict(definition)
+        self.name: str = str(cast("Mapping[str, Any]", definition.get("function") or {}).get("name", ""))
+        self.timeout: float | None = timeout
         self._call = call
 
     async def run(self, arguments: str, context: ToolContext) -> str:

@@ -42,9 +42,9 @@ class OutputError(KimiError, ValueError):
     retryable = False
 
     def __init__(self, reason: str, text: str, *, truncated: bool = False) -> None:
-        self.reason = reason
-        self.text = text
-        self.truncated = truncated
+        self.reason: str = reason
+        self.text: str = text
+        self.truncated: bool = truncated
         self.completion: Any = None
         super().__init__(
             f"the answer is {'cut short' if truncated else 'not of the type asked for'}: {reason}"
@@ -161,10 +161,12 @@ class ResponseFormat(Generic[T]):
 
     def __init__(self, tp: type[T] | Any, name: str | None = None, *, strict: bool = True) -> None:
         losses: list[Loss] = []
-        self.type = tp
+        self.type: Any = tp
+        self.schema: dict[str, Any]
+        self.wrapped: bool
         self.schema, self.wrapped = _describe_type(tp, losses)
-        self.losses = tuple(losses)
-        self.name = _wire_name(name or _type_name(tp))
+        self.losses: tuple[Loss, ...] = tuple(losses)
+        self.name: str = _wire_name(name or _type_name(tp))
         self.wire: dict[str, Any] = {
             "type": "json_schema",
             "json_schema": {"name": self.name, "strict": strict, "schema": self.schema},

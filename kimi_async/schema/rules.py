@@ -66,8 +66,8 @@ class SchemaError(KimiError, ValueError):
     retryable = False
 
     def __init__(self, pointer: str, reason: str) -> None:
-        self.pointer = pointer
-        self.reason = reason
+        self.pointer: str = pointer
+        self.reason: str = reason
         super().__init__(f"at {pointer or 'the root'}: {reason}")
 
     def __reduce__(self) -> tuple[Any, ...]:

@@ -2,7 +2,7 @@
 Formulas, Kimi's official tools, and what running one gives.
 """
 
-from typing import Any, cast
+from typing import Any, ClassVar, cast
 
 import msgspec
 
@@ -37,7 +37,7 @@ class Fiber(Reply):
     One run of a formula.
     """
 
-    __children__ = ("context",)
+    __children__: ClassVar[tuple[str, ...]] = ("context",)
 
     id: str = ""
     status: str = ""
