@@ -703,10 +703,9 @@ class AsyncKimi:
             extra_headers=extra_headers,
             extra_query=extra_query,
             timeout=timeout,
-            accept=None if raw else read_whole,
             unlisted=True,
         )
-        return response if raw else codec.decode_reply(await response.read(), cast_to, response)
+        return response if raw else codec.decode_reply(response.content, cast_to, response)
 
     async def request(
         self,
