@@ -1332,6 +1332,141 @@ def test_budget_over_two_loops() -> None:
     assert budget.available == 0
 
 
+# --- everything at once -----------------------------------------------------------------------------------------------
+
+ANY_STEP = st.sampled_from(
+    [
+        OK,
+        RPM,
+        OVERLOADED,
+        ERROR_500,
+        QUOTA,
+        (400, {}, b""),
+        (503, {"Retry-After": "3"}, b""),
+        (429, {"Retry-After": "500"}, b""),
+        (500, {"x-should-retry": "false"}, b""),
+        (404, {"x-should-retry": "true"}, b""),
+        (502, {}, b"<html>"),
+        "refused",
+        "stale",
+        "timeout",
+        "local",
+        "hangs",
+        "not accepted",
+    ]
+)
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    st.lists(st.tuples(st.lists(ANY_STEP, min_size=1, max_size=6), st.floats(0, 3)), min_size=1, max_size=6),
+    st.integers(0, 3),
+    st.none() | st.floats(0.5, 60),
+    st.none() | st.floats(0.1, 200),
+    st.booleans(),
+    st.booleans(),
+    st.sampled_from([0, 28, 500]),
+    st.integers(0, 2**32),
+)
+def test_middleware_whatever_happens(
+    calls: list[tuple[list[Any], float]],
+    max_retries: int,
+    deadline: float | None,
+    cancel_after: float | None,
+    limiter: bool,
+    alive: bool,
+    budget: int,
+    seed: int,
+) -> None:
+    """
+    Whatever servers answer to calls that run together, each ends: with a reply or one of our errors, within its retries,
+    with a history that is true, every reply closed and nothing left behind.
+    """
+    from kimi_async.testing.clock import run
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        wrapped = RetryMiddleware(
+            RetryPolicy(alive_for=30.0, overload_threshold=2, overload_patience=10.0, budget=budget),
+            limiter=Limiter(alive) if limiter else None,
+            dice=random.Random(seed).random,
+        )
+        servers: list[Server] = []
+
+        async def one(steps: list[Any], delay: float) -> tuple[Request, Server, Any]:
+            sent = 0
+
+            async def serve(asked: Request) -> Response:
+                nonlocal sent
+                # After its script every server answers well, or only refuses for ever.
+                step = steps[sent] if sent < len(steps) else (OK if seed % 2 else (400, {}, b""))
+                sent += 1
+                await asyncio.sleep(delay)
+                if step == "refused":
+                    raise refused()
+                if step == "stale":
+                    raise refused(reused=True)
+                if step == "timeout":
+                    raise APITimeoutError()
+                if step == "local":
+                    raise RateLimitWaitError("ours")
+                if step == "hangs":
+                    await asyncio.sleep(100)
+                    step = OK
+                if step == "not accepted":
+                    asked.extensions["bad"] = True
+                    step = OK
+                status, headers, data = step
+                server.open += 1
+                response = Response(status, Headers(headers), request=asked, body=data)
+                response.on_close(server._closed)
+                return response
+
+            async def accept(response: Response) -> None:
+                if response.request.extensions.pop("bad", False):
+                    raise APIResponseValidationError(response, None)
+                await response.read()
+
+            server = Server(serve)
+            servers.append(server)
+            asked = request(
+                accept=accept,
+                max_retries=max_retries,
+                deadline=None if deadline is None else loop.time() + deadline,
+            )
+            try:
+                return asked, server, await wrapped(asked, server)
+            except KimiError as error:
+                return asked, server, error
+
+        tasks = [asyncio.ensure_future(one(steps, delay)) for steps, delay in calls]
+        if cancel_after is not None:
+            loop.call_later(cancel_after, tasks[0].cancel)
+        ended = await asyncio.gather(*tasks, return_exceptions=True)
+
+        assert [0] * len(servers) == [server.open for server in servers]
+        assert {0} == {org.active for org in wrapped._organisations.values()}
+        assert not any(org.sleepers for org in wrapped._organisations.values())
+        assert 0 <= wrapped.budget.available <= budget
+        for outcome in ended:
+            if isinstance(outcome, asyncio.CancelledError):
+                continue
+            assert isinstance(outcome, tuple)
+            asked, server, reply = outcome
+            history = asked.history
+            assert sorted(one.number for one in history) == [one.number for one in history]
+            free = ("rate_limit", "overloaded", "unavailable", "connection")
+            assert len([one for one in history if one.cause not in free]) <= max_retries
+            if not isinstance(reply, RateLimitWaitError | CircuitOpenError):
+                assert len(server.times) == len(history) + 1
+            if isinstance(reply, APIConnectionError):
+                assert reply.attempts == tuple(history)
+            if deadline is not None and server.times:
+                assert server.times[-1] <= asked.deadline + 1e-6  # type: ignore[operator]
+
+    run(main())
+
+
 # --- what is told -----------------------------------------------------------------------------------------------------
 
 
