@@ -11,9 +11,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks import goals, report
+from benchmarks import goals, programs, report
 from benchmarks.clients import CLIENTS
 from benchmarks.picture import picture
+from benchmarks.programs import PROGRAMS
 from benchmarks.runner import run
 from benchmarks.workloads import WORKLOADS
 
@@ -33,7 +34,7 @@ def _options(argv: Sequence[str] | None) -> argparse.Namespace:
         "-w",
         action="append",
         metavar="NAME",
-        choices=WORKLOADS,
+        choices=[*WORKLOADS, *PROGRAMS],
         help="only this one (repeatable)",
     )
     add("--client", "-c", action="append", metavar="NAME", choices=CLIENTS, help="only this one (repeatable)")
@@ -57,6 +58,10 @@ def _list() -> None:
     print("workloads (* not in --quick)")
     for workload in WORKLOADS.values():
         print(f"  {workload.name + ('' if workload.quick else '*'):<12} {workload.path}")
+    print("programs (only when named, or without --quick)")
+    for program in PROGRAMS.values():
+        missing = program.missing()
+        print(f"  {program.name:<12} {program.path}{f'  [skipped: {missing}]' if missing else ''}")
     print("clients")
     for name, peer in CLIENTS.items():
         missing = peer.missing()
@@ -64,9 +69,11 @@ def _list() -> None:
 
 
 def _measure(options: argparse.Namespace) -> dict[str, Any]:
-    workloads = options.workload or [
-        name for name, work in WORKLOADS.items() if work.quick or not options.quick
+    chosen = options.workload or [
+        *(name for name, work in WORKLOADS.items() if work.quick or not options.quick),
+        *(() if options.quick else PROGRAMS),
     ]
+    workloads = [name for name in chosen if name in WORKLOADS]
     clients = []
     skipped = {}
     for name in options.client or CLIENTS:
@@ -77,9 +84,26 @@ def _measure(options: argparse.Namespace) -> dict[str, Any]:
         else:
             clients.append(name)
     rounds = options.rounds or (2 if options.quick else 5)
-    results = run(
-        workloads, clients, rounds=rounds, quick=options.quick, say=lambda line: print(line, file=sys.stderr)
+    results = (
+        run(
+            workloads,
+            clients,
+            rounds=rounds,
+            quick=options.quick,
+            say=lambda line: print(line, file=sys.stderr),
+        )
+        if workloads
+        else []
     )
+    ran = {}
+    for name in chosen:
+        if name in PROGRAMS:
+            missing = PROGRAMS[name].missing()
+            if missing:
+                print(f"skipping {name}: {missing}", file=sys.stderr)
+            else:
+                print(f"\n{name}: {PROGRAMS[name].path}", flush=True)
+                ran[name] = programs.run(name, quick=options.quick)
     return {
         "machine": report.machine(),
         "rounds": rounds,
@@ -87,6 +111,7 @@ def _measure(options: argparse.Namespace) -> dict[str, Any]:
         "versions": {name: CLIENTS[name].versions() for name in clients},
         "skipped": skipped,
         "results": results,
+        "programs": ran,
     }
 
 
@@ -105,13 +130,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         if "error" in result or "skipped" in result
     }
     text = report.markdown(table, notes, found["versions"])
-    print(text)
-    at = found["machine"]
-    print(
-        f"{at['processor']}, {at['cores']} cores, {at['system']}, {at['python']}; {found['rounds']} rounds, medians."
-    )
-    busiest = max((result.get("server_busy", 0.0) for result in results), default=0.0)
-    print(f"The server's core was at most {busiest:.0%} busy.")
+    if results:
+        print(text)
+        at = found["machine"]
+        print(
+            f"{at['processor']}, {at['cores']} cores, {at['system']}, {at['python']}; {found['rounds']} rounds, medians."
+        )
+        busiest = max((result.get("server_busy", 0.0) for result in results), default=0.0)
+        print(f"The server's core was at most {busiest:.0%} busy.")
     if options.json:
         options.json.write_text(json.dumps(found, indent=1) + "\n")
     if options.markdown:
@@ -122,7 +148,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0
     verdicts = goals.check(results)
     print("\n".join(report.verdicts_in_words(verdicts)))
-    return 1 if any(verdict.value is not None and not verdict.met for verdict in verdicts) else 0
+    missed = [verdict for verdict in verdicts if verdict.value is not None and not verdict.met]
+    failed = [name for name, made in found.get("programs", {}).items() if made["status"]]
+    for name in failed:
+        print(f"MISS  {name}: see its output")
+    return 1 if missed or failed else 0
 
 
 if __name__ == "__main__":

@@ -127,15 +127,17 @@ def markdown(
 
 
 def verdicts_in_words(verdicts: Sequence[Verdict]) -> list[str]:
-    """A line for each goal."""
+    """A line for each goal that could be judged, and at the end how many could not."""
     lines = []
+    unjudged = [verdict for verdict in verdicts if verdict.value is None]
     for verdict in verdicts:
         goal = verdict.goal
         if verdict.value is None:
-            lines.append(f"  ?   {goal.text}: {verdict.why}")
             continue
         bound, value = f"{goal.at_most:.3g}", f"{verdict.value:.3g}"
         if goal.against and goal.at_most < 1:
             bound, value = f"1/{1 / goal.at_most:.3g}", f"1/{1 / verdict.value:.3g}"
         lines.append(f"{'  ok' if verdict.met else 'MISS'}  {goal.text}: {value} (at most {bound})")
+    if unjudged:
+        lines.append(f"   ?  {len(unjudged)} not judged, the first because {unjudged[0].why}")
     return lines
