@@ -83,18 +83,19 @@ def markdown(
     found: Summary, notes: Mapping[tuple[str, str], str], versions: Mapping[str, Mapping[str, str]]
 ) -> str:
     """A table with a row for each workload and a column for each client; the notes that explain its gaps below it."""
-    clients = [name for name in CLIENTS if any(name in row for row in found.values())]
+    noted = {client for _, client in notes}
+    clients = [name for name in CLIENTS if name in noted or any(name in row for row in found.values())]
     lines = [
         "| workload | " + " | ".join(clients) + " |",
         "|---|" + "---:|" * len(clients),
     ]
     footnotes: list[str] = []
     for name, workload in WORKLOADS.items():
-        if name not in found:
+        if name not in found and not any(name == noted_name for noted_name, _ in notes):
             continue
         cells = []
         for client in clients:
-            metrics = found[name].get(client)
+            metrics = found.get(name, {}).get(client)
             if metrics and workload.metric in metrics:
                 middle = metrics[workload.metric]
                 cells.append(figure(middle["median"], workload.metric))

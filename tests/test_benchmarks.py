@@ -522,14 +522,18 @@ def test_summary_keeps_median_and_spread() -> None:
 
 def test_markdown_explains_its_gaps() -> None:
     """
-    A cell without a figure has a note that says why.
+    A cell without a figure has a note that says why, also where a client or a workload has no figure at all.
     """
-    text = report.markdown(SUMMARY, {("paced300", "openai"): "", ("burst64", "floor"): "TimeoutError"}, {})
+    text = report.markdown(
+        SUMMARY, {("burst64", "floor"): "TimeoutError: late", ("small", "openai"): "not offered"}, {}
+    )
     rows = [line for line in text.splitlines() if line.startswith("|")]
 
     assert 1 == len({row.count("|") for row in rows})
     assert "2.00 µs" in text
     assert "80.0 µs" in text
+    assert "[1] floor, burst64: TimeoutError: late" in text
+    assert "[2] openai, small: not offered" in text
 
 
 def test_picture_is_readable_in_both_themes() -> None:
