@@ -34,10 +34,10 @@ class CallFold:
     __slots__ = ("arguments", "id", "index", "name", "type")
 
     def __init__(self, index: int) -> None:
-        self.index = index
-        self.id = ""
-        self.name = ""
-        self.type = "function"
+        self.index: int = index
+        self.id: str = ""
+        self.name: str = ""
+        self.type: str = "function"
         self.arguments: list[str] = []
 
     def add(self, fragment: ChoiceDeltaToolCall) -> None:
@@ -90,8 +90,8 @@ class ChoiceFold:
     )
 
     def __init__(self, index: int) -> None:
-        self.index = index
-        self.role = "assistant"
+        self.index: int = index
+        self.role: str = "assistant"
         self.content: list[str] = []
         self.reasoning: list[str] = []
         self.refusal: list[str] = []
@@ -99,8 +99,8 @@ class ChoiceFold:
         self.logprobs: dict[str, list[Any]] = {}
         self.calls: list[CallFold] = []
         self.finish_reason: str | None = None
-        self.seen_content = False
-        self.seen_reasoning = False
+        self.seen_content: bool = False
+        self.seen_reasoning: bool = False
 
     def add(self, choice: ChunkChoice) -> None:
         delta = choice.delta
@@ -206,9 +206,9 @@ class Accumulator:
 
     def __init__(self) -> None:
         self.choices: dict[int, ChoiceFold] = {}
-        self.chunks = 0
+        self.chunks: int = 0
         """Chunks folded."""
-        self.finished = False
+        self.finished: bool = False
         """Whether every choice seen has its `finish_reason`."""
         self.usage: CompletionUsage | None = None
         """The last usage seen, from whichever place."""

@@ -197,7 +197,7 @@ class BatchResults:
         temporary: str | None = None,
     ) -> None:
         self.handle = handle
-        self.batches = tuple(batches)
+        self.batches: tuple[Batch, ...] = tuple(batches)
         self._inputs = list(inputs)
         self._files = ResultFiles(outputs)
         self._temporary = temporary

@@ -311,8 +311,9 @@ class APIError(KimiError):
     def __init__(self, message: str, request: Any = None, *, body: object | None = None) -> None:
         super().__init__(message)
         self.message = message
-        self.request = _remember(request)
-        self.body = body = redacted(body)
+        self.request: Any = _remember(request)
+        body = redacted(body)
+        self.body: Any = body
         """The decoded `error` object of the reply, or the text if it is not JSON, or None. Keys and account ids are taken out."""
         self.code: str | None = None
         self.param: str | None = None
@@ -355,9 +356,9 @@ class APIResponseValidationError(APIError):
             getattr(response, "request", None),
             body=body,
         )
-        self.response = _snapshot(response)
+        self.response: Any = _snapshot(response)
         self.status_code: int = getattr(response, "status_code", 200)
-        self.request_id = request_id_from(getattr(response, "headers", {}))
+        self.request_id: str | None = request_id_from(getattr(response, "headers", {}))
 
 
 class APIConnectionError(APIError):
@@ -448,10 +449,10 @@ class APIStatusError(APIError):
 
     def __init__(self, message: str, *, response: Any, body: object | None = None) -> None:
         super().__init__(message, getattr(response, "request", None), body=body)
-        self.response = _snapshot(response)
+        self.response: Any = _snapshot(response)
         self.status_code: int = getattr(response, "status_code", 0)
         self.headers: Mapping[str, str] = getattr(self.response, "headers", {})
-        self.request_id = request_id_from(self.headers)
+        self.request_id: str | None = request_id_from(self.headers)
         self.kind: str = ""
         """The cause in one word, the same for every gateway: `rate_limit`, `tpd`, `overloaded`, `quota`, …"""
         self.retry_after: float | None = None

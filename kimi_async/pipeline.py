@@ -23,7 +23,7 @@ import asyncio
 import difflib
 import os
 from collections import Counter, deque
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from types import TracebackType
@@ -46,6 +46,7 @@ from .errors import (
 from .journal import Answer, Journal, JournalMismatchError, JournalWriteError, Redo, RunInfo, fingerprint
 from .jsonl import CHAT_URL, IdTable, LineChecker, check_lines, read_lines
 from .results import Result, line_of_answer, line_of_failure
+from .structured import parse_completion, response_format_of
 from .types.chat import ChatCompletion
 
 if TYPE_CHECKING:
@@ -515,7 +516,7 @@ class _Engine:
         self.failure: BaseException | None = None
         self.stopped: str | None = None
         self.mended: Any = None
-        self._waiter: asyncio.Future[None] | None = None
+        self._waiters: list[asyncio.Future[None]] = []
         self._loop: asyncio.AbstractEventLoop | None = None
         # source
         self._next: Iterator[Any] | None = None
@@ -528,6 +529,7 @@ class _Engine:
         # workers
         self._group: Any = None
         self._scope: Any = None
+        self._pulling: Any = None
         self._workers = 0
         self._idle = 0
         self._in_flight = 0
@@ -565,18 +567,17 @@ class _Engine:
         return result
 
     async def wait(self) -> None:
-        assert self._loop is not None or not self.over
-        loop = asyncio.get_running_loop()
-        self._waiter = loop.create_future()
-        try:
-            await self._waiter
-        finally:
-            self._waiter = None
+        waiter = asyncio.get_running_loop().create_future()
+        self._waiters.append(waiter)
+        await waiter
 
     def _wake(self) -> None:
-        waiter = self._waiter
-        if waiter is not None and not waiter.done():
-            waiter.set_result(None)
+        if self._waiters:
+            # All of them, should several tasks share one iteration: those who come too late wait again.
+            waiters, self._waiters = self._waiters, []
+            for waiter in waiters:
+                if not waiter.done():
+                    waiter.set_result(None)
 
     def _open_gate(self) -> None:
         while self._gates:
@@ -593,6 +594,8 @@ class _Engine:
         self._exhausted = True
         while self._gates:
             self._open_gate()
+        if self._pulling is not None:
+            self._pulling.cancel()
         if now and self._scope is not None:
             self._scope.cancel()
 
@@ -657,7 +660,10 @@ class _Engine:
             self.failure = MapStoppedError(self.stopped, progress=self.progress())
         report = self._options.on_progress
         if report is not None:
-            report(self.progress())
+            try:
+                report(self.progress())
+            except Exception as exc:
+                self.failure = self.failure or exc
 
     def _lock_held(self) -> bool:
         return self._lock is not None and self._lock.locked()
@@ -719,7 +725,13 @@ class _Engine:
         if self._options.concurrency is None and self._marks[0][0] < loop.time():
             self._recap()
         if self._options.on_progress is not None and self._done + self._skipped:
-            self._options.on_progress(self.progress())
+            try:
+                self._options.on_progress(self.progress())
+            except Exception as exc:
+                # The caller's function failed: that is no reason to lose what is finished, nor to hide it.
+                self.failure = self.failure or exc
+                self.stop("on_progress failed")
+                return
         timers.append(loop.call_later(self._options.progress_interval, self._tick, timers))
 
     def progress(self) -> MapProgress:
@@ -798,8 +810,7 @@ class _Engine:
                     if self._next is not None:
                         raw = next(self._next)
                     else:
-                        assert self._anext is not None
-                        raw = await self._anext.__anext__()
+                        raw = await self._await_next()
                 except (StopIteration, StopAsyncIteration):
                     self._end_of_source()
                     return None
@@ -823,6 +834,17 @@ class _Engine:
             return None
         finally:
             self._lock.release()
+
+    async def _await_next(self) -> Any:
+        """
+        The next item of an async source. `stop` ends the wait: a source may have nothing to give for hours.
+        """
+        from anyio import CancelScope
+
+        assert self._anext is not None
+        with CancelScope() as self._pulling:
+            return await self._anext.__anext__()
+        raise StopAsyncIteration
 
     def _end_of_source(self) -> None:
         self._exhausted = True
@@ -904,7 +926,7 @@ class _Engine:
         self._skipped += 1
         if self._options.replay:
             answer = msgspec.json.decode(line, type=Answer)
-            self._deliver(Result.of(answer, index, "journal"))
+            self._deliver(Result.of(answer, index, "journal", response_format=self._options.response_format))
         elif self._options.ordered:
             self._deliver_in_turn(index, _ABSENT)
         else:
@@ -965,6 +987,7 @@ class _Engine:
 
         options = self._options
         body = item.body
+        reader = tools = None
         raw = isinstance(body, msgspec.Raw)
         if raw and not (options.defaults or options.model or options.response_format or options.stream):
             # As the Batch API would take it: the line's own bytes.
@@ -984,11 +1007,10 @@ class _Engine:
                 if options.response_format is not None
                 else fields.get("response_format")
             )
-            if isinstance(wanted, type):
-                fields["response_format"] = wanted
-                return await self._parse(model, messages, fields)
+            reader = response_format_of(wanted)
             if wanted is not None:
-                fields["response_format"] = wanted
+                fields["response_format"] = wanted if reader is None else reader.wire
+            tools = fields.get("tools")
             if raw:
                 data = codec.encode(
                     {"model": model, "messages": messages, **({"stream": True} if streamed else {}), **fields}
@@ -1006,18 +1028,17 @@ class _Engine:
                         watch(item.custom_id, chunk)
             completion = stream.snapshot()
             assert completion is not None
-            return completion, None, stream.request_id, len(stream.response.request.history) + 1, None
-        accept, answers = acceptor()
-        response = await client.send("POST", "chat/completions", data, accept=accept)
-        return answers[0], response.content, response.request_id, len(response.request.history) + 1, None
-
-    async def _parse(
-        self, model: str, messages: Any, fields: dict[str, Any]
-    ) -> tuple[ChatCompletion, bytes | None, str | None, int, Any]:
-        parse: Callable[..., Awaitable[Any]] = getattr(self._client.chat.completions, "parse")  # noqa: B009
-        completion = await parse(model=model, messages=messages, **fields)
-        message = completion.choices[0].message if completion.choices else None
-        return completion, None, getattr(completion, "_request_id", None), 1, getattr(message, "parsed", None)
+            answered: bytes | None = None
+            response = stream.response
+        else:
+            accept, answers = acceptor()
+            response = await client.send("POST", "chat/completions", data, accept=accept)
+            completion, answered = answers[0], response.content
+        parsed = None
+        if reader is not None:
+            completion = parse_completion(completion, reader, tools)
+            parsed = completion.parsed
+        return completion, answered, response.request_id, len(response.request.history) + 1, parsed
 
     # --- what is finished ---
 

@@ -43,8 +43,8 @@ class Catch:
 
     def __init__(self, *, hold: bool = False) -> None:
         self.response: Response | None = None
-        self.arrived = asyncio.Event()
-        self.go_on = asyncio.Event()
+        self.arrived: asyncio.Event = asyncio.Event()
+        self.go_on: asyncio.Event = asyncio.Event()
         if not hold:
             self.go_on.set()
 

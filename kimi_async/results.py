@@ -9,6 +9,7 @@ import msgspec
 from . import codec
 from .errors import APIStatusError, KimiError
 from .journal import Answer, RunInfo, answer_line, failure_line
+from .structured import parse_completion, response_format_of
 from .types.chat import ChatCompletion, CompletionUsage
 
 __all__ = ["RequestFailedError", "Result", "Source", "UnansweredError", "line_of_answer", "line_of_failure"]
@@ -53,6 +54,7 @@ class Result:
 
     __slots__ = (
         "_answer",
+        "_format",
         "_completion",
         "_error",
         "attempts",
@@ -75,23 +77,26 @@ class Result:
         elapsed: float = 0.0,
         source: Source = "live",
         parsed: Any = None,
+        response_format: Any = None,
     ) -> None:
-        self.custom_id = custom_id
-        self.index = index
+        self.custom_id: str = custom_id
+        self.index: int = index
         """Position in the input, from 0."""
         self._completion = completion
         self._error = error
         self._answer = answer
-        self.attempts = attempts
+        self._format = response_format
+        self._parsed = parsed
+        self.attempts: int = attempts
         """Times the request was sent, retries included; 0 if it never was."""
-        self.elapsed = elapsed
+        self.elapsed: float = elapsed
         """Seconds from taking it up to its end, waiting included."""
         self.source: Source = source
-        self.parsed = parsed
+        self.parsed: Any = parsed
         """The object made of the answer, where ``response_format`` is a type."""
 
     @classmethod
-    def of(cls, answer: Answer, index: int, source: Source) -> "Result":
+    def of(cls, answer: Answer, index: int, source: Source, *, response_format: Any = None) -> "Result":
         """
         A result from its line.
         """
@@ -103,6 +108,7 @@ class Result:
             attempts=run.attempts if run is not None else 1,
             elapsed=run.elapsed if run is not None else 0.0,
             source=source,
+            response_format=response_format,
         )
 
     @property
@@ -118,6 +124,14 @@ class Result:
     def completion(self) -> ChatCompletion | None:
         self._decode()
         return self._completion
+
+    @property
+    def parsed(self) -> Any:
+        """
+        The object made of the answer, where ``response_format`` is a type; else None.
+        """
+        self._decode()
+        return self._parsed
 
     @property
     def error(self) -> Exception | None:
@@ -161,7 +175,12 @@ class Result:
         try:
             body = answer.body
             if answer.ok and body is not None:
-                self._completion = codec.decode_reply(body, ChatCompletion)
+                completion = codec.decode_reply(body, ChatCompletion)
+                reader = response_format_of(self._format)
+                if reader is not None:
+                    completion = parse_completion(completion, reader)
+                    self._parsed = completion.parsed
+                self._completion = completion
             else:
                 self._error = error_of(answer)
         except KimiError as exc:
@@ -227,4 +246,14 @@ def line_of_failure(custom_id: str, error: Exception, *, run: RunInfo) -> bytes:
             request_id=error.request_id,
             run=run,
         )
-    return failure_line(custom_id, code=type(error).__name__, message=str(error), run=run)
+    # An answer that was cut or is not of the type was paid for: it stays with its error.
+    completion = getattr(error, "completion", None)
+    whole = completion.to_dict() if isinstance(completion, ChatCompletion) else None
+    return failure_line(
+        custom_id,
+        code=type(error).__name__,
+        message=str(error),
+        status_code=None if whole is None else 200,
+        body=whole,
+        run=run,
+    )

@@ -118,7 +118,7 @@ class AsyncStream(Generic[T]):
         max_event_size: int = 16 << 20,
         refuse_empty: bool = False,
     ) -> None:
-        self.response = response
+        self.response: Response = response
         self._loop = asyncio.get_running_loop()
         self._decode = cast("Callable[[bytes | memoryview], T]", decode or decode_chunk)
         self._fold = fold if fold is not None or decode is not None else Accumulator()

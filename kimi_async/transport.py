@@ -165,24 +165,24 @@ class Request:
         history: list[Attempt] | None = None,
         extensions: dict[str, Any] | None = None,
     ) -> None:
-        self.method = method
-        self.url = url
+        self.method: str = method
+        self.url: str = url
         """Absolute, with the query."""
-        self.headers = Headers() if headers is None else headers
-        self.body = body
-        self.timeout = timeout or DEFAULT_TIMEOUT
-        self.stream = stream
+        self.headers: Headers = Headers() if headers is None else headers
+        self.body: bytes | Body | None = body
+        self.timeout: Timeout = timeout or DEFAULT_TIMEOUT
+        self.stream: bool = stream
         """Whether the body of the reply will be taken piece by piece rather than read whole."""
-        self.max_retries = max_retries
-        self.deadline = deadline
+        self.max_retries: int = max_retries
+        self.deadline: float | None = deadline
         """`loop.time()` after which nothing more is tried or waited for."""
-        self.priority = priority
+        self.priority: int = priority
         """Higher goes first where requests queue for a limit."""
-        self.cost = cost
+        self.cost: int | None = cost
         """Tokens that the caller expects this to be charged, if they know better than our estimate."""
         self.mode: Literal["wait", "fail_fast"] = mode
         """`fail_fast`: raise `RateLimitWaitError` with the expected wait instead of queueing for a limit."""
-        self.accept = accept
+        self.accept: Callable[[Response], Awaitable[None]] | None = accept
         """Reads as much of a good reply as shows that the attempt worked: all of it, or a stream's first event."""
         self.history: list[Attempt] = [] if history is None else history
         self.extensions: dict[str, Any] = {} if extensions is None else extensions
@@ -288,13 +288,13 @@ class Response:
         http_version: str = "1.1",
         max_body: int = 256 * 1024 * 1024,
     ) -> None:
-        self.status = status
+        self.status: int = status
         self.headers: Headers = headers if isinstance(headers, Headers) else Headers(headers or {})
-        self.request = request
-        self.reason = reason
-        self.http_version = http_version
-        self.max_body = max_body
-        self.bytes_received = 0
+        self.request: Request = request
+        self.reason: str = reason
+        self.http_version: str = http_version
+        self.max_body: int = max_body
+        self.bytes_received: int = 0
         self.started: float | None = None
         """`loop.time()` when the attempt began."""
         self.extensions: dict[str, Any] = {}
@@ -508,8 +508,8 @@ class Deadline:
     __slots__ = ("_cancelling", "_handle", "_task", "expired", "seconds")
 
     def __init__(self, seconds: float | None) -> None:
-        self.seconds = seconds
-        self.expired = False
+        self.seconds: float | None = seconds
+        self.expired: bool = False
         self._handle: asyncio.TimerHandle | None = None
         self._task: asyncio.Task[Any] | None = None
         self._cancelling = 0

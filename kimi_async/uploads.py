@@ -242,7 +242,7 @@ class MultipartBody:
         # 128 random bits: cannot occur in a file except by malice, and whoever
         # chooses the file cannot know it.
         boundary = boundary or f"kimi-{secrets.token_hex(16)}"
-        self.content_type = f"multipart/form-data; boundary={boundary}"
+        self.content_type: str = f"multipart/form-data; boundary={boundary}"
         self._file = file
         self._block = block
         self._on_progress = on_progress

@@ -14,7 +14,7 @@ __all__ = ["app", "run"]
 
 DEFAULT_MODEL = "kimi-k3"
 
-app = typer.Typer(
+app: typer.Typer = typer.Typer(
     name="kimi-async",
     add_completion=False,
     no_args_is_help=True,

@@ -31,13 +31,13 @@ if TYPE_CHECKING:
 
 __all__ = ["app", "batch", "files"]
 
-app = typer.Typer(add_completion=False)
-batch = typer.Typer(
+app: typer.Typer = typer.Typer(add_completion=False)
+batch: typer.Typer = typer.Typer(
     add_completion=False,
     no_args_is_help=True,
     help="Send many requests as a batch: hours instead of minutes, at 60 % of the price, outside your rate limits.",
 )
-files = typer.Typer(add_completion=False, no_args_is_help=True, help="Files on the account.")
+files: typer.Typer = typer.Typer(add_completion=False, no_args_is_help=True, help="Files on the account.")
 app.add_typer(batch, name="batch")
 app.add_typer(files, name="files")
 

@@ -31,8 +31,8 @@ class RetryBudget:
             capacity = sys.maxsize
         if capacity < 0:
             raise ValueError(f"RetryBudget capacity must be 0 or more; got {capacity!r}")
-        self.capacity = capacity
-        self.available = capacity
+        self.capacity: int = capacity
+        self.available: int = capacity
         """What is left."""
         self._waiters: deque[tuple[int, asyncio.Future[None]]] = deque()
 
@@ -120,13 +120,13 @@ class OverloadBreaker:
     __slots__ = ("cooldown", "generations", "last", "next_probe", "patience", "since", "threshold")
 
     def __init__(self, threshold: int, patience: float, cooldown: float) -> None:
-        self.threshold = threshold
-        self.patience = patience
-        self.cooldown = cooldown
-        self.generations = 0
-        self.since = 0.0
+        self.threshold: int = threshold
+        self.patience: float = patience
+        self.cooldown: float = cooldown
+        self.generations: int = 0
+        self.since: float = 0.0
         """When the first overload of the row came back."""
-        self.last = 0.0
+        self.last: float = 0.0
         self.next_probe: float | None = None
         """When one call may try again; None while closed."""
 

@@ -49,7 +49,7 @@ __all__ = [
     "tokens_of",
 ]
 
-logger = logging.getLogger("kimi_async")
+logger: logging.Logger = logging.getLogger("kimi_async")
 
 # A wait below this is not worth a timer, and a clock far from zero could not even count it.
 TICK = 1e-4
@@ -117,9 +117,9 @@ class Lease:
         self._controller = controller
         self._ticket = ticket
         self._loop = loop
-        self.waited = waited
+        self.waited: float = waited
         """Seconds in the queue."""
-        self.reason = reason
+        self.reason: str = reason
         """What it waited for."""
 
     def admitted(self, headers: Mapping[str, str] | None = None) -> None:
@@ -262,14 +262,14 @@ class AdmissionController:
         *,
         dice: Callable[[], float] = random.random,
     ) -> None:
-        self.limits = RateLimits.of(limits)
+        self.limits: RateLimits = RateLimits.of(limits)
         self._law = Law(self.limits, dice)
         self._lock = threading.RLock()
         self._queues: list[_Queue] = []
         self._queue: _Queue | None = None
         self._numbers = 0
         self._warned = False
-        self.longest_gate = 120.0
+        self.longest_gate: float = 120.0
         """Seconds of silence asked for by the server that are waited out; a request that comes during a longer one is refused at
         once. Retry sets it to its `max_wait`."""
 

@@ -126,22 +126,22 @@ class _Organisation:
     )
 
     def __init__(self, policy: RetryPolicy, loop: asyncio.AbstractEventLoop) -> None:
-        self.loop = loop
-        self.active = 0
+        self.loop: asyncio.AbstractEventLoop = loop
+        self.active: int = 0
         """Calls under way, waiting ones included."""
         self.admitted: float | None = None
         """When the last good status came."""
-        self.breaker = OverloadBreaker(
+        self.breaker: OverloadBreaker = OverloadBreaker(
             policy.overload_threshold, policy.overload_patience, policy.overload_cooldown
         )
         self.recent: deque[Attempt] = deque(maxlen=16)
         """The overloads of the current row, for the error of a call that was never sent."""
         self.quota: str | None = None
         """What the server said about money, while it holds."""
-        self.quota_since = 0.0
-        self.quota_probe = 0.0
+        self.quota_since: float = 0.0
+        self.quota_probe: float = 0.0
         self.sleepers: set[asyncio.Future[None]] = set()
-        self.unsent = 0
+        self.unsent: int = 0
         """Calls that a breaker has failed since the last probe."""
 
     @property
@@ -189,20 +189,20 @@ class _Call:
     )
 
     def __init__(self, request: Request, send: Handler, began: float) -> None:
-        self.request = request
-        self.send = send
-        self.began = began
-        self.attempts = 1
+        self.request: Request = request
+        self.send: Handler = send
+        self.began: float = began
+        self.attempts: int = 1
         """How often it was sent."""
-        self.retries = 0
+        self.retries: int = 0
         """Retries used."""
-        self.previous = 0.0
-        self.spent = 0
+        self.previous: float = 0.0
+        self.spent: int = 0
         """What its retries took from the budget."""
-        self.reconnected = False
-        self.requeued = -1.0
+        self.reconnected: bool = False
+        self.requeued: float = -1.0
         """When it was last handed back to the limiter, …"""
-        self.quick = 0
+        self.quick: int = 0
         """… and how often in a row that came to nothing at once."""
         self.outcome: Response | KimiError | None = None
         """The last failed attempt's reply, or the error it raised …"""
@@ -236,8 +236,8 @@ class RetryMiddleware:
         dice: Callable[[], float] = random.random,
         wall: Callable[[], float] = time.time,
     ) -> None:
-        self.policy = policy or RetryPolicy()
-        self.budget = RetryBudget(self.policy.budget) if budget is None else budget
+        self.policy: RetryPolicy = policy or RetryPolicy()
+        self.budget: RetryBudget = RetryBudget(self.policy.budget) if budget is None else budget
         self._limiter = limiter
         self._asked: Callable[[Request, float], bool] | None = getattr(limiter, "alive", None)
         if hasattr(limiter, "longest_gate"):

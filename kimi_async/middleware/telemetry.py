@@ -50,7 +50,7 @@ __all__ = [
     "setup_logging",
 ]
 
-logger = logging.getLogger("kimi_async")
+logger: logging.Logger = logging.getLogger("kimi_async")
 # Or Python would print our warnings to standard error of programs that never asked for a log.
 logger.addHandler(logging.NullHandler())
 
@@ -153,7 +153,7 @@ class Observer:
     __slots__ = ("hooks",)
 
     def __init__(self, hooks: Sequence[Hook] = ()) -> None:
-        self.hooks = tuple(hooks)
+        self.hooks: tuple[Hook, ...] = tuple(hooks)
 
     def __call__(self, event: Event) -> None:
         for hook in self.hooks:

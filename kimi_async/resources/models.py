@@ -3,7 +3,7 @@
 """
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 import msgspec
 
@@ -19,7 +19,7 @@ __all__ = ["AsyncModels"]
 
 
 class ModelList(Reply):
-    __children__ = ("data",)
+    __children__: ClassVar[tuple[str, ...]] = ("data",)
 
     data: list[Model] = msgspec.field(default_factory=list[Model])
     object: str = "list"

@@ -943,9 +943,11 @@ class _Translation:
             shown: list[Json] = []
             for conj in branches:
                 built: Json = self.build(conj) if conj else {"type": list(ALL_TYPES)}
+                if built is NEVER:
+                    continue
                 inner: list[Json] = built["anyOf"] if set(built) == {"anyOf"} else [built]
                 shown += [branch for branch in inner if branch not in shown]
-            self.built[key] = self.together(shown, node.pointer)
+            self.built[key] = self.together(shown, node.pointer) if shown else NEVER
         return self.annotate(self.built[key], notes, node.pointer)
 
     def together(self, branches: list[Json], at: str) -> Json:
@@ -1290,11 +1292,12 @@ class _Translation:
     def assemble(self, root: Json, own: str | None) -> Json:
         """Put the root and the definitions it reaches into one document."""
         defs = dict(self.defs)
-        # A slash in any key below $defs is refused (walle, keyword_validators.go): such a definition moves to where
-        # it is used, unless it is recursive.
-        for name in [
-            n for n in defs if n != own and _has_slash(defs[n]) and n not in _reached(defs[n], defs)
-        ]:
+        # A slash in any key below $defs is refused (walle, keyword_validators.go): such a definition moves to where it is
+        # used, unless it is recursive; and so does, then, the one that it moved into.
+        while True:
+            names = (n for n in defs if n != own and _has_slash(defs[n]) and n not in _reached(defs[n], defs))
+            if (name := next(names, None)) is None:
+                break
             body = defs.pop(name)
             defs = {n: _inline(built, name, body) for n, built in defs.items()}
             root = _inline(root, name, body)

@@ -153,7 +153,7 @@ class FaultPlan:
         self.entries: list[tuple[Fault, ...]] = [_as_tuple(entry) for entry in entries]
         self.path = path
         self.cycle = cycle
-        self.drawn = 0
+        self.drawn: int = 0
         self._key = _conversation if per == "conversation" else per
         self._runs: Counter[Hashable] = Counter()
         self._seed = 0

@@ -114,19 +114,19 @@ class LimitsServer:
         account: Account = ACCOUNT,
         seed: int = 0,
     ) -> None:
-        self.tier = limits if isinstance(limits, str) else None
-        self.limits = _limits(limits)
+        self.tier: str | None = limits if isinstance(limits, str) else None
+        self.limits: ServerLimits = _limits(limits)
         self.rejects_count = rejects_count
         self.retry_after = retry_after
         self.hide_numbers = hide_numbers
         self.account = account
-        self.schedule = deque(sorted(((at, _limits(new)) for at, new in schedule), key=lambda pair: pair[0]))
-        self.storms = list(storms)
-        self.admitted = 0
+        self.schedule: deque[tuple[float, ServerLimits]] = deque(sorted(((at, _limits(new)) for at, new in schedule), key=lambda pair: pair[0]))
+        self.storms: list[Storm] = list(storms)
+        self.admitted: int = 0
         self.rejected: Counter[str] = Counter()
-        self.in_flight = 0
-        self.peak_in_flight = 0
-        self.tokens_admitted = 0
+        self.in_flight: int = 0
+        self.peak_in_flight: int = 0
+        self.tokens_admitted: int = 0
         self.log: deque[tuple[float, str]] = deque(maxlen=100_000)
         self._requests = _window(window, period)
         self._tokens = _window(window, period)

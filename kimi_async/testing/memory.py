@@ -42,7 +42,7 @@ class MemoryTransport:
         self._handler = handler
         self.requests: list[Request] = []
         self.open = 0
-        self.closed = False
+        self.closed: bool = False
 
     async def send(self, request: Request) -> Response:
         self.requests.append(request)

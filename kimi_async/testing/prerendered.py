@@ -105,11 +105,11 @@ class PrerenderedServer:
     """The server; an async context manager. Any key opens it. `stats` counts as the simulator's does."""
 
     def __init__(self, reply: Prerendered | None = None, *, host: str = "127.0.0.1", port: int = 0) -> None:
-        self.reply = reply or Prerendered()
+        self.reply: Prerendered = reply or Prerendered()
         self.host = host
-        self.port = port
+        self.port: int = port
         self.api_key = "sk-simulator"
-        self.stats = SimulatorStats()
+        self.stats: SimulatorStats = SimulatorStats()
         self.connections: set[_Connection] = set()
         self._server: asyncio.Server | None = None
 

@@ -105,20 +105,20 @@ class KimiService:
     ) -> None:
         self.api_key = api_key
         self.seed = seed
-        self.pace = pace or Pace()
-        self.models = tuple(models)
+        self.pace: Pace = pace or Pace()
+        self.models: tuple[ModelInfo, ...] = tuple(models)
         if limits is not None and not isinstance(limits, LimitsServer):
             limits = LimitsServer(limits, account=account, seed=seed)
         if limits is not None and limits.tier is not None:
             account = replace(account, group=f"enterprise-tier-{limits.tier.removeprefix('tier')}")
         self.limits = limits
-        self.faults = faults if faults is None or isinstance(faults, FaultPlan) else FaultPlan(faults)
+        self.faults: FaultPlan | None = faults if faults is None or isinstance(faults, FaultPlan) else FaultPlan(faults)
         self.account = account
         self.words = words
         self.responder = responder
         self.queue: deque[Turn | Refusal] = deque()
-        self.balance = Balance()
-        self.ordinal = 0
+        self.balance: Balance = Balance()
+        self.ordinal: int = 0
         self.rejected: Counter[str] = Counter()
         self._wall = wall or (lambda: 1_795_300_000.0)
         self._prompts: OrderedDict[str, int] = OrderedDict()

@@ -83,7 +83,7 @@ class KimiSimulator:
         ssl: ssl_module.SSLContext | None = None,
         keep_requests: int = 1_000,
     ) -> None:
-        self.service = KimiService(
+        self.service: KimiService = KimiService(
             api_key=api_key,
             seed=seed,
             pace=pace,
@@ -96,9 +96,9 @@ class KimiSimulator:
             wall=time.time,
         )
         self.host = host
-        self.port = port
+        self.port: int = port
         self.requests: deque[RecordedRequest] = deque(maxlen=keep_requests)
-        self.stats = SimulatorStats(rejected=self.service.rejected)
+        self.stats: SimulatorStats = SimulatorStats(rejected=self.service.rejected)
         self._wanted_port = port
         self._ssl = ssl
         self._runner: web.AppRunner | None = None

@@ -212,8 +212,8 @@ class Storage:
     ) -> None:
         self.files: dict[str, StoredFile] = {}
         self.batches: dict[str, _Batch] = {}
-        self.pace = pace or BatchPace()
-        self.faults = faults or StorageFaults()
+        self.pace: BatchPace = pace or BatchPace()
+        self.faults: StorageFaults = faults or StorageFaults()
         self.max_files = max_files
         self.max_file_size = max_file_size
         self.max_total = max_total

@@ -4,7 +4,7 @@ Batches, as ``/v1/batches`` gives them.
 Source: platform.kimi.ai/docs/api/batch (OpenAPI) and its guide.
 """
 
-from typing import Any, Literal, TypeAlias
+from typing import Any, ClassVar, Literal, TypeAlias
 
 from ._base import Reply, absent, wire
 
@@ -39,7 +39,7 @@ class Batch(Reply):
     A batch. Times are Unix seconds, None until they have come.
     """
 
-    __children__ = ("request_counts",)
+    __children__: ClassVar[tuple[str, ...]] = ("request_counts",)
 
     id: str
     status: str = ""
@@ -81,7 +81,7 @@ class BatchList(Reply):
     One page of ``GET /v1/batches``.
     """
 
-    __children__ = ("data",)
+    __children__: ClassVar[tuple[str, ...]] = ("data",)
 
     data: list[Batch]
     object: str = "list"

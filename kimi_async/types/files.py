@@ -5,7 +5,7 @@ Sources: platform.kimi.ai/docs/api/files (purposes, limits) and replies of the
 live API (field values).
 """
 
-from typing import Literal, TypeAlias
+from typing import ClassVar, Literal, TypeAlias
 
 from ._base import Reply, absent, wire
 
@@ -52,7 +52,7 @@ class FileList(Reply):
     One page of ``GET /v1/files``. Only ``object`` and ``data`` are promised.
     """
 
-    __children__ = ("data",)
+    __children__: ClassVar[tuple[str, ...]] = ("data",)
 
     data: list[FileObject]
     object: str = "list"

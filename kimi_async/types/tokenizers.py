@@ -2,6 +2,8 @@
 Token counts, as `POST /tokenizers/estimate-token-count` gives them.
 """
 
+from typing import ClassVar
+
 import msgspec
 
 from ._base import Reply, wire
@@ -20,7 +22,7 @@ class TokenCount(Reply):
     `{"data": {"total_tokens": 80}}` (platform.kimi.ai, "Estimate Tokens").
     """
 
-    __children__ = ("data",)
+    __children__: ClassVar[tuple[str, ...]] = ("data",)
 
     data: TokenCountData = msgspec.field(default_factory=TokenCountData)
 

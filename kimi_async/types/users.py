@@ -3,6 +3,7 @@ The account's balance, as `GET /users/me/balance` gives it.
 """
 
 from decimal import Decimal
+from typing import ClassVar
 
 import msgspec
 
@@ -30,7 +31,7 @@ class Balance(Reply):
     `{"code": 0, "data": {…}, "scode": "0x0", "status": true}` (platform.kimi.ai, "Get Balance").
     """
 
-    __children__ = ("data",)
+    __children__: ClassVar[tuple[str, ...]] = ("data",)
 
     data: BalanceData = msgspec.field(default_factory=BalanceData)
     code: int = 0
