@@ -305,7 +305,7 @@ class Rate:
     """Seconds to the first canary of a limit."""
     LATE = 60.0
     """… and at most between two of them, if the budget allows."""
-    AFTER_DROP = 7.2
+    AFTER_DROP = 7.8
     """… and after the limit was seen to fall."""
     DROP_LASTS = 300.0
 
@@ -499,12 +499,20 @@ class Rate:
         """
         self.refusals += 1
         before = self._before(ticket)
-        explained = told is not None and told == min(self.cap, self.trusted) and self._weigh(before, told, now)
+        explained = (
+            told is not None and told == min(self.cap, self.trusted) and self._weigh(before, told, now)
+        )
         if self.name == "rpm" and ticket.counted is not None:
             self.rejected.append((now, ticket.counted))
             if self.rejects_free:
                 self.window.take(ticket.counted, 1)
-        tested = explained or self.canary is not None or self.opening or self.passed > 0 or self.canary_at <= ticket.sent
+        tested = (
+            explained
+            or self.canary is not None
+            or self.opening
+            or self.passed > 0
+            or self.canary_at <= ticket.sent
+        )
         if self.canary is not None:
             # Perhaps the two overtook each other on the way, and the canary took the place of this one: one of
             # them was too many.
@@ -636,10 +644,16 @@ class Concurrency:
     16 costs a new account most of its first minute (3 requests, refused ones included), beginning with 1 costs all others time.
     """
 
+    # A round's worth sent at once would overshoot by as many as the limit is away. In pieces of an eighth, a refusal
+    # (30 ms from nearby, 100–300 from afar) stops the rest; where admissions come quicker than this, they set the pace.
+    SPREAD = 0.06
+
     SOON = 30.0
     LATE = 120.0
 
     __slots__ = (
+        "batch",
+        "batch_at",
         "blocked_at",
         "budget",
         "canaries",
@@ -648,13 +662,13 @@ class Concurrency:
         "ceiling",
         "cut_at",
         "extra",
-        "grown_at",
         "interval",
         "limit",
         "refusals",
         "slow",
         "source",
         "spacing",
+        "spread",
         "tested",
     )
 
@@ -674,9 +688,13 @@ class Concurrency:
         self.spacing = 0.0
         """Seconds between two tries, at the least: each may cost a request of the minute."""
         self.tested = False
+        self.batch = 0
+        """Sent in the present piece of a round, and not settled."""
+        self.batch_at = -INF
+        self.spread = False
+        """Whether it is only the piece that is full."""
         self.blocked_at = -INF
         self.cut_at = -INF
-        self.grown_at = -INF
         self.canary_at = INF
         self.interval = self.SOON
         self.refusals = 0
@@ -693,8 +711,15 @@ class Concurrency:
         self.extra = 0
 
     def fits(self, inflight: int, now: float) -> bool:
-        self.tested = False
+        self.tested = self.spread = False
         if inflight < self.limit:
+            if self.slow and inflight >= 2 * self.START:
+                if now > self.batch_at + self.SPREAD:
+                    self.batch_at = now
+                    self.batch = 0
+                elif self.batch >= max(self.START, inflight / 8):
+                    self.spread = True
+                    return False
             return True
         self.blocked_at = now
         if self.slow or self.cap >= self.ceiling or self.limit < self.cap:
@@ -709,18 +734,24 @@ class Concurrency:
 
     def next(self, now: float) -> float:
         """When a slot may open by itself."""
+        if self.spread:
+            return self.batch_at + self.SPREAD * 1.001
         if self.slow or self.limit < self.cap or self.canaries or self.extra or self.budget.left < 1.0:
             return INF
         return self.canary_at
 
     def send(self, ticket: Ticket, inflight: int) -> None:
         ticket.inflight = inflight
+        self.batch += 1
         if self.tested:
             self.tested = False
             ticket.canary = self
             self.canaries.append(ticket)
 
-    def admitted(self, ticket: Ticket, now: float) -> None:
+    def admitted(self, ticket: Ticket, proven: int, now: float) -> None:
+        """
+        `proven`: how many are under way that are known to be admitted, this one included.
+        """
         if self.canaries and ticket in self.canaries:
             self.over(ticket)
             # One admitted proves little: an answer may have ended over there that had not ended here. So the
@@ -733,7 +764,8 @@ class Concurrency:
                 self.source = "seen"
         elif self.blocked_at >= ticket.sent:
             if self.slow:
-                self.limit = min(self.cap, self.limit + 1)
+                # Short answers make room as they end; streams that stay open are counted instead.
+                self.limit = min(self.cap, max(self.limit + 1, 2.0 * proven))
                 if self.limit >= self.cap:
                     self.slow = False
             elif self.limit < self.cap:
@@ -783,7 +815,7 @@ class Concurrency:
             ticket.canary = None
 
     def shift(self, seconds: float) -> None:
-        for name in ("blocked_at", "cut_at", "grown_at", "canary_at"):
+        for name in ("blocked_at", "cut_at", "canary_at"):
             setattr(self, name, getattr(self, name) + seconds)
 
 
@@ -943,7 +975,7 @@ class Law:
             return self.gate - now
         if self.pending >= self.careful:
             self.reason = "gate"
-            return max(0.0, self._next_implied() - now)
+            return max(1e-9, self._next_implied() - now)
         outage = self.outage
         if outage.active:
             if now < outage.probe_at:
@@ -951,10 +983,10 @@ class Law:
                 return outage.probe_at - now
         elif not self.concurrency.fits(len(self.inflight), now):
             self.reason = "concurrency"
-            return max(0.0, self._next_slot(now) - now)
+            return max(1e-9, self._next_slot(now) - now)
         elif outage.recovering and len(self.inflight) >= outage.limit:
             self.reason = "overloaded"
-            return max(0.0, self._next_implied() - now)
+            return max(1e-9, self._next_implied() - now)
         wait = self.requests.delay(1, now)
         if wait > 0:
             self.reason = "rpm"
@@ -1038,7 +1070,12 @@ class Law:
         if budget.left < budget.MOST:
             budget.left += budget.SHARE
         outage, concurrency = self.outage, self.concurrency
-        more = concurrency.slow or concurrency.limit < concurrency.cap or self.careful < INF or ticket.canary is not None
+        more = (
+            concurrency.slow
+            or concurrency.limit < concurrency.cap
+            or self.careful < INF
+            or ticket.canary is not None
+        )
         if outage.active or outage.recovering:
             outage.admitted(ticket, min(concurrency.limit, 1e4), now)
             more = True
@@ -1054,12 +1091,14 @@ class Law:
         if not ticket.settled:
             ticket.settled = True
             self.pending -= 1
+            if self.concurrency.batch:
+                self.concurrency.batch -= 1
 
     def _admit(self, ticket: Ticket, now: float) -> None:
         self._settled(ticket)
         if self.careful < INF:
             self.careful = self.careful * 2 if self.careful < 64 else INF
-        self.concurrency.admitted(ticket, now)
+        self.concurrency.admitted(ticket, len(self.inflight) - self.pending, now)
         self.requests.admitted(ticket, now)
         if self.tokens is not None:
             self.tokens.admitted(ticket, now)
@@ -1080,7 +1119,9 @@ class Law:
         self.rejections += 1
         took = now - ticket.sent
         self.refusals_timed += 1
-        self.refusal_takes = took if self.refusals_timed == 1 else max(took, self.refusal_takes * 0.9 + took * 0.1)
+        self.refusal_takes = (
+            took if self.refusals_timed == 1 else max(took, self.refusal_takes * 0.9 + took * 0.1)
+        )
         self._settled(ticket)
         holding = self._held_before(ticket)
         self._give_back(ticket)
@@ -1104,6 +1145,12 @@ class Law:
         self._over(ticket)
         if wait > 0:
             self.gate = max(self.gate, now + wait * (1.0 + 0.25 * self.dice()))
+            if wait > self.SHORT_HINT:
+                self.careful = 1.0
+            for rate in (self.requests, self.tokens):
+                # Silence earns no credit: what waited goes one by one.
+                if rate is not None and rate.paced_until > now:
+                    rate.tat = max(rate.tat, self.gate + rate.BURST)
 
     def overloaded(self, ticket: Ticket, hint: float | None, now: float) -> None:
         """
@@ -1201,7 +1248,11 @@ class Law:
 
     def _next_slot(self, now: float) -> float:
         at = self.concurrency.next(now)
-        if self.concurrency.slow or self.concurrency.limit < self.concurrency.cap or self.concurrency.canaries:
+        if (
+            self.concurrency.slow
+            or self.concurrency.limit < self.concurrency.cap
+            or self.concurrency.canaries
+        ):
             at = min(at, self._next_implied())
         return at
 

@@ -336,7 +336,12 @@ class AdmissionController:
                 raise self._error(queue, cost, reason, now, "and it was not to wait (mode='fail_fast')")
             if reason == "gate" and wait > 1.25 * self.longest_gate:  # gates are spread by up to a quarter
                 raise self._error(
-                    queue, cost, reason, now, f"and only {self.longest_gate:.6g} s are allowed (max_wait)", wait
+                    queue,
+                    cost,
+                    reason,
+                    now,
+                    f"and only {self.longest_gate:.6g} s are allowed (max_wait)",
+                    wait,
                 )
             # Only what is certain is refused at once: slots may be free sooner than they were on average.
             if deadline is not None and wait < INF and now + wait > deadline:
@@ -356,7 +361,9 @@ class AdmissionController:
                 with self._lock:
                     law.unsent(waiter.ticket, loop.time())
             elif waiter.future.cancelled():
-                queue.waiting -= 1  # whoever was answered, by a deadline or by `fail`, is not counted any more
+                queue.waiting -= (
+                    1  # whoever was answered, by a deadline or by `fail`, is not counted any more
+                )
             self._freed(queue)
             raise
         if waiter.ticket is None:
