@@ -408,7 +408,7 @@ class ResumingStream(AsyncStream[ChatCompletionChunk]):
             exc.add_note(f"while resuming a stream that had ended with {type(error).__name__}: {error}")
             raise self._final(exc) from error
         self._inner = inner
-        self.response: Response = inner.response
+        self.response = inner.response
         self._fruitless += 1
         self._progress = False
         self._echo = content if self._pieces >= ECHO_PIECES else ""
