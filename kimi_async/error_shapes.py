@@ -14,6 +14,7 @@ inside a stream comes under 200. So the type decides where it is specific, then 
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, Literal, cast
 
 import msgspec
@@ -190,6 +191,10 @@ _QUOTA = (
     r"|plan\s+and\s+billing\s+details|out\s+of\s+credits?|billing\s+cycle"
     r"|(?:your|monthly|weekly[^.]{0,20}|5-hour)\s+usage\s+limit|quota\s+will\s+be\s+refreshed|membership\s+benefits"
 )
+_QUOTA_WORDS = (
+    "quota", "balance", "credit", "funds", "recharge", "arrears", "suspended", "disabled", "not active", "billing", "usage limit",
+    "membership",
+)  # fmt: skip
 _OVERLOADED = r"engine\s+is\s+currently\s+overloaded|receiving\s+too\s+many\s+requests\s+at\s+the\s+moment"
 _CONTEXT = (
     # Kimi: "Your request exceeded model token limit: 262144", "Input token length too long"
@@ -236,6 +241,32 @@ def classify(
     `Retry-After` date in a reply that has no `Date`.
     """
     headers = headers if headers is not None else {}
+    # The limiter, retry and the client each ask about the same reply.
+    shape = _classified(status, body) if len(body) <= 4_096 else _classified.__wrapped__(status, body)
+    verdict = should_retry(headers)
+    hint = retry_after(headers, "", now)
+    if hint is None or (shape.retry_after is not None and shape.retry_after > hint):
+        hint = shape.retry_after
+    shown = shape.body
+    return ErrorShape(
+        message=shape.message,
+        kind=shape.kind,
+        type=shape.type,
+        code=shape.code,
+        param=shape.param,
+        request_id=request_id_from(headers) or shape.request_id,
+        body=dict(cast("dict[str, Any]", shown)) if isinstance(shown, dict) else shown,
+        limit=shape.limit,
+        retry_after=hint,
+        retryable=shape.retryable if verdict is None else verdict,
+    )
+
+
+@lru_cache(maxsize=64)
+def _classified(status: int, body: bytes) -> ErrorShape:
+    """
+    What status and body say by themselves.
+    """
     found = _open(body[:DECODED])
     inner = found.inner
     type_ = _text(inner.get("type")) or _text(found.outer.get("type"))
@@ -248,22 +279,21 @@ def classify(
     # Under 200 the number in the event is the status that the reply could no longer have.
     if status < 400 and code is not None and re.fullmatch(r"[45]\d\d", code):
         status = int(code)
-    kind = _kind(status, type_, code, message[:SEARCHED], details)
-    limit = limit_told(message) if kind in ("rate_limit", "overloaded") else None
-    if kind == "rate_limit" and limit is not None and limit.per_day:
+    kind = _kind(status, type_, code, message[:SEARCHED].lower(), details)
+    limit = limit_told(message) if kind == "rate_limit" else None
+    if limit is not None and limit.per_day:
         kind = "tpd"
-    verdict = should_retry(headers)
     return ErrorShape(
         message=message if len(message) <= LONGEST_MESSAGE else message[:LONGEST_MESSAGE] + "…",
         kind=kind,
         type=type_,
         code=code,
         param=_text(inner.get("param")) or _text(found.outer.get("param")),
-        request_id=request_id_from(headers) or found.request_id,
+        request_id=found.request_id,
         body=found.shown,
-        limit=limit if kind in ("rate_limit", "tpd") else None,
-        retry_after=retry_after(headers, message, now),
-        retryable=kind in RETRYABLE if verdict is None else verdict,
+        limit=limit,
+        retry_after=retry_after(None, message),
+        retryable=kind in RETRYABLE,
     )
 
 
@@ -292,9 +322,9 @@ def _kind(status: int, type_: str | None, code: str | None, text: str, details: 
     if by_status in ("quota", "permission", "rate_limit", None) or typed in ("rate_limit", "permission"):
         # The three faces of money, and of a plan that is used up: Kimi sends them under 429 and 403, gateways
         # under 402, and Kimi Code under the type of a rate limit.
-        if typed == "quota" or by_status == "quota" or re.search(_QUOTA, text, re.IGNORECASE):
+        if typed == "quota" or by_status == "quota" or _has(_QUOTA_WORDS, _QUOTA, text):
             return "quota"
-        if re.search(_OVERLOADED, text, re.IGNORECASE):
+        if _has(("overloaded", "too many"), _OVERLOADED, text):
             return "overloaded"
         told = limit_told(text) if by_status == "permission" else None
         if told is not None:
@@ -305,9 +335,9 @@ def _kind(status: int, type_: str | None, code: str | None, text: str, details: 
     if typed in _DECISIVE and not (typed == "auth" and status >= 500):
         return typed
     if by_status in ("bad_request", "too_large", "unprocessable", None):
-        if re.search(_CONTEXT, text, re.IGNORECASE):
+        if _has(("limit", "context", "too long"), _CONTEXT, text):
             return "context_length"
-        if re.search(_FILTERED, text, re.IGNORECASE):
+        if _has(("high",), _FILTERED, text):
             return "content_filter"
     if by_status in (None, "redirect"):
         return typed or by_status or "server"
@@ -316,6 +346,11 @@ def _kind(status: int, type_: str | None, code: str | None, text: str, details: 
     if by_status in ("server", "gateway") and typed in ("unavailable", "gateway"):
         return typed
     return by_status
+
+
+def _has(words: tuple[str, ...], pattern: str, text: str) -> bool:
+    """Whether the pattern is in the text, which is in lower case; one of `words` is in all that it matches."""
+    return any(word in text for word in words) and re.search(pattern, text) is not None
 
 
 def _word(name: str | None) -> Kind | None:

@@ -133,24 +133,28 @@ def limit_told(message: str) -> LimitTold | None:
     >>> limit_told("reached project TPM rate limit, current: 1410, limit: 100")
     LimitTold(dimension='tpm', limit=100, current=1410, scope='project')
     """
-    text = message[:SEARCHED]
-    scoped = re.search(_SCOPE, text, re.IGNORECASE)
-    scope = scoped[1].lower() if scoped else None
-    if found := re.search(_MAX, text, re.IGNORECASE):
-        return LimitTold(_dimension(found[1]), _count(found[2]), _first(_CURRENT, text), scope)
-    if re.search(_CONCURRENT, text, re.IGNORECASE):
+    # Lower case once, and plain words before patterns: case-blind searches through the same text took ten times as long.
+    text = message[:SEARCHED].lower()
+    if "max" not in text and "limit" not in text and " per " not in text:
+        return None
+    scoped = re.search(_SCOPE, text)
+    scope = scoped[1] if scoped else None
+    if found := re.search(_MAX, text):
+        current = _first(_CURRENT, text) if "current" in text else None
+        return LimitTold(_dimension(found[1]), _count(found[2]), current, scope)
+    if re.search(_CONCURRENT, text):
         return LimitTold("concurrency", _first(_LIMIT, text), _first(_CURRENT, text), scope)
-    if found := re.search(_RATE, text, re.IGNORECASE):
+    if found := re.search(_RATE, text):
         rest = text[found.end() :]
         # The limit stands after the words "rate limit" themselves, so it is looked for behind them.
         limit = _first(_LIMIT, rest) or _first(r"\A\s*[:=(]\s*" + _NUMBER, rest)
         return LimitTold(_dimension(found[1]), limit, _first(_CURRENT, rest), scope)
-    if found := re.search(_PER, text, re.IGNORECASE):
+    if found := re.search(_PER, text):
         rest = text[found.end() :]
         dimension: Dimension = (
-            ("tpd" if found[1].lower() == "tokens" else "rpd")
-            if found[2].lower() == "day"
-            else ("tpm" if found[1].lower() == "tokens" else "rpm")
+            ("tpd" if found[1] == "tokens" else "rpd")
+            if found[2] == "day"
+            else ("tpm" if found[1] == "tokens" else "rpm")
         )
         return LimitTold(
             dimension, _first(_LIMIT, rest), _first(_USED, rest) or _first(_CURRENT, rest), scope
@@ -159,7 +163,6 @@ def limit_told(message: str) -> LimitTold | None:
 
 
 def _dimension(word: str) -> Dimension:
-    word = word.lower()
     if word.startswith("concurren"):
         return "concurrency"
     if word.startswith("request"):
@@ -172,7 +175,7 @@ def _count(digits: str | None) -> int | None:
 
 
 def _first(pattern: str, text: str) -> int | None:
-    found = re.search(pattern, text, re.IGNORECASE)
+    found = re.search(pattern, text)
     return _count(found[1]) if found else None
 
 
@@ -224,8 +227,11 @@ def _date(value: str | None) -> float | None:
 
 def _in_text(message: str) -> float | None:
     longest = None
-    for found in re.finditer(_AGAIN, message[:SEARCHED], re.IGNORECASE | re.ASCII):
-        unit = (found[3] or "s").lower()
+    text = message[:SEARCHED].lower()
+    if "try" not in text and "wait" not in text:
+        return None
+    for found in re.finditer(_AGAIN, text, re.ASCII):
+        unit = found[3] or "s"
         scale = (
             0.001
             if unit.startswith(("ms", "mill"))

@@ -342,6 +342,7 @@ def test_classify_official_fields() -> None:
             b"<html><head><title>504 Gateway\n Time-out</title></head>x</html>",
             ("504 Gateway Time-out", None, None, None),
         ),
+        (502, b"<HTML><TITLE>502 Bad Gateway</TITLE>", ("502 Bad Gateway", None, None, None)),
         (502, b"<h1>Bad</h1>", ("Bad", None, None, None)),
         (520, b"<p>web server <b>error</b></p>", ("web server error", None, None, None)),
         (429, b"", ("Too Many Requests (empty reply)", None, None, None)),
@@ -382,6 +383,27 @@ def test_classify_x_should_retry_wins(value: str, expected: bool) -> None:
     """
     assert expected is classify(500, {"x-should-retry": value}, b"").retryable
     assert (value == "true") is classify(400, {"x-should-retry": value}, b"").retryable
+
+
+def test_classify_twice_gives_two_bodies() -> None:
+    """
+    What one caller does to the body of an error is not seen by the next, though both replies were alike.
+    """
+    first = classify(500, {}, official("m", "server_error"))
+    assert isinstance(first.body, dict)
+    first.body["message"] = "changed"
+
+    assert {"message": "m", "type": "server_error"} == classify(500, {}, official("m", "server_error")).body
+
+
+@pytest.mark.parametrize("headers", [{}, {"retry-after": "9"}, {"retry-after": "2"}])
+def test_classify_hint_of_text_and_headers(headers: dict[str, str]) -> None:
+    """
+    The longer of both hints counts, whichever reply of this text came before with other headers.
+    """
+    body = official("please try again after 5 seconds", "rate_limit_reached_error")
+
+    assert max(5.0, float(headers.get("retry-after", 0))) == classify(429, headers, body).retry_after
 
 
 def test_classify_enormous_message_is_cut() -> None:
