@@ -41,7 +41,7 @@ import msgspec
 from msgspec import Raw, Struct
 
 from .errors import KimiError
-from .jsonl import IdTable, LineProblem, read_lines
+from .jsonl import IdTable, LineProblem, read_blocks, read_lines
 
 __all__ = [
     "Answer",
@@ -603,39 +603,41 @@ class ResultFiles:
         put = self._index.put
         decode = _decode_verdict
         answered = failed = number = 0
-        for offset, line in read_lines(file, max_line=MAX_OUTPUT_LINE):
-            number += 1
-            if not line:
-                if line is None:
-                    self.problems.append(LineProblem(number, "too_long", f"too long, in {path}"))
-                continue
-            try:
-                verdict = decode(line)
-            except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as exc:
-                if not line.isspace():
-                    self.problems.append(
-                        LineProblem(number, "json", f"not an output line ({exc}), in {path}")
-                    )
-                continue
-            response = verdict.response
-            good = response is not None and verdict.error is None and response.status_code in _GOOD
-            old = put(verdict.custom_id, base | offset)
-            if old is not None:
-                before = _decode_verdict(self._line_at(old))
-                was_good = (
-                    before.response is not None
-                    and before.error is None
-                    and before.response.status_code in _GOOD
-                )
-                if was_good and not good:
-                    put(verdict.custom_id, old)
+        for start, lines in read_blocks(file, max_line=MAX_OUTPUT_LINE):
+            offset = start
+            for line in lines:
+                number += 1
+                at = base | offset
+                offset += len(line or b"") + 1
+                try:
+                    verdict = decode(line or b"")
+                except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as exc:
+                    if line is None:
+                        self.problems.append(LineProblem(number, "too_long", f"too long, in {path}"))
+                    elif line and not line.isspace():
+                        self.problems.append(
+                            LineProblem(number, "json", f"not an output line ({exc}), in {path}")
+                        )
                     continue
-                answered -= was_good
-                failed -= not was_good
-            if good:
-                answered += 1
-            else:
-                failed += 1
+                response = verdict.response
+                good = response is not None and verdict.error is None and response.status_code in _GOOD
+                old = put(verdict.custom_id, at)
+                if old is not None:
+                    before = _decode_verdict(self._line_at(old))
+                    was_good = (
+                        before.response is not None
+                        and before.error is None
+                        and before.response.status_code in _GOOD
+                    )
+                    if was_good and not good:
+                        put(verdict.custom_id, old)
+                        continue
+                    answered -= was_good
+                    failed -= not was_good
+                if good:
+                    answered += 1
+                else:
+                    failed += 1
         self.ok += answered
         self.failed += failed
 
@@ -711,13 +713,15 @@ def read_ids(path: str | os.PathLike[str]) -> Iterator[str]:
     The ``custom_id`` of every line of a request file, in order. Lines must have been checked before.
     """
     decode = _decode_id
+    first = True
     with open(path, "rb", buffering=0) as file:
-        for offset, line in read_lines(file, max_line=MAX_OUTPUT_LINE):
-            if not line or line.isspace():
-                continue
-            if offset == 0 and line.startswith(b"\xef\xbb\xbf"):
-                line = line[3:]
-            yield decode(line).custom_id
+        for _, lines in read_blocks(file, max_line=MAX_OUTPUT_LINE):
+            for line in lines:
+                if first and line is not None and line.startswith(b"\xef\xbb\xbf"):
+                    line = line[3:]
+                first = False
+                if line and not (line[0] in b" \t\r" and line.isspace()):
+                    yield decode(line).custom_id
 
 
 def _is_json(line: bytes) -> bool:

@@ -54,14 +54,14 @@ class Result:
 
     __slots__ = (
         "_answer",
-        "_format",
         "_completion",
         "_error",
+        "_format",
+        "_parsed",
         "attempts",
         "custom_id",
         "elapsed",
         "index",
-        "parsed",
         "source",
     )
 
@@ -92,8 +92,6 @@ class Result:
         self.elapsed: float = elapsed
         """Seconds from taking it up to its end, waiting included."""
         self.source: Source = source
-        self.parsed: Any = parsed
-        """The object made of the answer, where ``response_format`` is a type."""
 
     @classmethod
     def of(cls, answer: Answer, index: int, source: Source, *, response_format: Any = None) -> "Result":
