@@ -59,7 +59,7 @@ from ..transport import Request, Response
 from . import Handler
 from .breakers import DEPOSIT, TRANSIENT, OverloadBreaker, RetryBudget
 from .retry_policy import Failure, RetryPolicy, RetryRule, Verdict, backoff, decide
-from .telemetry import AttemptFailed, CallFailed, Observer, RetryScheduled, report, where
+from .telemetry import AttemptFailed, CallFailed, Observer, RetryScheduled, report, watched, where
 
 if TYPE_CHECKING:
     import tenacity
@@ -374,10 +374,11 @@ class RetryMiddleware:
                 if org.quota is not None
                 else "the service has had no capacity for anybody for a while",
             )
-        report(
-            self._watcher,
-            AttemptFailed(**where(request), attempt=_attempt(call, failure, call.verdict.wait)),
-        )
+        if watched(self._watcher):
+            report(
+                self._watcher,
+                AttemptFailed(**where(request), attempt=_attempt(call, failure, call.verdict.wait)),
+            )
 
     def _alive(self, org: _Organisation, request: Request, now: float) -> bool:
         if org.admitted is not None and now - org.admitted <= self.policy.alive_for:
@@ -528,6 +529,8 @@ class RetryMiddleware:
         history.append(_attempt(call, call.failure, wait))
         if len(history) > 64:
             del history[8]  # the beginning and the latest tell the story of a call that queued for an hour
+        if not watched(self._watcher):
+            return
         report(
             self._watcher,
             RetryScheduled(

@@ -182,6 +182,13 @@ def report(watcher: Observer | None, event: Event) -> None:
         _log(event)
 
 
+def watched(watcher: Observer | None) -> bool:
+    """
+    Whether anybody would hear of an event of level `info`. What is told during a storm is made only then.
+    """
+    return watcher is not None or logger.isEnabledFor(logging.INFO)
+
+
 _calls = itertools.count(1)
 
 
