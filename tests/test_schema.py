@@ -311,6 +311,11 @@ def test_to_mfjs_definition_with_slash_in_a_key_moves_to_its_place() -> None:
     result = to_mfjs(schema)
     assert result["properties"]["p"] == {"type": "object", "properties": {"a/b": {"type": "null"}}}
     assert "$defs" not in result
+    outer = {"type": "object", "properties": {"s": {"$ref": "#/$defs/S"}}}
+    inner = {"type": "object", "properties": {"a/b": {"type": "null"}}}
+    result = to_mfjs(inside({"$ref": "#/$defs/O"}, **{"$defs": {"O": outer, "S": inner}}))
+    assert result["properties"]["p"]["properties"]["s"] == inner
+    assert "$defs" not in result
 
 
 def test_to_mfjs_impossible_recursion_disappears_where_it_is_optional() -> None:
@@ -390,6 +395,16 @@ def test_to_mfjs_many_combinations_end_soon() -> None:
     assert check_mfjs(to_mfjs(inside({"allOf": [union] * 20}))) == []
     defs = {f"D{i}": {"allOf": [{"$ref": f"#/$defs/D{i + 1}"}, {"$ref": f"#/$defs/D{i + 1}"}]} for i in range(60)}
     assert to_mfjs(inside({"$ref": "#/$defs/D0"}, **{"$defs": {**defs, "D60": {"type": "null"}}}))["$defs"]
+
+
+def test_to_mfjs_sheds_titles_to_fit() -> None:
+    """Titles are the first to go when a schema is too large; nothing else is."""
+    properties = {f"p{i}": {"type": "string", "title": "T" * 60, "description": "d"} for i in range(1000)}
+    report: list[Loss] = []
+    result = to_mfjs({"type": "object", "title": "Root", "properties": properties}, report=report)
+    assert result["properties"]["p7"] == {"type": "string", "description": "d"}
+    assert "title" not in result
+    assert [(loss.pointer, loss.keyword) for loss in report] == [("", "title")]
 
 
 def test_to_mfjs_enum_beyond_the_limit_is_dropped() -> None:

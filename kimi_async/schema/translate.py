@@ -33,6 +33,7 @@ from .rules import (
     MAX_BRANCHES,
     MAX_ENUM,
     MAX_INT,
+    MAX_SIZE,
     TYPES,
     Json,
     Loss,
@@ -1430,6 +1431,13 @@ def _linked(built: Json, pointers: Mapping[str, str], bodies: Mapping[str, Json]
     return _changed(built, lambda inner: _linked(inner, pointers, bodies))
 
 
+def _without_titles(built: Json) -> Json:
+    result = _changed({k: v for k, v in built.items() if k != "title"}, _without_titles)
+    if "$defs" in built:
+        result["$defs"] = {name: _without_titles(body) for name, body in built["$defs"].items()}
+    return result
+
+
 def _one_object(branches: list[Json]) -> Json:
     """One object schema that accepts whatever one of several accepts."""
     anything: Json = {"type": list(ALL_TYPES)}
@@ -1519,6 +1527,12 @@ def translate(
     except RecursionError:
         raise SchemaError("", "the schema is nested too deeply") from None
     problems = check_mfjs(result)
+    if len(problems) == 1 and problems[0].endswith("bytes"):
+        # Titles say what names say already; without them many a generated schema fits.
+        slim = _without_titles(result)
+        if not check_mfjs(slim):
+            translation.lose("", "title", f"left out everywhere, to stay below {MAX_SIZE} bytes")
+            result, problems = slim, []
     if problems:
         pointer, _, reason = problems[0].partition(": ")
         raise SchemaError("" if pointer == "/" else pointer, f"{reason} (in the translated schema)")
