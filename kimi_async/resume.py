@@ -30,6 +30,7 @@ from .errors import (
     RateLimitReachedError,
 )
 from .streaming import AsyncStream
+from .transport import Response
 from .types.chat import ChatCompletion, ChatCompletionChunk, CompletionUsage, UsageAttempt
 
 __all__ = ["ResumePolicy", "ResumingStream", "Resumption", "continued", "why_not"]
@@ -408,7 +409,7 @@ class ResumingStream(AsyncStream[ChatCompletionChunk]):
             exc.add_note(f"while resuming a stream that had ended with {type(error).__name__}: {error}")
             raise self._final(exc) from error
         self._inner = inner
-        self.response = inner.response
+        self.response: Response = inner.response
         self._fruitless += 1
         self._progress = False
         self._echo = content if self._pieces >= ECHO_PIECES else ""

@@ -563,7 +563,7 @@ class Deadline:
     def __init__(self, seconds: float | None) -> None:
         self.seconds: float | None = seconds
         self.expired: bool = False
-        self.at = 0.0
+        self.at: float = 0.0
         self._line: _Line | None = None
         self._task: asyncio.Task[Any] | None = None
         self._cancelling = 0
