@@ -157,6 +157,8 @@ class Conversation:
         """
         Sends, in one write, and waits until the kernel has taken it.
         """
+        if self.writer.transport.is_closing():
+            raise ConnectionResetError("the client has gone")
         self.writer.write(b"".join(data))
         await self.writer.drain()
 
