@@ -539,7 +539,7 @@ def _line(loop: asyncio.AbstractEventLoop, seconds: float) -> _Line:
     global _recent
     known, lines = _recent
     if known is not loop:
-        lines = {}
+        lines = dict[float, _Line]()
         _recent = (loop, lines)
     line = lines.get(seconds)
     if line is None:
