@@ -579,3 +579,36 @@ def test_line_of_one_point_is_an_error() -> None:
     """
     with pytest.raises(ValueError, match="at least two"):
         line([(1, 1.0)])
+
+
+# --- the whole program ---
+
+
+def test_program_measures_and_writes_everything(tmp_path: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    """
+    One command: server and worker in processes of their own, results as JSON, a table and a picture.
+    """
+    files = {kind: tmp_path / f"results.{kind}" for kind in ("json", "markdown", "svg")}
+    arguments = [part for kind, file in files.items() for part in (f"--{kind}", str(file))]
+
+    assert 0 == program.main(["--quick", "-r", "1", "-c", "raw", "-w", "burst64", *arguments])
+    found = json.loads(files["json"].read_text())
+    (only,) = found["results"]
+    assert ("burst64", "raw", 0) == (only["workload"], only["client"], only["round"])
+    assert 0 < only["cpu_us"] < 1_000
+    assert 0 < only["server_busy"]
+    assert {"processor", "cores", "system", "python", "when", "command", "load"} == found["machine"].keys()
+    assert "msgspec" in found["versions"]["raw"]
+    assert "| burst64 (CPU per delta) |" in files["markdown"].read_text()
+    assert "<svg" in files["svg"].read_text()
+    assert "The server's core was at most" in capsys.readouterr().out
+
+
+def test_program_imports_are_measured_in_a_bare_interpreter(capsys: pytest.CaptureFixture[str]) -> None:
+    """
+    An import is timed where nothing else is loaded; goals that lack an opponent are said not to be judged.
+    """
+    assert 0 == program.main(["--quick", "-r", "1", "-c", "raw", "-w", "import", "--check"])
+    said = capsys.readouterr().out
+    assert re.search(r"\| import \(CPU per process\) \| [\d.]+ ms \|", said)
+    assert "not judged" in said
