@@ -31,6 +31,7 @@ from kimi_async.schema import (
     SchemaError,
     check_mfjs,
     json_schema,
+    mfjs_tool,
     response_format_for,
     to_mfjs,
 )
@@ -389,6 +390,14 @@ def test_to_mfjs_refuses_what_is_too_large_or_deep() -> None:
         to_mfjs(inside(deep))
 
 
+def test_to_mfjs_depth_is_counted_through_references() -> None:
+    """A chain of definitions is as deep as if it were written out; recursion is not endlessly deep."""
+    chain = {f"D{i}": {"type": "object", "properties": {"d": {"$ref": f"#/$defs/D{i + 1}"}}} for i in range(31)}
+    with pytest.raises(SchemaError, match="33 levels"):
+        to_mfjs(inside({"$ref": "#/$defs/D0"}, **{"$defs": {**chain, "D31": inside({"type": "null"})}}))
+    assert to_mfjs(inside({"$ref": "#/$defs/D3"}, **{"$defs": {**chain, "D31": {"$ref": "#/$defs/D3"}}}))["$defs"]
+
+
 def test_to_mfjs_many_combinations_end_soon() -> None:
     """Products of unions, and diamonds of references, are bounded."""
     union = {"anyOf": [{"type": "string", "enum": [str(i)]} for i in range(80)]}
@@ -576,6 +585,32 @@ def test_to_mfjs_schemas_as_they_are_met(schema: dict[str, Any]) -> None:
     result = to_mfjs(schema)
     assert check_mfjs(result) == []
     assert to_mfjs(result) == result
+
+
+@pytest.mark.parametrize(
+    "definition",
+    [
+        {"type": "function", "function": {"name": "f", "description": "d", "parameters": GITHUB_ISSUE_TOOL}},
+        {"name": "f", "description": "d", "parameters": GITHUB_ISSUE_TOOL},
+        {"name": "f", "description": "d", "inputSchema": GITHUB_ISSUE_TOOL, "annotations": {"readOnlyHint": True}},
+        {"name": "f", "description": "d", "input_schema": GITHUB_ISSUE_TOOL},
+    ],
+)
+def test_mfjs_tool_understands_every_form(definition: dict[str, Any]) -> None:
+    """Definitions of OpenAI, MCP and Anthropic become Kimi's, with the schema translated."""
+    before = copy.deepcopy(definition)
+    assert mfjs_tool(definition) == {
+        "type": "function",
+        "function": {"name": "f", "description": "d", "parameters": to_mfjs(GITHUB_ISSUE_TOOL)},
+    }
+    assert definition == before
+
+
+def test_mfjs_tool_without_parameters_and_builtin() -> None:
+    """No parameters are an object; `$web_search` is no function and stays as it is; `strict` is kept."""
+    assert mfjs_tool({"name": "f", "strict": False})["function"] == {"name": "f", "parameters": {"type": "object"}, "strict": False}
+    search = {"type": "builtin_function", "function": {"name": "$web_search"}}
+    assert mfjs_tool(search) == search
 
 
 def test_to_mfjs_openapi_allof_keeps_both_halves() -> None:

@@ -347,6 +347,8 @@ def test_tool_is_sent_as_its_definition() -> None:
         web_search().definition,
     ]
     assert isinstance(weather, Tool)
+    assert weather["function"]["name"] == "weather"
+    assert dict(weather) == weather.definition
 
 
 @pytest.mark.parametrize(

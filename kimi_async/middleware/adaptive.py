@@ -151,14 +151,14 @@ class Ticket:
     )
 
     def __init__(self, seq: int, sent: float, tokens: int) -> None:
-        self.seq = seq
-        self.sent = sent
-        self.tokens = tokens
-        self.inflight = 0
+        self.seq: int = seq
+        self.sent: float = sent
+        self.tokens: int = tokens
+        self.inflight: int = 0
         """Others under way when it was sent."""
-        self.before = 0
+        self.before: int = 0
         """Requests in the minute before it."""
-        self.tokens_before = 0
+        self.tokens_before: int = 0
         """Tokens in the minute before it."""
         self.counted: list[float] | None = None
         """Where it is counted."""
@@ -166,13 +166,13 @@ class Ticket:
         """Where its tokens are written down."""
         self.canary: Rate | Concurrency | None = None
         """Which limit it tests, if any."""
-        self.held = True
+        self.held: bool = True
         """Whether it has a slot."""
-        self.settled = False
+        self.settled: bool = False
         """Whether it is known to be admitted or refused."""
-        self.wanted = False
+        self.wanted: bool = False
         """Whether more than it was waiting for a slot when it was sent."""
-        self.done = False
+        self.done: bool = False
 
 
 class Window:
@@ -186,9 +186,9 @@ class Window:
     __slots__ = ("_entries", "grain", "span", "total")
 
     def __init__(self, span: float) -> None:
-        self.span = span
-        self.grain = span / 12_000
-        self.total = 0
+        self.span: float = span
+        self.grain: float = span / 12_000
+        self.total: int = 0
         """The sum of what is inside, as of the last call with a `now`."""
         self._entries: deque[list[float]] = deque()  # [first time, last time, amount]
 
@@ -251,11 +251,6 @@ class Window:
         """When the oldest that is inside was sent."""
         return self._entries[0][0] if self._entries else None
 
-    def shift(self, seconds: float) -> None:
-        for entry in self._entries:
-            entry[0] += seconds
-            entry[1] += seconds
-
     def scaled(self, factor: float, span: float) -> "Window":
         """The same history in another unit: `factor` of that for each of this."""
         other = Window(span)
@@ -281,7 +276,7 @@ class Budget:
     __slots__ = ("left",)
 
     def __init__(self) -> None:
-        self.left = 1.0
+        self.left: float = 1.0
 
 
 class Rate:
@@ -290,8 +285,11 @@ class Rate:
     """
 
     # A server counts when a request arrives, we when it leaves: two requests a minute apart are less than a minute
-    # apart over there if the first travelled longer. This is how much longer it may have travelled.
+    # apart over there if the first travelled longer. This is how much longer, to begin with; refusals near the limit
+    # stretch it, up to the time that a refusal takes.
     MARGIN = 0.05
+    # Who gives the number expects no refusal at all, and a quarter of a percent is little for that.
+    MARGIN_CONFIGURED = 0.15
 
     # Once the server has refused, what waits is let go one by one, this much quicker than the limit, so that what was
     # missed is made up for; the window is the real bound.
@@ -322,6 +320,7 @@ class Rate:
         "evidence",
         "grown_at",
         "interval",
+        "margin",
         "name",
         "opened_at",
         "opening",
@@ -343,10 +342,11 @@ class Rate:
     def __init__(
         self, name: str, cap: int | None, budget: Budget, *, span: float = 60.0, fixed: bool = True
     ) -> None:
-        self.name = name
-        self.span = span
-        self.budget = budget
-        self.window = Window(span + self.MARGIN)
+        self.name: str = name
+        self.span: float = span
+        self.budget: Budget = budget
+        self.margin: float = self.MARGIN if cap is None or not fixed else self.MARGIN_CONFIGURED
+        self.window: Window = Window(span + self.margin)
         self.cap: float = INF if cap is None else float(cap)
         """What we believe the limit to be."""
         self.source: Source = "none" if cap is None else "config"
@@ -354,35 +354,35 @@ class Rate:
         """What the caller does not want exceeded."""
         self.share: float = INF
         """How much of it is ours, where others use it too."""
-        self.contended = 0
+        self.contended: int = 0
         """How often others were in the way, since it was all ours."""
-        self.paced_until = -INF
-        self.tat = -INF
+        self.paced_until: float = -INF
+        self.tat: float = -INF
         """When what was sent would have been sent at the limit's pace (GCRA's theoretical arrival time)."""
-        self.cut_at = -INF
+        self.cut_at: float = -INF
         self.canary: Ticket | None = None
-        self.canary_at = INF
-        self.interval = self.SOON
-        self.dropped_at = -INF
-        self.grown_at = -INF
-        self.early = False
+        self.canary_at: float = INF
+        self.interval: float = self.SOON
+        self.dropped_at: float = -INF
+        self.grown_at: float = -INF
+        self.early: bool = False
         """Whether the request that goes next is one more than believed possible."""
-        self.opening = False
+        self.opening: bool = False
         """Whether a canary was admitted and the new limit is not known yet."""
-        self.opened_at = -INF
-        self.proven = 0
+        self.opened_at: float = -INF
+        self.proven: int = 0
         self.rejected: deque[tuple[float, list[float]]] = deque()
         """What was refused in the minute, and where the window has it."""
-        self.rejects_free = False
+        self.rejects_free: bool = False
         """Whether the server seems not to count what it refuses."""
-        self.evidence = 0
-        self.peak = 0
+        self.evidence: int = 0
+        self.peak: int = 0
         """The most in a minute that something was admitted after, since canaries began to pass."""
-        self.trusted = INF
+        self.trusted: float = INF
         """The limit as it was believed before."""
-        self.passed = 0
+        self.passed: int = 0
         """Canaries admitted in a row."""
-        self.refusals = 0
+        self.refusals: int = 0
 
     @property
     def known(self) -> bool:
@@ -418,7 +418,7 @@ class Rate:
             if due <= now:
                 # What is about to leave our window may have left the server's: a request would then be merely
                 # early, and its admission prove nothing. So a moment is awaited when nothing is about to leave.
-                if not self.window.leaving(now + self.MARGIN + 0.03) or now > due + 2.0:
+                if not self.window.leaving(now + self.margin + 0.03) or now > due + 2.0:
                     self.early = True
                     return 0.0
             else:
@@ -479,9 +479,13 @@ class Rate:
                 self.opening = True
                 self.proven = self._before(ticket)
                 self._open(now)
-        elif self.opening and ticket.sent >= self.opened_at and self._before(ticket) >= self.proven:
-            if self.cap < 16 * max(self._before(ticket), 1):
-                self._open(now)
+        elif (
+            self.opening
+            and ticket.sent >= self.opened_at
+            and before >= self.proven
+            and self.cap < 16 * max(before, 1)
+        ):
+            self._open(now)
 
     def _open(self, now: float) -> None:
         self.cap = min(self.ceiling, self.cap * 4)
@@ -493,9 +497,11 @@ class Rate:
     def _before(self, ticket: Ticket) -> int:
         return ticket.before if self.name == "rpm" else ticket.tokens_before
 
-    def refused(self, ticket: Ticket, amount: int, told: int | None, now: float) -> None:
+    def refused(
+        self, ticket: Ticket, amount: int, told: int | None, now: float, *, takes: float = 0.0
+    ) -> None:
         """
-        A request was refused for this limit; `told` is the limit's number, if the text has it.
+        A request was refused for this limit; `told` is the limit's number, if the text has it, `takes` how long refusals take.
         """
         self.refusals += 1
         before = self._before(ticket)
@@ -533,9 +539,14 @@ class Rate:
             self.source = "told" if self.cap < self.ceiling or self.source != "config" else self.source
             # The first refusal of all only turns on the pace: a bucket smaller than a minute's worth, or what a
             # process before us has left in the window, look just like company.
-            if again and not tested and fresh and paced and before + amount <= told:
-                self._contend(before, now - self.cut_at)
-                self.grown_at = now
+            if again and not tested and fresh and before + amount <= told:
+                if before >= told - max(3, 0.02 * told) and self.margin < takes:
+                    # As near as that, one of us may only have travelled longer than the other.
+                    self.margin = min(takes, self.margin * 1.5)
+                    self.window.span = self.span + self.margin
+                elif paced:
+                    self._contend(before, now - self.cut_at)
+                    self.grown_at = now
         elif self.opening:
             self.cap = min(self.ceiling, max(self.trusted, float(before)))
         elif not tested:
@@ -626,11 +637,6 @@ class Rate:
         if self.canary is ticket:
             self.canary = ticket.canary = None
 
-    def shift(self, seconds: float) -> None:
-        self.window.shift(seconds)
-        for name in ("paced_until", "tat", "cut_at", "canary_at", "dropped_at", "grown_at", "opened_at"):
-            setattr(self, name, getattr(self, name) + seconds)
-
 
 class Concurrency:
     """
@@ -673,31 +679,31 @@ class Concurrency:
     )
 
     def __init__(self, cap: int | None, budget: Budget, *, fixed: bool = True, hold: bool = True) -> None:
-        self.budget = budget
+        self.budget: Budget = budget
         self.cap: float = INF if cap is None else float(cap)
         self.source: Source = "none" if cap is None else "config"
         self.ceiling: float = self.cap if fixed else INF
-        self.slow = cap is None
+        self.slow: bool = cap is None
         """Whether slow start is on."""
         self.limit: float = self.cap if cap is not None else (self.START if hold else INF)
         """How many may be under way now."""
-        self.extra = 0
+        self.extra: int = 0
         """How many more than believed possible are being tried."""
         self.canaries: list[Ticket] = []
         """… and those of them of which it is not known yet how they fared."""
-        self.spacing = 0.0
+        self.spacing: float = 0.0
         """Seconds between two tries, at the least: each may cost a request of the minute."""
-        self.tested = False
-        self.batch = 0
+        self.tested: bool = False
+        self.batch: int = 0
         """Sent in the present piece of a round, and not settled."""
-        self.batch_at = -INF
-        self.spread = False
+        self.batch_at: float = -INF
+        self.spread: bool = False
         """Whether it is only the piece that is full."""
-        self.blocked_at = -INF
-        self.cut_at = -INF
-        self.canary_at = INF
-        self.interval = self.SOON
-        self.refusals = 0
+        self.blocked_at: float = -INF
+        self.cut_at: float = -INF
+        self.canary_at: float = INF
+        self.interval: float = self.SOON
+        self.refusals: int = 0
 
     @property
     def known(self) -> bool:
@@ -814,10 +820,6 @@ class Concurrency:
         if ticket.canary is self:
             ticket.canary = None
 
-    def shift(self, seconds: float) -> None:
-        for name in ("blocked_at", "cut_at", "canary_at"):
-            setattr(self, name, getattr(self, name) + seconds)
-
 
 class Outage:
     """
@@ -842,18 +844,18 @@ class Outage:
     )
 
     def __init__(self) -> None:
-        self.active = False
-        self.recovering = False
-        self.began = -INF
-        self.last = -INF
+        self.active: bool = False
+        self.recovering: bool = False
+        self.began: float = -INF
+        self.last: float = -INF
         self.limit: float = INF
         """Slots while recovering."""
-        self.probe_at = -INF
-        self.probes = 0
-        self.refusals = 0
-        self.seen = -INF
+        self.probe_at: float = -INF
+        self.probes: int = 0
+        self.refusals: int = 0
+        self.seen: float = -INF
         """When the latest request was sent that was admitted since."""
-        self.slowest = 0.0
+        self.slowest: float = 0.0
         """The longest time a refusal took to arrive."""
 
     def refused(self, ticket: Ticket, hint: float | None, dice: float, now: float) -> None:
@@ -893,10 +895,6 @@ class Outage:
                 self.recovering = False
                 self.limit = INF
 
-    def shift(self, seconds: float) -> None:
-        for name in ("began", "last", "probe_at", "seen"):
-            setattr(self, name, getattr(self, name) + seconds)
-
 
 class Law:
     """
@@ -917,44 +915,46 @@ class Law:
         self.limits = limits
         self.dice = dice
         fixed = not limits.adaptive
-        self.budget = Budget()
-        self.concurrency = Concurrency(limits.concurrency, self.budget, fixed=fixed, hold=limits.hold)
-        self.requests = Rate("rpm", limits.rpm, self.budget, fixed=fixed)
+        self.budget: Budget = Budget()
+        self.concurrency: Concurrency = Concurrency(
+            limits.concurrency, self.budget, fixed=fixed, hold=limits.hold
+        )
+        self.requests: Rate = Rate("rpm", limits.rpm, self.budget, fixed=fixed)
         self.tokens: Rate | None = (
             Rate("tpm", limits.tpm, self.budget, fixed=fixed) if limits.tpm is not None else None
         )
         self.day: Rate | None = (
             Rate("tpd", limits.tpd, self.budget, span=86_400.0) if limits.tpd is not None else None
         )
-        self.outage = Outage()
-        self.gate = -INF
+        self.outage: Outage = Outage()
+        self.gate: float = -INF
         """Nobody is sent before."""
         self.inflight: dict[int, Ticket] = {}
         """Under way, in the order of sending."""
         self.unsettled: deque[Ticket] = deque()
-        self.reason = ""
+        self.reason: str = ""
         """What the last `delay` above 0 was for: `gate`, `overloaded`, `concurrency`, `rpm`, `tpm`, `tpd`."""
-        self.scale = 1.0
+        self.scale: float = 1.0
         """What the server counts for each token that we estimate."""
-        self.seq = 0
-        self.admissions = 0
-        self.rejections = 0
-        self.last_admitted = -INF
-        self.refusal_takes = 0.05
+        self.seq: int = 0
+        self.admissions: int = 0
+        self.rejections: int = 0
+        self.last_admitted: float = -INF
+        self.refusal_takes: float = 0.05
         """How long the slower refusals took to arrive."""
-        self.refusals_timed = 0
-        self.hold_takes = 0.0
+        self.refusals_timed: int = 0
+        self.hold_takes: float = 0.0
         """How long a request is under way, on average."""
         self.suspected: Ticket | None = None
         """The first of the refusals without a reason that nothing has been admitted since."""
-        self.pending = 0
+        self.pending: int = 0
         """Sent, and neither admitted nor refused so far."""
         self.careful: float = INF
         """How many may be pending, after a refusal that left open what there is room for: one, then two, then four."""
-        self.doubts = 0
+        self.doubts: int = 0
         self.blamed: tuple[float, float, bool] = (INF, INF, True)
-        self._offset = 0.0
-        self._last = -INF
+        self._offset: float = 0.0
+        self._last: float = -INF
 
     # --- asked ------------------------------------------------------------------------------------------------------
 
@@ -1140,7 +1140,7 @@ class Law:
             if dimension == "tpm":
                 self._tokens_refused(ticket, limit, current, now)
         else:
-            self.requests.refused(ticket, 1, limit, now)
+            self.requests.refused(ticket, 1, limit, now, takes=self.refusal_takes)
             self.concurrency.spacing = self.requests.sparing()
         self._over(ticket)
         if wait > 0:
@@ -1305,7 +1305,7 @@ class Law:
             ratio = current / max(1, expected)
             if 0.7 <= ratio <= 1.3:
                 self.scale = min(4.0, max(0.25, self.scale * (1.0 + 0.5 * (ratio - 1.0))))
-        rate.refused(ticket, ticket.tokens, limit, now)
+        rate.refused(ticket, ticket.tokens, limit, now, takes=self.refusal_takes)
 
     def _give_back(self, ticket: Ticket) -> None:
         """Refused requests cost no tokens."""

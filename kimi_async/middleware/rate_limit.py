@@ -22,7 +22,6 @@ one timer per event loop, and no task, no polling, nothing at all while nobody w
 import asyncio
 import heapq
 import logging
-import math
 import random
 import re
 import threading
@@ -628,10 +627,7 @@ class RateLimitMiddleware:
             return await send(request)
         limiter = self.limiter
         extensions = request.extensions
-        if extensions.get("requeued"):
-            queued = extensions.get("queued")
-        else:
-            queued = None
+        queued = extensions.get("queued") if extensions.get("requeued") else None
         lease = await limiter.acquire(
             lambda: self._tokens(request),
             priority=request.priority,
