@@ -20,7 +20,7 @@ Anything with a `name`, a `definition` and `async run(arguments, context)` is a 
 import inspect
 import re
 import typing
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, KeysView, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Generic, ParamSpec, TypeVar, cast, overload
 
@@ -28,7 +28,7 @@ import msgspec
 from msgspec import UNSET, UnsetType
 
 from .errors import ConfigurationError, KimiError
-from .schema import SchemaError, decoder_for, json_schema, to_mfjs
+from .schema import SchemaError, decoder_for, json_schema, mfjs_tool
 
 __all__ = [
     "EchoTool",
@@ -122,6 +122,15 @@ class Tool:
         The definition: how a tool is written into a request.
         """
         return self.definition
+
+    def __getitem__(self, key: str) -> Any:
+        """
+        `tool["function"]["name"]`: a tool can be looked into like its definition.
+        """
+        return self.definition[key]
+
+    def keys(self) -> KeysView[str]:
+        return self.definition.keys()
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.name}>"
@@ -289,42 +298,27 @@ def tool_from(
 
     The schema is translated to Moonshot's flavour; the model's arguments are passed to `handler` by name, unvalidated.
 
-    :param definition: `{"type": "function", "function": {"name", "description", "parameters"}}`, or the inner object alone.
+    :param definition: see `schema.mfjs_tool`.
     """
-    inner = cast("Mapping[str, Any]", definition.get("function", definition))
-    parameters = inner.get("parameters", inner.get("inputSchema", inner.get("input_schema"))) or {
-        "type": "object"
-    }
-    return _Served(
-        str(inner.get("name", "")),
-        str(inner.get("description") or ""),
-        to_mfjs(cast("Mapping[str, Any]", parameters)),
-        bool(inner.get("strict", True)),
-        handler,
-        concurrent=concurrent,
-        timeout=timeout,
-        thread=thread,
-    )
+    made = mfjs_tool({**definition, "type": "function"})
+    return _Served(made, handler, concurrent=concurrent, timeout=timeout, thread=thread)
 
 
 class _Served(Tool):
     def __init__(
         self,
-        name: str,
-        description: str,
-        parameters: dict[str, Any],
-        strict: bool,
+        definition: dict[str, Any],
         handler: Callable[..., Any],
         *,
         concurrent: bool,
         timeout: float | None,
         thread: bool,
     ) -> None:
-        _check_name(name)
-        self.name = name
-        self.definition = _definition(name, description, parameters, strict)
-        self.concurrent = concurrent
-        self.timeout = timeout
+        self.name: str = definition["function"]["name"]
+        _check_name(self.name)
+        self.definition: dict[str, Any] = definition
+        self.concurrent: bool = concurrent
+        self.timeout: float | None = timeout
         self._handler = handler
         self._thread = thread and not _is_async(handler)
 

@@ -2,10 +2,11 @@
 Python types → JSON schema → MFJS, the subset of JSON Schema that Moonshot's servers enforce, and replies back to values.
 
 MFJS ("Moonshot Flavored JSON Schema") is specified, and checked, by https://github.com/MoonshotAI/walle
-(`docs/mfjs-spec.md`, `docs/walle.md`). Three functions and one class:
+(`docs/mfjs-spec.md`, `docs/walle.md`). What there is:
 
 * `json_schema(tp)`: a Python type as MFJS;
 * `to_mfjs(schema)`: any JSON schema (draft 4 to 2020-12, OpenAPI, MCP) as MFJS, or `SchemaError`;
+* `mfjs_tool(definition)`: a tool definition of another API (OpenAI, MCP, Anthropic) with its schema translated;
 * `check_mfjs(schema)`: what MFJS forbids in a schema, written apart from the translation so that one tests the other;
 * `response_format_for(tp)`: what to send as `response_format`, and how to read the reply.
 
@@ -21,7 +22,7 @@ from __future__ import annotations
 
 from .python_types import ROOT_KEY, OutputError, ResponseFormat, decoder_for, json_schema, response_format_for
 from .rules import Loss, SchemaError, check_mfjs
-from .translate import to_mfjs
+from .translate import mfjs_tool, to_mfjs
 
 __all__ = [
     "ROOT_KEY",
@@ -32,6 +33,7 @@ __all__ = [
     "check_mfjs",
     "decoder_for",
     "json_schema",
+    "mfjs_tool",
     "response_format_for",
     "to_mfjs",
 ]

@@ -319,7 +319,41 @@ def check_mfjs(schema: Any) -> list[str]:
         no("", f"more than {MAX_SIZE} bytes")
     if not problems:
         problems.extend(f"{at}: recursion without an end" for at in _endless(root, defs))
+        if (depth := _depth(root, defs)) > MAX_DEPTH:
+            no("", f"{depth} levels of properties, references followed; {MAX_DEPTH} are allowed")
     return problems
+
+
+def _depth(root: Json, defs: Json) -> int:
+    """
+    Levels of properties with references followed, as walle counts them (`CalculateDefDepths`).
+
+    A reference back to a definition that is being followed adds nothing. Where recursion can be entered at several
+    places walle looks for the longest way through, which takes exponential time; here each definition is measured once.
+    """
+    known: dict[str, int] = {}
+    active: set[str] = set()
+
+    def measure(s: Json) -> int:
+        deepest = 0
+        ref = s.get("$ref")
+        if isinstance(ref, str) and ref not in active:
+            if ref not in known:
+                active.add(ref)
+                known[ref] = measure(root if ref == "#" else defs[ref.removeprefix("#/$defs/")])
+                active.discard(ref)
+            deepest = known[ref]
+        for inner in s.get("properties", {}).values():
+            deepest = max(deepest, 1 + measure(inner))
+        for inner in s.get("anyOf", ()):
+            deepest = max(deepest, measure(inner))
+        for key in ("items", "additionalProperties"):
+            if is_object(s.get(key)):
+                deepest = max(deepest, measure(s[key]))
+        return deepest
+
+    active.add("#")
+    return measure(root)
 
 
 def _endless(root: Json, defs: Json) -> list[str]:

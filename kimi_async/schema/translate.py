@@ -47,7 +47,7 @@ from .rules import (
     same,
 )
 
-__all__ = ["to_mfjs", "translate"]
+__all__ = ["mfjs_tool", "to_mfjs", "translate"]
 
 # Names that are no JSON types but stand in published tool schemas (Berkeley function calling set, OpenAPI 2, Python).
 TYPE_ALIASES: Final = {
@@ -1513,6 +1513,32 @@ def to_mfjs(
 
     """
     return translate(schema, report, describe=describe, exact_root=False)
+
+
+def mfjs_tool(definition: Mapping[str, Any], *, report: list[Loss] | None = None) -> dict[str, Any]:
+    """
+    A tool definition of another API as Kimi takes it: a new dict whose schema is MFJS.
+
+    Understands `{"type": "function", "function": {…}}`, the inner object alone, and the forms of MCP (`inputSchema`) and
+    of Anthropic (`input_schema`). What is no function, `$web_search` for instance, is only copied.
+
+    Raises:
+        SchemaError: See `to_mfjs`; the pointer is one into the schema of the parameters.
+
+    """
+    kind = definition.get("type", "function")
+    if kind != "function":
+        return cast("Json", _copied(definition))
+    inner = cast("Mapping[str, Any]", definition.get("function", definition))
+    keys = ("parameters", "inputSchema", "input_schema")
+    schema = next((inner[key] for key in keys if inner.get(key)), None)
+    function: Json = {"name": str(inner.get("name", ""))}
+    if isinstance(text := inner.get("description"), str) and text:
+        function["description"] = text
+    function["parameters"] = to_mfjs(schema if schema is not None else {"type": "object"}, report=report)
+    if isinstance(inner.get("strict"), bool):
+        function["strict"] = inner["strict"]
+    return {"type": "function", "function": function}
 
 
 def translate(
