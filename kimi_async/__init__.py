@@ -13,6 +13,7 @@ from ._version import __version__
 
 if TYPE_CHECKING:
     from .advice import KimiWarning
+    from .batching import BatchNotFinishedError
     from .chat_stream import (
         AsyncChatCompletionStream,
         AsyncChatCompletionStreamManager,
@@ -56,18 +57,24 @@ if TYPE_CHECKING:
         TokensPerDayLimitError,
         UnprocessableEntityError,
     )
+    from .journal import JournalError, JournalLockedError, JournalMismatchError, JournalWriteError
+    from .jsonl import InvalidLinesError
     from .middleware import Handler, Middleware
     from .middleware.rate_limit import AdmissionController, RateLimits
     from .middleware.retry import RetryPolicy, RetryRule
     from .pagination import AsyncCursorPage, AsyncPage, AsyncPaginator
+    from .pipeline import MapStoppedError
+    from .results import RequestFailedError, UnansweredError
     from .resume import ResumePolicy, Resumption
     from .schema import OutputError, SchemaError
+    from .sse import EventTooLargeError
     from .streaming import AsyncStream
     from .structured import pydantic_function_tool
     from .tool_loop import MaxTurnsError, ToolRun, ToolRunResult
-    from .tools import Tool, ToolContext, ToolError, tool, tool_from, web_search
+    from .tools import Tool, ToolArgumentsError, ToolContext, ToolError, tool, tool_from, web_search
     from .transport import Headers, Request, Response, Timeout, Transport
     from .types import NOT_GIVEN, BaseModel, NotGiven, Omit, not_given, omit
+    from .uploads import FileLimitError
 
 # Each room offers its names under its own name; this says which of them are offered at the door.
 _ROOMS: dict[str, tuple[str, ...]] = {
@@ -124,7 +131,30 @@ _ROOMS: dict[str, tuple[str, ...]] = {
     "streaming": ("AsyncStream",),
     "structured": ("pydantic_function_tool",),
     "tool_loop": ("MaxTurnsError", "ToolRun", "ToolRunResult"),
-    "tools": ("Tool", "ToolContext", "ToolError", "tool", "tool_from", "web_search"),
+    "tools": (
+        "Tool",
+        "ToolArgumentsError",
+        "ToolContext",
+        "ToolError",
+        "tool",
+        "tool_from",
+        "web_search",
+    ),
+    "batching": ("BatchNotFinishedError",),
+    "sse": ("EventTooLargeError",),
+    "uploads": ("FileLimitError",),
+    "jsonl": ("InvalidLinesError",),
+    "journal": (
+        "JournalError",
+        "JournalLockedError",
+        "JournalMismatchError",
+        "JournalWriteError",
+    ),
+    "pipeline": ("MapStoppedError",),
+    "results": (
+        "RequestFailedError",
+        "UnansweredError",
+    ),
     "transport": ("Headers", "Request", "Response", "Timeout", "Transport"),
     "types": ("NOT_GIVEN", "BaseModel", "NotGiven", "Omit", "not_given", "omit"),
 }
@@ -149,6 +179,7 @@ __all__ = [
     "AuthenticationError",
     "BadRequestError",
     "BaseModel",
+    "BatchNotFinishedError",
     "ChatCompletionStreamState",
     "CircuitOpenError",
     "ClientClosedError",
@@ -159,13 +190,21 @@ __all__ = [
     "ContextLengthExceededError",
     "EmptyResponseError",
     "EngineOverloadedError",
+    "EventTooLargeError",
+    "FileLimitError",
     "Handler",
     "Headers",
     "IncompleteStreamError",
     "InternalServerError",
+    "InvalidLinesError",
+    "JournalError",
+    "JournalLockedError",
+    "JournalMismatchError",
+    "JournalWriteError",
     "KimiError",
     "KimiWarning",
     "LengthFinishReasonError",
+    "MapStoppedError",
     "MaxTurnsError",
     "Middleware",
     "NotFoundError",
@@ -180,6 +219,7 @@ __all__ = [
     "RateLimits",
     "RedirectRefusedError",
     "Request",
+    "RequestFailedError",
     "RequestTooCostlyError",
     "RequestTooLargeError",
     "Response",
@@ -194,11 +234,13 @@ __all__ = [
     "Timeout",
     "TokensPerDayLimitError",
     "Tool",
+    "ToolArgumentsError",
     "ToolContext",
     "ToolError",
     "ToolRun",
     "ToolRunResult",
     "Transport",
+    "UnansweredError",
     "UnprocessableEntityError",
     "__version__",
     "not_given",
