@@ -525,7 +525,7 @@ class AsyncKimi:
         added to those there are; their `set_` forms replace them.
 
         :param priority: where requests queue for a limit, higher goes first; 0 by default.
-        :param deadline: seconds that a call may take from its start, waits and retries included.
+        :param deadline: seconds that a call may take from its start, waits and retries included; a stream, until its first event.
         :param cost: tokens that a request will be charged, where you know better than our estimate.
         :param mode: `"fail_fast"` raises `RateLimitWaitError`, with the expected wait, instead of queueing.
         """

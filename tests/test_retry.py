@@ -139,6 +139,15 @@ def middleware(policy: RetryPolicy | None = None, **options: Any) -> RetryMiddle
     return RetryMiddleware(policy, **options)
 
 
+async def hangs(_: Request) -> Response:
+    await asyncio.sleep(1_000)
+    raise AssertionError("never reached")
+
+
+async def accept_hangs(_: Response) -> None:
+    await asyncio.sleep(1_000)
+
+
 # --- the rule ---------------------------------------------------------------------------------------------------------
 
 
@@ -515,6 +524,44 @@ async def test_call_deadline_shorter_than_hint() -> None:
     assert "asks to wait 20 s, and only 10 s" in response.extensions["given_up"]
 
 
+@pytest.mark.parametrize("steps", [[hangs], [ERROR_500, hangs]])
+async def test_call_deadline_while_the_server_is_silent(steps: list[Step]) -> None:
+    """
+    The deadline ends an attempt that is under way, as a timeout with the history before it.
+    """
+    loop = asyncio.get_running_loop()
+
+    with pytest.raises(APITimeoutError, match="time allowed for the call was over") as caught:
+        await middleware()(request(deadline=loop.time() + 30), Server(*steps))
+
+    assert loop.time() == pytest.approx(30.0, abs=0.01)
+    assert caught.value.phase == "deadline"
+    assert len(steps) - 1 == len(caught.value.attempts)
+
+
+async def test_call_deadline_while_the_reply_is_read() -> None:
+    """
+    The deadline holds until the reply is accepted, and the reply is closed.
+    """
+    server = Server(OK)
+
+    with pytest.raises(APITimeoutError):
+        await middleware()(request(deadline=30, accept=accept_hangs), server)
+
+    assert server.open == 0
+
+
+async def test_call_deadline_of_someone_else() -> None:
+    """
+    A timeout of the caller's own around the call stays theirs.
+    """
+    with pytest.raises(TimeoutError) as caught:
+        async with asyncio.timeout(10):
+            await middleware()(request(deadline=30), Server(hangs))
+
+    assert not isinstance(caught.value, KimiError)
+
+
 async def test_call_total_time() -> None:
     """
     `total_time` ends a call whose single attempts would go on.
@@ -850,15 +897,6 @@ async def test_call_failed_error_is_freed(strategy: Any) -> None:
 
 
 # --- cancellation -----------------------------------------------------------------------------------------------------
-
-
-async def hangs(_: Request) -> Response:
-    await asyncio.sleep(1_000)
-    raise AssertionError("never reached")
-
-
-async def accept_hangs(_: Response) -> None:
-    await asyncio.sleep(1_000)
 
 
 POISON: Sequence[Any] = [

@@ -90,6 +90,9 @@ HARMLESS = ("GET", "HEAD", "DELETE")
 SPIN = 100
 BRAKE = 0.1
 
+# The limiter keeps the same deadline and knows better what was waited for: it may speak first.
+GRACE = 0.005
+
 # Where a limiter holds us back, more time than this passes between two refusals of one call.
 QUICK = 0.1
 
@@ -257,16 +260,10 @@ class RetryMiddleware:
         org.active += 1
         try:
             try:
-                response = await send(request)
+                response = await (_deliver if request.deadline is None else _deliver_in_time)(request, send)
                 if response.status < 300:
                     if request.method == "POST":
                         org.admitted = loop.time()
-                    if request.accept is not None:
-                        try:
-                            await request.accept(response)
-                        except BaseException:
-                            response.close()  # its slot must not stay taken
-                            raise
                     if org.troubled:
                         org.succeeded(began + request.extensions.get("waited", 0.0))
                     if self.budget.available < self.budget.capacity:
@@ -292,16 +289,10 @@ class RetryMiddleware:
         began = org.loop.time()
         call.attempts += 1
         try:
-            response = await call.send(request)
+            response = await (_deliver if request.deadline is None else _deliver_in_time)(request, call.send)
             if response.status < 300:
                 if request.method == "POST":
                     org.admitted = org.loop.time()
-                if request.accept is not None:
-                    try:
-                        await request.accept(response)
-                    except BaseException:
-                        response.close()
-                        raise
                 org.succeeded(began + request.extensions.get("waited", 0.0))
                 self.budget.deposit(call.spent or DEPOSIT)
                 return response
@@ -661,6 +652,42 @@ def _too_long(hint: float, allowed: float) -> RateLimitWaitError:
 def _wake(sleeper: asyncio.Future[None]) -> None:
     if not sleeper.done():
         sleeper.set_result(None)
+
+
+async def _deliver(request: Request, send: Handler) -> Response:
+    """
+    One attempt: the reply, accepted if its status is good.
+    """
+    response = await send(request)
+    if response.status < 300 and request.accept is not None:
+        try:
+            await request.accept(response)
+        except BaseException:
+            response.close()  # its slot must not stay taken
+            raise
+    return response
+
+
+async def _deliver_in_time(request: Request, send: Handler) -> Response:
+    """
+    The same, within the caller's deadline.
+    """
+    assert request.deadline is not None
+    began = asyncio.get_running_loop().time()
+    bound = asyncio.timeout_at(request.deadline + GRACE)
+    try:
+        async with bound:
+            return await _deliver(request, send)
+    except TimeoutError:
+        if not bound.expired():
+            raise
+    elapsed = asyncio.get_running_loop().time() - began
+    raise APITimeoutError(
+        request,
+        message=f"the time allowed for the call was over after {elapsed:.3g} s of this attempt (deadline)",
+        phase="deadline",
+        elapsed=elapsed,
+    )
 
 
 def _replayable(request: Request) -> bool:
