@@ -24,9 +24,9 @@ __all__ = ["Line", "line", "main"]
 
 STREAMS = (10, 30, 100, 300, 600, 1_000)
 """Streams at 20 tokens/s in the first series."""
-OPEN = (500, 1_000, 2_000, 4_000, 9_000)
+OPEN = (1_000, 3_000, 9_000)
 """Streams open at once in the second."""
-CALLS = (500, 5_000, 50_000)
+CALLS = (500, 5_000, 20_000)
 """Calls in a row in the third."""
 PROCESSES = (1, 2, 4)
 """Processes that share 400 streams at 20 tokens/s in the last."""
@@ -77,7 +77,7 @@ def measure(client: str, port: int) -> dict[str, Any]:
     """All series of one client."""
     found: dict[str, Any] = {"deltas": [], "open": [], "calls": [], "processes": []}
     for streams in STREAMS:
-        result = _one(client, port, "trickle", 120, streams=streams, size=100)
+        result = _one(client, port, "trickle", 120, streams=streams, size=60)
         if "error" not in result:
             found["deltas"].append(
                 (streams * 20, result["core_share"], result["cpu_us"], result["server_busy"])
@@ -97,7 +97,7 @@ def measure(client: str, port: int) -> dict[str, Any]:
         with ThreadPoolExecutor(processes) as pool:
             each = [
                 # A seed of its own, so that the server does not take the streams of two processes for one group.
-                pool.submit(_one, client, port, "trickle", 120, streams=400 // processes, size=100, seed=seed)
+                pool.submit(_one, client, port, "trickle", 120, streams=400 // processes, size=60, seed=seed)
                 for seed in range(processes)
             ]
             results = [future.result() for future in each]
