@@ -451,7 +451,7 @@ JSON = st.recursive(
 )
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(st.integers(100, 999), JSON)
 def test_classify_any_json_gives_a_shape(status: int, value: object) -> None:
     """
@@ -466,7 +466,7 @@ def test_classify_any_json_gives_a_shape(status: int, value: object) -> None:
         assert text is None or text.encode() is not None
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=120, deadline=None)
 @given(st.integers(100, 999), st.binary(max_size=200))
 def test_classify_any_bytes_give_a_shape(status: int, body: bytes) -> None:
     """

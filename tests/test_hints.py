@@ -207,7 +207,7 @@ def test_retry_after_several_hints(headers: dict[str, str], text: str, expected:
     assert expected == retry_after(headers, text)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(
     st.dictionaries(
         st.sampled_from(["retry-after", "retry-after-ms", "x-retry-after", "msh-cooldown-seconds", "date"]),

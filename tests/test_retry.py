@@ -342,7 +342,7 @@ def test_decide_overrides_by_cause() -> None:
     assert verdict(Failure(cause="connection"), policy, retries=2).action == "stop"
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(
     st.sampled_from(["none", "full", "equal", "decorrelated"]) | st.floats(0, 1),
     st.floats(0, 10),
@@ -1395,7 +1395,7 @@ ANY_STEP = st.sampled_from(
 )
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=120, deadline=None)
 @given(
     st.lists(st.tuples(st.lists(ANY_STEP, min_size=1, max_size=6), st.floats(0, 3)), min_size=1, max_size=6),
     st.integers(0, 3),
