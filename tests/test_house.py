@@ -54,6 +54,7 @@ HOUSE = [
     room(1, "accumulate", "msgspec"),
     room(1, "schema", "msgspec"),
     room(1, "structured", "msgspec"),
+    room(1, "results", "msgspec"),
     # 2 wire
     room(2, "transport", "multidict", "msgspec"),
     room(2, "pool", "aiohttp", "multidict", "yarl"),
