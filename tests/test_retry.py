@@ -400,6 +400,8 @@ def test_backoff_jitter_range(jitter: Any, lowest: float, highest: float) -> Non
         {"max_retries": True},
         {"overload_threshold": 0},
         {"budget": -1},
+        {"attempts": 0},
+        {"attempts": 3, "max_retries": 3},
         {"overrides": {"server": RetryRule(jitter="x")}},  # type: ignore[arg-type]
     ],
 )
@@ -409,6 +411,15 @@ def test_policy_refuses_nonsense(options: dict[str, Any]) -> None:
     """
     with pytest.raises(ValueError, match=next(iter(options)) if "overrides" not in options else "jitter"):
         RetryPolicy(**options)
+
+
+def test_policy_attempts() -> None:
+    """
+    Attempts count the first one, retries do not.
+    """
+    assert RetryPolicy(attempts=3).max_retries == 2
+    assert RetryPolicy(attempts=3, max_retries=2).max_retries == 2
+    assert RetryPolicy(max_retries=2).attempts is None
 
 
 # --- one call ---------------------------------------------------------------------------------------------------------

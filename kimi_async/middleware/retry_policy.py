@@ -86,6 +86,8 @@ class RetryPolicy:
 
     max_retries: int | None = None
     """Retries after the first attempt, where the client is not given `max_retries=`; None: 2."""
+    attempts: int | None = None
+    """The same, the first attempt counted: `attempts=3` is `max_retries=2`."""
     total_time: float | None = None
     """Seconds from the start of a call after which no new attempt begins."""
     base: float = 0.25
@@ -132,6 +134,15 @@ class RetryPolicy:
             raise ValueError(f"RetryPolicy.total_time must be above 0, or None; got {self.total_time!r}")
         if self.max_retries is not None and (isinstance(self.max_retries, bool) or not self.max_retries >= 0):
             raise ValueError(f"RetryPolicy.max_retries must be 0 or more, or None; got {self.max_retries!r}")
+        if self.attempts is not None:
+            if isinstance(self.attempts, bool) or not self.attempts >= 1:
+                raise ValueError(f"RetryPolicy.attempts must be 1 or more, or None; got {self.attempts!r}")
+            if self.max_retries is None:
+                object.__setattr__(self, "max_retries", self.attempts - 1)
+            elif self.max_retries != self.attempts - 1:
+                raise ValueError(
+                    f"RetryPolicy: attempts={self.attempts} and max_retries={self.max_retries} contradict each other"
+                )
         if self.overload_threshold < 1:
             raise ValueError(
                 f"RetryPolicy.overload_threshold must be 1 or more; got {self.overload_threshold!r}"
