@@ -42,10 +42,10 @@ class Node:
     pointer: str
     resource: str
     branches: tuple[Conj, ...] | None = None
+    keywords: Json = field(init=False)
 
-    @property
-    def keywords(self) -> Json:
-        return self.schema if is_object(self.schema) else {}
+    def __post_init__(self) -> None:
+        self.keywords = self.schema if is_object(self.schema) else {}
 
 
 @dataclass(slots=True)

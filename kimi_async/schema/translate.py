@@ -937,18 +937,19 @@ class _Translation:
                 todo += self.list_of(here, keyword)
 
     def union(self, node: Node, branches: list[Conj], notes: Json) -> Json:
+        key = frozenset((node.pointer,))
+        if key in self.built:
+            return self.annotate(self.built[key], notes, node.pointer)
         if any(node.pointer == p for conj in branches for n in conj for p in self.heads(n)):
             return self.full((node,), notes)
-        key = frozenset((node.pointer,))
-        if key not in self.built:
-            shown: list[Json] = []
-            for conj in branches:
-                built: Json = self.build(conj) if conj else {"type": list(ALL_TYPES)}
-                if built is NEVER:
-                    continue
-                inner: list[Json] = built["anyOf"] if set(built) == {"anyOf"} else [built]
-                shown += [branch for branch in inner if branch not in shown]
-            self.built[key] = self.together(shown, node.pointer) if shown else NEVER
+        shown: list[Json] = []
+        for conj in branches:
+            built: Json = self.build(conj) if conj else {"type": list(ALL_TYPES)}
+            if built is NEVER:
+                continue
+            inner: list[Json] = built["anyOf"] if set(built) == {"anyOf"} else [built]
+            shown += [branch for branch in inner if branch not in shown]
+        self.built[key] = self.together(shown, node.pointer) if shown else NEVER
         return self.annotate(self.built[key], notes, node.pointer)
 
     def together(self, branches: list[Json], at: str) -> Json:
@@ -1221,7 +1222,6 @@ class _Translation:
         result = dict(built)
         if "anyOf" in built:
             branches = [b for b in (self.without(b, dead, where) for b in built["anyOf"]) if b is not NEVER]
-            branches = [b for i, b in enumerate(branches) if b not in branches[:i]]
             if not branches:
                 return NEVER
             if len(branches) == 1:
