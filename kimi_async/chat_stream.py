@@ -8,6 +8,7 @@ when somebody looks.
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from itertools import chain
 from types import TracebackType
 from typing import Any, Generic, Self, TypeVar, cast
@@ -17,7 +18,7 @@ from .errors import IncompleteStreamError, KimiError
 from .resume import ResumingStream
 from .streaming import AsyncStream
 from .transport import Response
-from .types._base import held
+from .types._base import held, is_given
 from .types.chat import ChatCompletion, ChatCompletionChunk, ChunkChoice, CompletionUsage
 from .types.events import (
     ChatCompletionStreamEvent,
@@ -73,6 +74,8 @@ class ChatCompletionStreamState:
             for event in state.handle_chunk(chunk): ...
         completion = state.get_final_completion()
 
+    :param response_format: a type: `content.done` and the final completion then have the answer as a value in `parsed`.
+    :param input_tools: the request's tools; calls of those given by a type have `parsed_arguments`.
     :param parse: makes the `parsed` of `content.done` from the whole text; None leaves it None.
     :param parse_arguments: makes the `parsed_arguments` of a whole call from its name and arguments.
     """
@@ -80,12 +83,28 @@ class ChatCompletionStreamState:
     def __init__(
         self,
         *,
+        response_format: Any = None,
+        input_tools: Any = None,
         parse: Callable[[str], Any] | None = None,
         parse_arguments: Callable[[str, str], Any] | None = None,
     ) -> None:
         self._fold = Accumulator()
         self._unfolded: list[ChatCompletionChunk] = []
         self._choices: dict[int, _Choice] = {}
+        self._finish: Callable[[ChatCompletion], ChatCompletion] | None = None
+        if response_format is not None or input_tools is not None:
+            from .structured import arguments_reader, parse_completion, response_format_of, value_or_none
+
+            tools: list[Any] = []
+            if input_tools is not None and is_given(input_tools):
+                tools.extend(input_tools)
+            wanted = response_format_of(response_format)
+            if wanted is not None and parse is None:
+                parse = partial(value_or_none, wanted)
+            if parse_arguments is None:
+                parse_arguments = arguments_reader(tools)
+            if wanted is not None or parse_arguments is not None:
+                self._finish = partial(parse_completion, wanted=wanted, tools=tools)
         self._parse = parse
         self._parse_arguments = parse_arguments
         # Not bound methods of self: events hold them, and would make a cycle of every event and its stream.
@@ -129,8 +148,11 @@ class ChatCompletionStreamState:
     def get_final_completion(self) -> ChatCompletion:
         """
         The answer of all chunks handled. Whether they were all is the caller's to know: an `AsyncStream` does.
+
+        Where a type was given, what `parse` raises is raised here.
         """
-        return self.current_completion_snapshot
+        completion = self.current_completion_snapshot
+        return completion if self._finish is None else self._finish(completion)
 
     def handle_chunk(self, chunk: ChatCompletionChunk) -> list[ChatCompletionStreamEvent]:
         """

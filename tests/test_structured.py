@@ -15,6 +15,7 @@ import pytest
 
 from kimi_async import (
     AsyncKimi,
+    ChatCompletionStreamState,
     ContentFilterFinishReasonError,
     LengthFinishReasonError,
     OutputError,
@@ -25,7 +26,7 @@ from kimi_async import (
 from kimi_async.schema import response_format_for
 from kimi_async.structured import reask, response_format_of
 from kimi_async.testing import KimiSimulator, MemoryTransport, Reply, ToolCall, Turn
-from kimi_async.types import ChatCompletion
+from kimi_async.types import ChatCompletion, ChatCompletionChunk
 from kimi_async.types.parsed import ParsedChatCompletion
 
 QUESTION = {"role": "user", "content": "Where?"}
@@ -284,3 +285,17 @@ async def test_stream_reads_arguments_of_whole_calls(kimi_simulator: KimiSimulat
     ):
         done = [e.parsed_arguments async for e in stream if e.type == "tool_calls.function.arguments.done"]
     assert done == [Hotel(stars=3), {"a": [1]}, None]
+
+
+def test_stream_state_reads_values_without_a_client() -> None:
+    """Chunks from anywhere: the state reads the answer as the type, and calls' arguments as theirs."""
+    state = ChatCompletionStreamState(response_format=City, input_tools=[pydantic_function_tool(Hotel)])
+    events: list[Any] = []
+    for text, finish in (('{"name": "a", ', None), ('"people": 1}', None), ("", "stop")):
+        choice = {"index": 0, "delta": {"content": text}, "finish_reason": finish}
+        events += state.handle_chunk(ChatCompletionChunk.model_validate({"id": "c", "choices": [choice]}))
+    assert [event.parsed for event in events if event.type == "content.done"] == [City("a", 1)]
+    completion = state.get_final_completion()
+    assert isinstance(completion, ParsedChatCompletion)
+    assert completion.parsed == City("a", 1)
+    assert state.current_completion_snapshot.choices[0].message.content == '{"name": "a", "people": 1}'
