@@ -34,7 +34,8 @@ app: typer.Typer = typer.Typer(
       [cyan]export KIMI_API_KEY=sk-…[/]                 (or MOONSHOT_API_KEY)
       [cyan]kimi-async chat[/]                          a conversation; Ctrl-C stops an answer
       [cyan]kimi-async chat "Summarise:" - < notes.txt[/]
-      [cyan]kimi-async models[/]; [cyan]kimi-async balance[/]
+      [cyan]kimi-async map in.jsonl -o out.jsonl[/]     thousands of requests; kill it, and it goes on
+      [cyan]kimi-async models[/], [cyan]kimi-async balance[/]
 
     KIMI_BASE_URL (or MOONSHOT_BASE_URL) chooses another host, such as https://api.moonshot.cn/v1 for keys from China.
     Results go to standard output and everything else to standard error, so that pipes get results only.

@@ -13,8 +13,8 @@ import signal
 import string
 import sys
 import time
-from collections.abc import AsyncGenerator, Callable, Coroutine, Generator, Iterator, Mapping, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import Callable, Coroutine, Generator, Iterator, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Protocol, cast
 
@@ -546,23 +546,10 @@ def _interrupts(stop: Callable[[str], None], screen: _Screen) -> "Generator[None
         loop.remove_signal_handler(signal.SIGINT)
 
 
-@asynccontextmanager
-async def _client(simulator: bool, tier: str | None = None) -> "AsyncGenerator[AsyncKimi]":
-    if simulator:
-        from ..client import AsyncKimi
-        from ..middleware.rate_limit import RateLimits
-        from ..testing import KimiSimulator
+def _client(simulator: bool, tier: str | None = None) -> "AbstractAsyncContextManager[AsyncKimi]":
+    from .connect import connected, simulated
 
-        async with (
-            KimiSimulator(words=(5, 20)) as sim,
-            AsyncKimi(base_url=sim.base_url, api_key=sim.api_key, limits=RateLimits(hold=False)) as client,
-        ):
-            yield client
-        return
-    from ..client import AsyncKimi
-
-    async with AsyncKimi(limits=tier) as client:
-        yield client
+    return connected(simulator=simulated(pace=0, words=(5, 20)) if simulator else False, limits=tier)
 
 
 # --- batch ----------------------------------------------------------------------------------------------

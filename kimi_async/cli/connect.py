@@ -15,25 +15,29 @@ if TYPE_CHECKING:
 __all__ = ["connected", "simulated"]
 
 
-def simulated(*, host: str = "127.0.0.1", port: int = 0, pace: float = 40.0) -> "KimiSimulator":
+def simulated(
+    *, host: str = "127.0.0.1", port: int = 0, pace: float = 40.0, words: tuple[int, int] = (40, 120)
+) -> "KimiSimulator":
     """
-    A simulator that writes `pace` tokens a second in each stream, after thinking for a third of a second; 0 is as fast as it can.
+    A simulator that writes `pace` tokens a second in each stream, after thinking for a third of a second; 0 is as fast as it
+    can. `words` bounds the length of an answer.
     """
     from ..testing import KimiSimulator
     from ..testing.simulator import Pace
 
-    return KimiSimulator(
-        host=host, port=port, pace=Pace(first_token=0.3, tokens_per_second=pace) if pace else Pace()
-    )
+    pauses = Pace(first_token=0.3, tokens_per_second=pace) if pace else Pace()
+    return KimiSimulator(host=host, port=port, pace=pauses, words=words)
 
 
 @asynccontextmanager
-async def connected(*, simulator: "bool | KimiSimulator" = False) -> AsyncGenerator[AsyncKimi]:
+async def connected(
+    *, simulator: "bool | KimiSimulator" = False, limits: str | None = None
+) -> AsyncGenerator[AsyncKimi]:
     """
-    A client, closed at the end, together with the simulator if one was asked for.
+    A client, closed at the end, together with the simulator if one was asked for. `limits` names a tier, of the real Kimi.
     """
     if not simulator:
-        async with AsyncKimi() as client:
+        async with AsyncKimi(limits=limits) as client:
             yield client
         return
     async with (
