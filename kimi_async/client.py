@@ -4,13 +4,14 @@
 
 import asyncio
 import difflib
+import re
 import ssl as ssl_module
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import cached_property
 from importlib import import_module
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar, Unpack, cast, overload
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote, unquote, urlsplit
 
 from . import codec
 from ._version import __version__
@@ -20,6 +21,7 @@ from .config import (
     check_headers,
     check_key,
     check_max_retries,
+    check_query,
     masked,
     merge_headers,
     query_string,
@@ -66,6 +68,9 @@ if TYPE_CHECKING:
 __all__ = ["AsyncKimi"]
 
 T = TypeVar("T")
+
+WITH_SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
+NOT_IN_A_URL = re.compile(r"[^!-\[\]-~]")
 
 TimeoutLike = Any
 """A number of seconds, a `Timeout`, an `httpx.Timeout`, an `aiohttp.ClientTimeout`, or None for no limit."""
@@ -252,7 +257,7 @@ class AsyncKimi:
                 **(dict(row.headers) if row is not None else {}),
                 **check_headers(default_headers),
             },
-            default_query=dict(default_query or {}),
+            default_query=check_query(default_query),
             organization=organization,
             project=project,
         )
@@ -557,7 +562,7 @@ class AsyncKimi:
         elif set_default_headers is not None:
             changes["default_headers"] = check_headers(set_default_headers)
         if default_query is not None:
-            changes["default_query"] = {**old.default_query, **default_query}
+            changes["default_query"] = {**old.default_query, **check_query(default_query)}
         elif set_default_query is not None:
             changes["default_query"] = dict(set_default_query)
         for name, value in (("priority", priority), ("deadline", deadline), ("cost", cost), ("mode", mode)):
@@ -824,7 +829,7 @@ class AsyncKimi:
             raise ConfigurationError(missing_endpoint_message(cast("Provider", self.provider), path))
         url = self._url(path)
         if config.default_query or extra_query:
-            query = query_string({**config.default_query, **(extra_query or {})})
+            query = query_string({**config.default_query, **check_query(extra_query)})
             if query:
                 url = f"{url}{'&' if '?' in url else '?'}{query}"
         accept = read_whole if isinstance(accept, NotGiven) else accept
@@ -863,16 +868,24 @@ class AsyncKimi:
 
     def _url(self, path: str) -> str:
         base = self._config.base_url
-        if "://" in path:
+        if not isinstance(path, str):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise TypeError(f"path must be a string, not {type(path).__name__}")
+        if odd := NOT_IN_A_URL.search(path):
+            # A line break in it would end the request line, and what follows would be headers.
+            raise ConfigurationError(
+                f"{odd[0]!r} cannot stand in a path ({path[:100]!r}); encode it with urllib.parse.quote()"
+            )
+        if WITH_SCHEME.match(path):
             if urlsplit(path)[:2] != urlsplit(base)[:2]:
                 raise ConfigurationError(
                     f"{path!r} is not at {base}; the key is sent to base_url only (make another client for another host)"
                 )
             return path
-        url = base + path.lstrip("/")
-        if "/../" in f"{path}/" or "/./" in f"{path}/":
-            raise ConfigurationError(f"the path {path!r} climbs out of {base}")
-        return url
+        if "." in path or "%" in path:
+            segments = [unquote(each) for each in re.split("[?#]", path, maxsplit=1)[0].split("/")]
+            if ".." in segments or "." in segments:
+                raise ConfigurationError(f"the path {path!r} climbs out of {base}")
+        return base + path.lstrip("/")
 
     async def _error(self, response: Response, request: Request) -> APIStatusError:
         body = await response.read()

@@ -134,11 +134,11 @@ def check_headers(headers: Mapping[str, Any] | None) -> dict[str, str | Omit]:
     Headers that can be sent. `omit` removes one that would be sent by default.
     """
     checked: dict[str, str | Omit] = {}
-    for name, value in (headers or {}).items():
+    for name, value in _mapping(headers, "headers").items():
         if isinstance(value, NotGiven):
             continue
-        if not _FIELD_NAME.fullmatch(name):
-            raise ConfigurationError(f"{name[:80]!r} is not a header name")
+        if not isinstance(name, str) or not _FIELD_NAME.fullmatch(name):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise ConfigurationError(f"{str(name)[:80]!r} is not a header name")
         if isinstance(value, Omit):
             checked[name] = value
             continue
@@ -149,6 +149,21 @@ def check_headers(headers: Mapping[str, Any] | None) -> dict[str, str | Omit]:
             )
         checked[name] = Secret(text) if name.lower() in ("authorization", "x-api-key") else text
     return checked
+
+
+def _mapping(value: Any, what: str) -> Mapping[str, Any]:
+    if value is None:
+        return {}
+    if not isinstance(value, Mapping):
+        raise TypeError(f"{what} must be a mapping of names to values, not {type(value).__name__}")
+    return cast("Mapping[str, Any]", value)
+
+
+def check_query(query: Mapping[str, Any] | None) -> dict[str, Any]:
+    """
+    A copy; `query_string` writes it out.
+    """
+    return dict(_mapping(query, "query parameters"))
 
 
 def query_string(query: Mapping[str, Any] | None) -> str:
