@@ -28,6 +28,7 @@ Synchronous throughout: call it from a thread.
 """
 
 import errno
+import glob
 import hashlib
 import mmap
 import os
@@ -416,7 +417,7 @@ class Journal:
     def _write_error(self, exc: OSError, unsaved: tuple[bytes, ...]) -> JournalWriteError:
         try:
             os.ftruncate(self._fd, self._end)
-            kept = f"the {len(self._index):,} results already in it are safe"
+            kept = f"what was in it before ({len(self._index):,} results) is safe"
         except OSError:
             kept = "its last line may be cut short, which the next run mends"
         if exc.errno in (errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC)):
@@ -429,6 +430,9 @@ class Journal:
         return JournalWriteError(self._broken, path=self.path, errno=exc.errno, unsaved=unsaved)
 
     def _load(self, redo: Redo) -> None:
+        # Copies that a killed process did not finish. We hold the lock, so nobody is making one now.
+        for left in self._path.parent.glob(f"{glob.escape(self._path.name)}.*.tmp"):
+            left.unlink(missing_ok=True)
         good, drop, damaged = self._scan(redo)
         size = os.fstat(self._fd).st_size
         if drop:

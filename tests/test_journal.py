@@ -320,6 +320,21 @@ def test_journal_redo_takes_failures_out(tmp_path: Path, redo: str, left: list[s
     assert [path.name] == [entry.name for entry in tmp_path.iterdir()]
 
 
+def test_journal_unfinished_copy_is_removed(tmp_path: Path):
+    """
+    A process killed while it made a copy leaves no litter behind for good.
+    """
+    path = tmp_path / "out.jsonl"
+    path.write_bytes(answer("a") + b"\n")
+    (tmp_path / "out.jsonl.4711.tmp").write_bytes(b"half a co")
+    other = tmp_path / "out.jsonl.damaged"
+    other.touch()
+    with Journal.open(path) as journal:
+        assert 1 == len(journal)
+
+    assert {path, other} == set(tmp_path.iterdir())
+
+
 def test_journal_earlier_line_of_an_id_is_left_out(tmp_path: Path):
     """
     Of two lines for one id the later stands.
@@ -385,7 +400,7 @@ def test_journal_full_disk_takes_the_append_back(tmp_path: Path, monkeypatch: py
 
     monkeypatch.setattr(journal_module.os, "write", full)
     with pytest.raises(
-        JournalWriteError, match="the disk is full; the 1 results already in it are safe"
+        JournalWriteError, match=r"the disk is full; what was in it before .1 results. is safe"
     ) as caught:
         journal.append([("b", answer("b")), ("c", answer("c"))])
     with pytest.raises(JournalWriteError, match="the disk is full"):

@@ -8,26 +8,24 @@ from typing import Any
 
 from .. import batching, codec
 from ..batching import BatchHandle, BatchProgress, BatchResults, Via
-from ..client import AsyncKimi, TimeoutLike, path_segment
+from ..client import TimeoutLike, path_segment
 from ..jsonl import MAX_FILE_SIZE
 from ..pagination import AsyncCursorPage, AsyncPaginator
 from ..pipeline import Requests
 from ..types._base import NOT_GIVEN, NotGiven, Omit
 from ..types.batches import Batch, BatchList
+from ._base import Resource
 
 __all__ = ["AsyncBatches"]
 
 
-class AsyncBatches:
+class AsyncBatches(Resource):
     """
     Batches. `run` does a whole job; `submit`, `wait` and `results` do it in steps, from different processes if need be; the
     rest are the API's own calls.
 
     As of 2026-09 Kimi batches `kimi-k2.6`, not `kimi-k3` (platform.kimi.ai/docs/guide/use-batch-api).
     """
-
-    def __init__(self, client: AsyncKimi) -> None:
-        self._client = client
 
     async def create(
         self,
