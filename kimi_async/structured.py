@@ -122,13 +122,17 @@ def argument_readers(tools: Any) -> dict[str, Callable[[str], Any]]:
     """
     readers: dict[str, Callable[[str], Any]] = {}
     for tool in cast("Iterable[Any]", tools) if isinstance(tools, (list, tuple)) else ():
-        if isinstance(tool, ModelTool):
-            readers[tool["function"]["name"]] = decoder_for(tool.model)
-        elif isinstance(tool, Mapping):
+        if not isinstance(tool, Mapping):
+            continue
+        definition = cast("Mapping[str, Any]", tool)
+        function = cast("Mapping[str, Any]", definition.get("function") or {})
+        # The OpenAI SDK's own helper keeps the model on the inner object.
+        model = getattr(definition, "model", None) or getattr(function, "model", None)
+        if model is not None:
+            readers[str(function.get("name"))] = decoder_for(model)
+        elif function.get("strict") is True:
             # As the OpenAI SDK has it: a plain definition that is strict has its arguments read as JSON.
-            function = cast("Mapping[str, Any]", cast("Mapping[str, Any]", tool).get("function") or {})
-            if function.get("strict") is True:
-                readers[str(function.get("name"))] = msgspec.json.decode
+            readers[str(function.get("name"))] = msgspec.json.decode
     return readers
 
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import msgspec
+import openai
 import pydantic
 import pytest
 
@@ -284,7 +285,23 @@ async def test_stream_reads_arguments_of_whole_calls(kimi_simulator: KimiSimulat
         ) as stream,
     ):
         done = [e.parsed_arguments async for e in stream if e.type == "tool_calls.function.arguments.done"]
+        with pytest.raises(OutputError):
+            await stream.get_final_completion()
     assert done == [Hotel(stars=3), {"a": [1]}, None]
+
+
+async def test_stream_with_tools_by_type_ends_with_their_values(kimi_simulator: KimiSimulator) -> None:
+    """The final completion of such a stream has `parsed_arguments`; so it has for the OpenAI SDK's own helper."""
+    kimi_simulator.say(Turn(tool_calls=(ToolCall("Hotel:0", "Hotel", '{"stars": 3}'),)))
+    async with (
+        AsyncKimi(api_key=kimi_simulator.api_key, base_url=kimi_simulator.base_url) as client,
+        client.chat.completions.stream(
+            model="kimi-k3", messages=[QUESTION], tools=[openai.pydantic_function_tool(Hotel)]
+        ) as stream,
+    ):
+        completion = await stream.get_final_completion()
+    call = completion.choices[0].message.tool_calls[0]  # type: ignore[index]
+    assert call.function.parsed_arguments == Hotel(stars=3)  # type: ignore[attr-defined]
 
 
 def test_stream_state_reads_values_without_a_client() -> None:

@@ -707,7 +707,14 @@ class AsyncCompletions(Resource):
         from ..structured import arguments_reader, parse_completion, value_or_none
 
         if wanted is None:
-            return AsyncChatCompletionStreamManager(open_stream, parse_arguments=arguments_reader(given))
+            reader = arguments_reader(given)
+            return AsyncChatCompletionStreamManager(
+                open_stream,
+                parse_arguments=reader,
+                finish=None
+                if reader is None
+                else lambda completion: parse_completion(completion, None, given),
+            )
         read = wanted
         return AsyncChatCompletionStreamManager(
             open_stream,
