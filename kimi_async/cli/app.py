@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 import typer
 
 from .bulk import app as bulk
+from .options import Json, Simulator, System
 from .terminal import fail_quietly
 
 __all__ = ["app", "run"]
@@ -42,10 +43,6 @@ app: typer.Typer = typer.Typer(
     """,
 )
 
-Simulator = Annotated[
-    bool, typer.Option("--simulator", help="Ask a Kimi simulated on this machine instead: no key, no cost.")
-]
-Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 Model = Annotated[
     str, typer.Option("--model", "-m", envvar="KIMI_MODEL", help="Model id; see `kimi-async models`.")
 ]
@@ -110,9 +107,7 @@ def chat(
         ),
     ] = None,
     model: Model = DEFAULT_MODEL,
-    system: Annotated[
-        str | None, typer.Option("--system", "-s", help="The system message.", show_default=False)
-    ] = None,
+    system: System = None,
     thinking: Annotated[
         bool | None,
         typer.Option(

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Protocol, cast
 import typer
 from rich.markup import escape
 
+from .options import Json, Simulator, System
 from .terminal import INTERRUPTED, Failure, explain, notes, run_async, table
 
 if TYPE_CHECKING:
@@ -41,10 +42,6 @@ files: typer.Typer = typer.Typer(add_completion=False, no_args_is_help=True, hel
 app.add_typer(batch, name="batch")
 app.add_typer(files, name="files")
 
-Simulator = Annotated[
-    bool, typer.Option("--simulator", help="Ask a Kimi simulated on this machine instead: no key, no cost.")
-]
-Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 Model = Annotated[
     str | None,
     typer.Option(
@@ -69,7 +66,6 @@ Prompt = Annotated[
         show_default=False,
     ),
 ]
-System = Annotated[str | None, typer.Option("--system", "-s", help="The system message.", show_default=False)]
 IdColumn = Annotated[
     str | None,
     typer.Option(
