@@ -24,8 +24,11 @@ class Program:
     path: str
     module: str
     arguments: tuple[str, ...] = ()
+    quick: tuple[str, ...] = ("--quick",)
+    """What makes it quick …"""
+    full: tuple[str, ...] = ()
+    """… and what is only asked for otherwise."""
     has_json: bool = True
-    has_quick: bool = True
 
     def missing(self) -> str | None:
         """Why it cannot run here, or None."""
@@ -47,14 +50,15 @@ PROGRAMS: dict[str, Program] = {
             "map-kill", "a map killed ten times: nothing lost, nothing twice", "benchmarks.bulk", ("kill",)
         ),
         Program("join", "a million lines of a batch's output, joined", "benchmarks.bulk", ("join",)),
-        Program("limits", "goodput under limits, beside AsyncOpenAI and other laws", "benchmarks.limits"),
         Program(
-            "sse",
-            "the event parser alone, by branch",
-            "benchmarks.micro_sse",
-            has_json=False,
-            has_quick=False,
+            "limits",
+            "goodput under limits, beside AsyncOpenAI and other laws",
+            "benchmarks.limits",
+            ("--check",),
+            ("--seeds", "1"),
+            ("--sockets",),
         ),
+        Program("sse", "the event parser alone, by branch", "benchmarks.micro_sse", quick=(), has_json=False),
     )
 }
 """They run when named with `-w`, and after the others in a full run."""
@@ -64,8 +68,7 @@ def run(name: str, *, quick: bool) -> dict[str, Any]:
     """Runs one, its output going where ours goes; its exit status and the figures it wrote."""
     program = PROGRAMS[name]
     argv = [sys.executable, "-m", program.module, *program.arguments]
-    if quick and program.has_quick:
-        argv.append("--quick")
+    argv += program.quick if quick else program.full
     with tempfile.TemporaryDirectory() as directory:
         file = Path(directory) / "figures.json"
         if program.has_json:
