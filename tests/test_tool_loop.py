@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import threading
 from typing import Any
 
 import anyio
@@ -308,6 +309,21 @@ async def test_run_tools_timeout_stops_one_tool_and_not_the_run() -> None:
         "Error: TimeoutError: mine",
     ]
     assert stopped.is_set()
+
+
+async def test_run_tools_timeout_leaves_a_stuck_thread_behind() -> None:
+    """A function in a thread cannot be stopped; the run goes on without it."""
+    gate = threading.Event()
+
+    @tool(timeout=0.01)
+    def stuck() -> str:
+        gate.wait(30)
+        return "late"
+
+    script = Script(answer(called("stuck")), answer(content="ok"))
+    result = await script.run([stuck])
+    gate.set()
+    assert contents(result.messages) == ["Error: the tool took longer than 0.01 s and was stopped"]
 
 
 async def test_run_tools_tool_that_cancels_itself_is_an_error() -> None:
