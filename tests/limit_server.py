@@ -123,11 +123,11 @@ class Outcome:
 
     @property
     def admitted(self) -> int:
-        return self.ledger.admitted_between(0, self.duration)
+        return self.ledger.admitted
 
     @property
     def rejected(self) -> int:
-        return self.ledger.rejected_between(0, self.duration)
+        return sum(self.ledger.rejected.values())
 
     def goodput(self, allowed: float) -> float:
         return self.admitted / allowed

@@ -1015,3 +1015,23 @@ def test_response_type_is_what_the_chain_gives():
         return await response.read()
 
     assert b"max RPM: 3" in run(main())
+
+
+@pytest.mark.parametrize("client", [None, {"concurrency": 100}])
+def test_crowd_storm_at_the_start_loses_nobody(client: dict[str, int] | None):
+    """
+    200 calls into 20 s of overload: all succeed, with at most 2.2 requests for each.
+    """
+    storm = Storm(0, 20, 1.0, 0.5)
+    outcome = simulate(
+        ServerLimits(100),
+        client=client,
+        calls=200,
+        tasks=200,
+        latency=0.5,
+        ack=None,
+        seed=3,
+        ledger={"storms": [storm]},
+    )
+    assert (200, []) == (outcome.succeeded, outcome.lost)
+    assert outcome.server.requests <= 2.2 * 200

@@ -340,5 +340,6 @@ def decide(
         "retry",
         f"{cause}: retry {retries + 1}" + (f" of {allowed_retries}" if allowed_retries is not None else ""),
         wait,
-        THROTTLE if throttled else TRANSIENT,
+        # What the limiter holds back cannot storm: it sends a probe every few seconds, whoever waits.
+        0 if held else THROTTLE if throttled else TRANSIENT,
     )
