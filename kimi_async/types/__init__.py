@@ -24,7 +24,16 @@ from .chat import (
     UsageAttempt,
 )
 from .files import FileDeleted, FileList, FileObject, FilePurpose
+from .formulas import Fiber, FiberContext, FormulaTools
 from .models import Model
+from .parsed import (
+    ParsedChatCompletion,
+    ParsedChatCompletionMessage,
+    ParsedChoice,
+    ParsedFunction,
+    ParsedFunctionToolCall,
+)
+from .signatures import RequestSignature, SignatureVerification
 from .tokenizers import TokenCount, TokenCountData
 from .users import Balance, BalanceData
 
@@ -50,16 +59,26 @@ __all__ = [
     "ChunkChoice",
     "CompletionTokensDetails",
     "CompletionUsage",
+    "Fiber",
+    "FiberContext",
     "FileDeleted",
     "FileList",
     "FileObject",
     "FilePurpose",
+    "FormulaTools",
     "Function",
     "Model",
     "NotGiven",
     "Omit",
+    "ParsedChatCompletion",
+    "ParsedChatCompletionMessage",
+    "ParsedChoice",
+    "ParsedFunction",
+    "ParsedFunctionToolCall",
     "PromptTokensDetails",
     "Reply",
+    "RequestSignature",
+    "SignatureVerification",
     "ThinkingParam",
     "TokenCount",
     "TokenCountData",
