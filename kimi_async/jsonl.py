@@ -195,6 +195,9 @@ class IdTable:
             self._grow(shard)
         return None
 
+    def __setitem__(self, key: str, value: int) -> None:
+        self.put(key, value)
+
     def add(self, key: str, value: int) -> int | None:
         """
         Keep the number unless the id has one already; gives that one, or None.

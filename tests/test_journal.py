@@ -437,10 +437,12 @@ def test_journal_copy_fails_original_stays(tmp_path: Path, monkeypatch: pytest.M
 # Joining
 
 
-def test_result_files_join_in_input_order(tmp_path: Path):
+@pytest.mark.parametrize("dict_up_to", [0, 150, 1_000_000])
+def test_result_files_join_in_input_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, dict_up_to: int):
     """
     Results in any order, over several files, come back in the order of the requests; what was not answered is None.
     """
+    monkeypatch.setattr(journal_module, "_DICT_UP_TO", dict_up_to)
     dice = random.Random(1)
     ids = [f"r{i}" for i in range(300)]
     shuffled = ids[:-1]
