@@ -187,6 +187,10 @@ def outcome(schema: Any) -> tuple[dict[str, Any] | None, str]:
         ({"type": "STRING"}, {"type": "string"}),
         ({"type": "object", "properties": [], "required": None}, {"type": "object", "properties": {}}),
         ({"type": "string", "required": True}, {"type": "string"}),
+        ({"type": "string", "minLength": "2", "maxLength": 1.5, "enum": "a"}, {"type": "string"}),
+        ({"type": "object", "required": "a", "additionalProperties": "false"}, {"type": "object"}),
+        ({"type": "object", "required": ["a", None], "properties": {"a": {"type": "null"}}}, {"type": "object", "properties": {"a": {"type": "null"}}, "required": ["a"]}),
+        ({"type": None, "minimum": 1}, {"type": "number", "minimum": 1}),
         ({"type": "string", "enum": [1, 2]}, {"type": "string"}),
     ],
 )  # fmt: skip
@@ -349,12 +353,8 @@ def test_to_mfjs_left_recursion_is_worked_out() -> None:
         (inside({"$ref": 5}), "/properties/p/$ref", "string"),
         (inside({"type": "file"}), "/properties/p/type", "not a JSON type"),
         (inside({"type": []}), "/properties/p/type", "empty"),
-        (inside({"type": None}), "/properties/p/type", "null"),
         (inside({"anyOf": {"type": "string"}}), "/properties/p/anyOf", "list"),
         (inside("string"), "/properties/p", "a schema is"),
-        (inside({"type": "string", "minLength": "2"}), "/properties/p/minLength", "number"),
-        (inside({"type": "string", "minLength": 1.5}), "/properties/p/minLength", "whole"),
-        (inside({"type": "object", "required": "a"}), "/properties/p/required", "list"),
         (inside({"type": "string", "minLength": 5, "maxLength": 2}, required=["p"]), "/properties/p", "lower bound 5"),
         (inside(False, required=["p"]), "/properties/p", "false"),
         (inside({"allOf": [{"type": "string"}, {"type": "null"}]}, required=["p"]), "/properties/p/allOf", "nothing satisfies"),
@@ -604,6 +604,13 @@ def test_mfjs_tool_understands_every_form(definition: dict[str, Any]) -> None:
         "function": {"name": "f", "description": "d", "parameters": to_mfjs(GITHUB_ISSUE_TOOL)},
     }
     assert definition == before
+
+
+def test_to_mfjs_malformed_constraints_are_losses() -> None:
+    """A constraint that is no JSON Schema is dropped and reported; structure that is none is refused."""
+    report: list[Loss] = []
+    to_mfjs(inside({"type": "string", "minLength": "2", "enum": "a"}), report=report)
+    assert [(loss.pointer, loss.keyword) for loss in report] == [("/properties/p", "minLength"), ("/properties/p", "enum")]
 
 
 def test_mfjs_tool_without_parameters_and_builtin() -> None:

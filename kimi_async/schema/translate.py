@@ -365,11 +365,9 @@ class _Translation:
         if value is None:
             return None
         if not is_number(value):
-            if isinstance(value, bool):  # draft 4: exclusiveMinimum was a boolean beside minimum
-                return None
-            raise SchemaError(
-                f"{node.pointer}/{keyword}", f"{keyword} must be a number, not {kind_of(value)}"
-            )
+            if not isinstance(value, bool):  # draft 4: exclusiveMinimum was a boolean beside minimum
+                self.lose(node.pointer, keyword, f"it must be a number, not {kind_of(value)}")
+            return None
         return cast("int | float", value)
 
     def count(self, node: Node, keyword: str) -> int | None:
@@ -377,7 +375,8 @@ class _Translation:
         if value is None:
             return None
         if not is_integral(value):
-            raise SchemaError(f"{node.pointer}/{keyword}", f"{keyword} must be a whole number, not {value}")
+            self.lose(node.pointer, keyword, f"it must be a whole number, not {value}")
+            return None
         # A lower bound below nothing asks for nothing; an upper one that no answer reaches neither.
         if keyword.startswith("min"):
             return int(value) if 0 < value <= MAX_INT else None if value <= 0 else MAX_INT
@@ -390,8 +389,8 @@ class _Translation:
         where = f"{node.pointer}/type"
         if value is None:
             if "type" in node.keywords:
-                raise SchemaError(
-                    where, 'type must be a string or a list of strings, not null; null is written "null"'
+                self.lose(
+                    node.pointer, "type", 'it is null, and so says nothing; the type null is written "null"'
                 )
             return None
         names = value if is_list(value) else [value]
@@ -484,9 +483,7 @@ class _Translation:
         if isinstance(node.keywords.get("additionalProperties"), (dict, bool)):
             extra = (self.child(node, "additionalProperties"),)
         elif node.keywords.get("additionalProperties") is not None:
-            raise SchemaError(
-                f"{node.pointer}/additionalProperties", "additionalProperties is a schema or a boolean"
-            )
+            self.lose(node.pointer, "additionalProperties", "it must be a schema or a boolean")
         patterns = self.get(node, "patternProperties", dict, "an object of schemas")
         if patterns:
             # Names cannot be matched, so whatever some pattern allows is allowed for every name. Only a pattern that
@@ -520,8 +517,9 @@ class _Translation:
             )
         elif required is not None:
             if not is_list(required) or not all(isinstance(name, str) for name in required):
-                raise SchemaError(f"{node.pointer}/required", "required must be a list of property names")
-            wanted = list(dict.fromkeys(required))
+                self.lose(node.pointer, "required", "it must be a list of property names")
+            named = [name for name in required if isinstance(name, str)] if is_list(required) else []
+            wanted = list(dict.fromkeys(named))
             if alt.closed:
                 # Taken at its word nothing satisfies this; it is nearly always a name that has changed since.
                 for name in wanted:
@@ -625,7 +623,12 @@ class _Translation:
             if is_list(keywords.get("enum")):
                 listed = [v for v in listed if any(same(v, w) for w in keywords["enum"])]
         elif keywords.get("enum") is not None:
-            listed = self.get(node, "enum", list, "a list of values")
+            if not is_list(keywords["enum"]):
+                self.lose(
+                    node.pointer, "enum", f"it must be a list of values, not {kind_of(keywords['enum'])}"
+                )
+                return None
+            listed = keywords["enum"]
         else:
             return None
         at = node.pointer
@@ -799,9 +802,7 @@ class _Translation:
         keywords = node.keywords
         if self.legacy and "$ref" in keywords:
             return {"$ref"}
-        found = {
-            k for k in EFFECTIVE if k in keywords and (keywords[k] is not None or k in ("const", "type"))
-        }
+        found = {k for k in EFFECTIVE if k in keywords and (keywords[k] is not None or k == "const")}
         if _is_not_anything(keywords):
             found.add("not")
         if keywords.get("nullable") is not True:
