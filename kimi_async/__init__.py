@@ -74,7 +74,7 @@ if TYPE_CHECKING:
     from .tools import Tool, ToolArgumentsError, ToolContext, ToolError, tool, tool_from, web_search
     from .transport import Headers, Request, Response, Timeout, Transport
     from .types import NOT_GIVEN, BaseModel, NotGiven, Omit, not_given, omit
-    from .uploads import FileLimitError
+    from .upload_many import FileLimitError
 
 # Each room offers its names under its own name; this says which of them are offered at the door.
 _ROOMS: dict[str, tuple[str, ...]] = {
@@ -142,7 +142,7 @@ _ROOMS: dict[str, tuple[str, ...]] = {
     ),
     "batching": ("BatchNotFinishedError",),
     "sse": ("EventTooLargeError",),
-    "uploads": ("FileLimitError",),
+    "upload_many": ("FileLimitError",),
     "jsonl": ("InvalidLinesError",),
     "journal": (
         "JournalError",

@@ -69,6 +69,7 @@ HOUSE = [
     room(3, "tools", "anyio", "msgspec"),
     room(3, "tool_loop", "anyio"),
     room(3, "uploads", "anyio"),
+    room(3, "upload_many", "anyio"),
     room(3, "raw", "msgspec"),
     # 4 the door; `client.chat` opens the room behind it when it is first asked for, never at import
     room(4, "client", opens=("pipeline", "resources", "resources.batches")),

@@ -25,14 +25,8 @@ from kimi_async.testing.replies import error_reply
 from kimi_async.testing.simulator import KimiSimulator
 from kimi_async.transport import Body
 from kimi_async.types.files import FileObject
-from kimi_async.uploads import (
-    FileLimitError,
-    FileLimits,
-    MultipartBody,
-    UploadFile,
-    UploadProgress,
-    guess_type,
-)
+from kimi_async.upload_many import FileLimitError, FileLimits, UploadProgress
+from kimi_async.uploads import MultipartBody, UploadFile, guess_type
 
 DATA = bytes(range(256)) * 3000  # three blocks of 256 KiB, the last one short
 
@@ -568,6 +562,24 @@ async def test_upload_many_bytes_limit_and_chosen_eviction(
     assert [(0, 300)] == asked
     assert made[0].ok
     assert big.id not in simulator.storage.files
+
+
+async def test_upload_many_without_a_list_of_files(tmp_path: Path):
+    """
+    A gateway that takes files but does not list them gets them all.
+    """
+
+    async def handler(request: Any) -> Reply:
+        if request.method == "GET":
+            return Reply(404, {}, b"404 page not found")
+        return Reply(
+            body=b'{"id":"f1","object":"file","bytes":1,"filename":"a","purpose":"image","status":"ready"}'
+        )
+
+    async with AsyncKimi(api_key="sk-x", transport=MemoryTransport(handler)) as client:
+        results = await client.files.upload_many(make(tmp_path, 3), purpose="image")  # type: ignore[arg-type]
+
+    assert ["f1"] * 3 == [result.unwrap().id for result in results]
 
 
 async def test_upload_many_cancelled_stops_at_once(tmp_path: Path):

@@ -965,7 +965,7 @@ def files_rm(
     """
 
     async def work() -> int:
-        from ..uploads import in_parallel
+        from ..upload_many import in_parallel
 
         async with _client(simulator) as client:
             ids = list(file_ids or ())

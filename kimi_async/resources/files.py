@@ -9,7 +9,7 @@ from typing import Any, cast
 
 import msgspec
 
-from .. import codec, uploads
+from .. import codec, upload_many, uploads
 from ..client import TimeoutLike, path_segment
 from ..errors import APIConnectionError, ConfigurationError
 from ..pagination import AsyncCursorPage, AsyncPaginator
@@ -17,7 +17,8 @@ from ..transport import Response
 from ..types._base import NOT_GIVEN, NotGiven, Omit, is_given
 from ..types.chat import ChatCompletion
 from ..types.files import FileDeleted, FileList, FileObject, FilePurpose
-from ..uploads import Evict, FileLimits, FileTypes, MultipartBody, UploadFile, UploadProgress, UploadResult
+from ..upload_many import Evict, FileLimits, UploadProgress, UploadResult
+from ..uploads import FileTypes, MultipartBody, UploadFile
 from ._base import Resource
 
 __all__ = ["AsyncFiles", "FileContentReply"]
@@ -384,16 +385,16 @@ class AsyncFiles(Resource):
         purpose: "FilePurpose | Callable[[UploadFile], str]",
         concurrency: int = 8,
         on_progress: Callable[[UploadProgress], object] | None = None,
-        dedupe: "bool | uploads.Dedupe" = True,
+        dedupe: "bool | upload_many.Dedupe" = True,
         index: str | os.PathLike[str] | None = None,
         limits: FileLimits | None = None,
         evict: "Evict | None" = None,
     ) -> Sequence[UploadResult]:
         """
         Upload many files at once: one `UploadResult` for each, in order, with the file or the error. One bad file never
-        loses the others. See `kimi_async.uploads.upload_many`.
+        loses the others. See `kimi_async.upload_many`.
         """
-        return await uploads.upload_many(
+        return await upload_many.upload_many(
             self,
             files,
             purpose=purpose,
@@ -451,7 +452,7 @@ class AsyncFiles(Resource):
         One system message for each document, holding its text as the server extracted it, in order: put them in front of
         the question. Any file that fails raises.
         """
-        return await uploads.in_parallel([self._extracted(file, keep) for file in files], concurrency)
+        return await upload_many.in_parallel([self._extracted(file, keep) for file in files], concurrency)
 
     def _extracted(self, file: FileTypes, keep: bool) -> Callable[[], Awaitable[dict[str, Any]]]:
         async def run() -> dict[str, Any]:
