@@ -79,7 +79,7 @@ def drawing(title: str, runs: Sequence[Measured], duration: float, rate: float, 
         parts.append(
             f'<line class="allowed" x1="{_LEFT}" x2="{_LEFT + room}" y1="{line:.1f}" y2="{line:.1f}"/>'
         )
-    for minute in range(0, int(duration / 60) + 1):
+    for minute in range(int(duration / 60) + 1):
         x = _LEFT + minute * 60 / duration * room
         parts.append(
             f'<text class="note" x="{x:.1f}" y="{height - 12}" text-anchor="middle">{minute} min</text>'

@@ -13,6 +13,7 @@ import subprocess
 import sys
 import time
 import urllib.request
+from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
@@ -98,26 +99,32 @@ def _server(slots: int, takes: float, storm: float) -> Iterator[str]:
 
 
 async def _calls(client: Any, calls: int) -> int:
+    lost: Counter[str] = Counter()
+
     async def call() -> bool:
         try:
             await client.chat.completions.create(
                 model="kimi-k3", messages=[{"role": "user", "content": "hi"}], max_completion_tokens=16
             )
         except Exception as error:  # whatever a client raises is a call lost
-            print(f"   lost: {type(error).__name__}", file=sys.stderr) if "-v" in sys.argv else None
+            lost[type(error).__name__] += 1
             return False
         return True
 
-    return sum(await asyncio.gather(*[call() for _ in range(calls)]))
+    succeeded = sum(await asyncio.gather(*[call() for _ in range(calls)]))
+    if lost:
+        print(f"  lost: {dict(lost)}", file=sys.stderr)
+    return succeeded
 
 
 def _clients(base: str, slots: int) -> dict[str, Any]:
     from kimi_async import AsyncKimi
+    from kimi_async.middleware.rate_limit import RateLimits
 
     makers: dict[str, Any] = {
         "kimi_async": lambda: AsyncKimi(api_key="sk-bench", base_url=f"{base}/v1"),
         "kimi_async, configured": lambda: AsyncKimi(
-            api_key="sk-bench", base_url=f"{base}/v1", limits={"concurrency": slots}
+            api_key="sk-bench", base_url=f"{base}/v1", limits=RateLimits(concurrency=slots)
         ),
     }
     try:
@@ -144,16 +151,7 @@ def compare() -> list[str]:
         print(f"\n### {title}\n\n| | succeeded | s | refused | requests a call |\n|---|---|---|---|---|")
         for name in _clients("", slots):
             with _server(slots, takes, storm) as base:
-
-                async def run(base: str = base, name: str = name) -> tuple[int, float]:
-                    client = _clients(base, slots)[name]()
-                    began = time.perf_counter()
-                    succeeded = await _calls(client, calls)
-                    took = time.perf_counter() - began
-                    await client.close()
-                    return succeeded, took
-
-                succeeded, took = asyncio.run(run())
+                succeeded, took = asyncio.run(_run(base, name, slots, calls))
                 with urllib.request.urlopen(f"{base}/counts") as reply:
                     counts = json.load(reply)
             each = counts["requests"] / calls
@@ -174,3 +172,12 @@ def compare() -> list[str]:
             if storm and each > 2.2:
                 missed.append(f"{title}: {name} sent {each:.2f} a call")
     return missed
+
+
+async def _run(base: str, name: str, slots: int, calls: int) -> tuple[int, float]:
+    client = _clients(base, slots)[name]()
+    began = time.perf_counter()
+    succeeded = await _calls(client, calls)
+    took = time.perf_counter() - began
+    await client.close()
+    return succeeded, took
