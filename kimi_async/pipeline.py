@@ -555,6 +555,7 @@ class _Engine:
         self._errors: Counter[str] = Counter()
         self._recent: deque[bool] = deque(maxlen=options.error_window)
         self._recent_failed = 0
+        self._ticker: asyncio.TimerHandle | None = None
         self._marks: deque[tuple[float, int, int]] = deque(maxlen=21)
 
     # --- the consumer's side ---
@@ -606,12 +607,12 @@ class _Engine:
 
         loop = self._loop = asyncio.get_running_loop()
         self._started = loop.time()
-        timers: list[asyncio.TimerHandle] = []
+        deadline: asyncio.TimerHandle | None = None
         try:
             await self._prepare()
             if self._options.deadline is not None:
-                timers.append(loop.call_at(self._started + self._options.deadline, self._too_late))
-            self._tick(timers)
+                deadline = loop.call_at(self._started + self._options.deadline, self._too_late)
+            self._tick()
             async with anyio.create_task_group() as outer:
                 if self._journal is not None:
                     outer.start_soon(self._sync_all)
@@ -626,8 +627,9 @@ class _Engine:
         except BaseException as exc:
             self.failure = self.failure or _single(exc)
         finally:
-            for timer in timers:
-                timer.cancel()
+            for timer in (deadline, self._ticker):
+                if timer is not None:
+                    timer.cancel()
             with anyio.CancelScope(shield=True):
                 await self._finish()
             self.over = True
@@ -717,10 +719,9 @@ class _Engine:
     def _too_late(self) -> None:
         self.stop(f"the deadline of {self._options.deadline:g} s has passed", now=True)
 
-    def _tick(self, timers: list[asyncio.TimerHandle]) -> None:
+    def _tick(self) -> None:
         loop = self._loop
         assert loop is not None
-        timers.clear() if self._options.deadline is None else timers.__delitem__(slice(1, None))
         self._marks.append((loop.time(), self._done, self._prompt_tokens + self._completion_tokens))
         if self._options.concurrency is None and self._marks[0][0] < loop.time():
             self._recap()
@@ -732,7 +733,7 @@ class _Engine:
                 self.failure = self.failure or exc
                 self.stop("on_progress failed")
                 return
-        timers.append(loop.call_later(self._options.progress_interval, self._tick, timers))
+        self._ticker = loop.call_later(self._options.progress_interval, self._tick)
 
     def progress(self) -> MapProgress:
         now = self._loop.time() if self._loop is not None else 0.0
