@@ -176,6 +176,8 @@ class Conversation:
         """
         Ends the connection with a RST.
         """
+        if self.writer.transport.is_closing():
+            return
         sock: socket.socket = self.writer.get_extra_info("socket")
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         self.writer.transport.abort()
