@@ -126,7 +126,7 @@ def argument_readers(tools: Any) -> dict[str, Callable[[str], Any]]:
             continue
         definition = cast("Mapping[str, Any]", tool)
         function = cast("Mapping[str, Any]", definition.get("function") or {})
-        # The OpenAI SDK's own helper keeps the model on the inner object.
+        # The OpenAI SDK's own function of this name keeps the model on the inner object.
         model = getattr(definition, "model", None) or getattr(function, "model", None)
         if model is not None:
             readers[str(function.get("name"))] = decoder_for(model)

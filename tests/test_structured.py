@@ -291,7 +291,7 @@ async def test_stream_reads_arguments_of_whole_calls(kimi_simulator: KimiSimulat
 
 
 async def test_stream_with_tools_by_type_ends_with_their_values(kimi_simulator: KimiSimulator) -> None:
-    """The final completion of such a stream has `parsed_arguments`; so it has for the OpenAI SDK's own helper."""
+    """The final completion of such a stream has `parsed_arguments`; so it has for definitions that the OpenAI SDK made."""
     kimi_simulator.say(Turn(tool_calls=(ToolCall("Hotel:0", "Hotel", '{"stars": 3}'),)))
     async with (
         AsyncKimi(api_key=kimi_simulator.api_key, base_url=kimi_simulator.base_url) as client,
