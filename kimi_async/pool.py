@@ -143,12 +143,21 @@ class _Exchange(aiohttp.ClientRequest):
     Writes head and body of a small request in one go, without a task.
     """
 
+    _small: bytes | None = None
+
+    def update_body_from_data(self, body: Any, _stacklevel: int = 3) -> None:
+        # Without a payload object around the bytes: 2 µs.
+        if type(body) is bytes and len(body) <= AT_ONCE and hdrs.CONTENT_TYPE in self.headers:
+            self._small = body
+            self.headers[hdrs.CONTENT_LENGTH] = str(len(body))
+        else:
+            super().update_body_from_data(body, _stacklevel)
+
     async def send(self, conn: Any) -> aiohttp.ClientResponse:
         own = cast("Any", self)
-        body, protocol = own._body, conn.protocol
+        body, protocol = self._small, conn.protocol
         if (
-            type(body) is not aiohttp.BytesPayload
-            or (body.size or 0) > AT_ONCE
+            body is None
             or protocol.writing_paused
             or own._continue is not None
             or own._traces
@@ -157,11 +166,13 @@ class _Exchange(aiohttp.ClientRequest):
             or own.compress
             or own.proxy
         ):
+            if body is not None:
+                super().update_body_from_data(body)
             return await super().send(conn)
         writer = StreamWriter(protocol, self.loop)
         await writer.write_headers(f"{self.method} {self.url.raw_path_qs} HTTP/1.1", self.headers)
-        await body.write_with_length(writer, None)
-        await writer.write_eof()
+        await writer.write(body)
+        writer.set_eof()
         protocol.start_timeout()
         self.response = own.response_class(
             self.method,
