@@ -46,7 +46,7 @@ class Builder(Reader):
         self.defs: dict[str, Json] = {}
         self.building: dict[frozenset[str], bool] = {}
         self.built: dict[frozenset[str], Json] = {}
-        self.depth = 0
+        self.depth: int = 0
 
     def effective(self, node: Node) -> set[str]:
         keywords = node.keywords

@@ -4,7 +4,7 @@ A schema document: its places, what references point to, and what its keywords h
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, cast
 from urllib.parse import unquote, urljoin
 
@@ -14,7 +14,7 @@ from .alternatives import (
     is_integral,
     is_number,
 )
-from .keywords import TYPE_ALIASES
+from .keywords import REF_KEYS, TYPE_ALIASES
 from .rules import (
     MAX_INT,
     TYPES,
@@ -36,8 +36,8 @@ class Document:
     """
 
     def __init__(self, schema: Json, *, describe: bool) -> None:
-        self.document = schema
-        self.describe = describe
+        self.document: Json = schema
+        self.describe: bool = describe
         self.losses: dict[tuple[str, str], Loss] = {}
         self.contradictions: list[tuple[str, str]] = []
         self.nodes: dict[str, Node] = {}
@@ -45,9 +45,9 @@ class Document:
         self.bases: dict[str, str] = {"": ""}  # pointer of a resource → its URI
         self.anchors: dict[tuple[str, str], str] = {}
         draft = schema.get("$schema")
-        self.legacy = isinstance(draft, str) and any(f"draft-0{n}" in draft for n in "34567")
+        self.legacy: bool = isinstance(draft, str) and any(f"draft-0{n}" in draft for n in "34567")
         self.dynamic: set[str] = set()  # reference keywords that depend on how they were reached
-        self.steps = 0
+        self.steps: int = 0
         self.identify(schema, "", "")
 
     # -- places --

@@ -46,7 +46,7 @@ class Reader(Document):
         super().__init__(schema, describe=describe)
         self.memo: dict[str, Alts] = {}
         self.expanding: set[str] = set()
-        self.cut = 0
+        self.cut: int = 0
 
     def base(self, node: Node) -> dict[str, Alt]:
         """One alternative for each type with the constraints this place puts on it."""
