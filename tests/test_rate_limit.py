@@ -1035,3 +1035,85 @@ def test_crowd_storm_at_the_start_loses_nobody(client: dict[str, int] | None):
     )
     assert (200, []) == (outcome.succeeded, outcome.lost)
     assert outcome.server.requests <= 2.2 * 200
+
+
+# --- a quota shared with others -----------------------------------------------------------------------------------------
+
+
+def test_shared_limits_two_controllers_use_one_quota_up_together():
+    """
+    Two controllers over one `InProcessLimits`: the whole quota, no refusal, both alike.
+    """
+    from limit_server import LimitServer, crowd
+
+    from kimi_async.middleware.rate_limit import InProcessLimits
+    from kimi_async.testing.limits_server import LimitsServer
+
+    server = LimitServer(LimitsServer("tier5"), seed=4)
+    outcome = Outcome(300.0, server)
+
+    async def main() -> None:
+        shared = InProcessLimits(RateLimits(concurrency=100, rpm=300))
+        crowds = []
+        for user in ("0", "1"):
+            limiter = AdmissionController(shared=shared)
+            send = chain(
+                [RetryMiddleware(limiter=limiter), RateLimitMiddleware(limiter)], MemoryTransport(server).send
+            )
+            crowds.append(crowd(send, outcome, tasks=60, until=300.0, user=user))
+        await asyncio.gather(*crowds)
+        assert 0 == shared.controller.stats().in_flight
+        assert 0 == shared.controller.stats().waiting
+
+    run(main())
+    check(outcome, 1500, 0.99, 0.0)
+    shares = [float(len(server.by_user[user])) for user in ("0", "1")]
+    assert jain(shares) >= 0.99
+
+
+def test_shared_limits_unused_leases_go_back():
+    """
+    A bundle fetched for callers that have gone away is given back within its time, and costs nobody anything.
+    """
+    from kimi_async.middleware.rate_limit import InProcessLimits
+
+    async def main() -> tuple[int, int]:
+        shared = InProcessLimits(RateLimits(concurrency=4, rpm=4))
+        limiter = AdmissionController(shared=shared)
+        held = [await shared.controller.acquire() for _ in range(4)]
+        tasks = [asyncio.create_task(limiter.acquire()) for _ in range(4)]
+        await settle()
+        for lease in held:
+            shared.controller.give_back(lease)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await asyncio.sleep(1)
+        stats = shared.controller.stats()
+        return stats.in_flight, stats.rpm.used
+
+    assert (0, 0) == run(main())
+
+
+def test_shared_limits_back_end_that_fails_fails_those_who_wait():
+    """
+    An error of the back end reaches every caller; nobody hangs.
+    """
+    from kimi_async.middleware.rate_limit import Bundle
+
+    class Broken:
+        async def lease(self, count: int, tokens: int) -> Bundle:
+            raise ConnectionError("broker is gone")
+
+        def report(self, lease: int, outcome: str, **_: Any) -> None:
+            raise AssertionError("nothing was sent")
+
+        def release(self, leases: Any, *, sent: bool) -> None:
+            raise AssertionError("nothing was leased")
+
+    async def main() -> list[Any]:
+        limiter = AdmissionController(shared=Broken())
+        return await asyncio.gather(*[limiter.acquire() for _ in range(5)], return_exceptions=True)
+
+    results = run(main())
+    assert [ConnectionError] * 5 == [type(result) for result in results]

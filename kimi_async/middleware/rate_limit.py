@@ -15,6 +15,9 @@ Between retry and this limiter there is one small agreement:
 * What waits for a limit, or for the server's `Retry-After`, waits here. `RateLimitWaitError` says that the wait was
   ours, what for, and for how long; a refusal by the server keeps its own class.
 
+One quota may be used by several processes: what they have in common is a `SharedLimits`, which hands out leases in small bundles and hears
+what came of them. `InProcessLimits` is the one that needs no wire; others need three methods.
+
 A request that need not wait costs a few microseconds. One that must costs a future and a place in a heap: there is
 one timer per event loop, and no task, no polling, nothing at all while nobody waits.
 """
@@ -27,9 +30,10 @@ import re
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from functools import partial
+from typing import Any, Literal, Protocol
 
 from ..error_shapes import classify
 from ..errors import APIConnectionError, RateLimitWaitError, RequestTooCostlyError
@@ -40,11 +44,14 @@ from .telemetry import LimiterWaited, Observer, where
 
 __all__ = [
     "AdmissionController",
+    "Bundle",
+    "InProcessLimits",
     "Lease",
     "LimitStats",
     "LimiterStats",
     "RateLimitMiddleware",
     "RateLimits",
+    "SharedLimits",
     "tokens_of",
 ]
 
@@ -184,10 +191,23 @@ class _Queue:
     Those who wait on one event loop. Only that loop's thread touches it.
     """
 
-    __slots__ = ("deadlines", "granted", "heap", "line", "loop", "mixed", "timer", "timer_at", "waiting")
+    __slots__ = (
+        "asking",
+        "deadlines",
+        "granted",
+        "heap",
+        "line",
+        "loop",
+        "mixed",
+        "timer",
+        "timer_at",
+        "waiting",
+    )
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self.loop = loop
+        self.asking: asyncio.Task[None] | None = None
+        """Fetches leases of a quota shared with others."""
         self.heap: list[tuple[int, float, int, _Waiter]] = []
         """(-priority, when it was first queued, a number, who)."""
         self.line: deque[_Waiter] = deque()
@@ -245,6 +265,46 @@ class _Queue:
             self.timer_at = INF
 
 
+@dataclass(frozen=True, slots=True)
+class Bundle:
+    """Leases for so many requests, of a quota shared with others."""
+
+    leases: tuple[int, ...]
+    ttl: float = 0.2
+    """Seconds for which they may be kept unused. Then they are to be given back."""
+
+
+class SharedLimits(Protocol):
+    """
+    One quota for several processes. The limits, and what is learnt about them, live behind it; who uses it keeps only a queue.
+
+    `report` and `release` must return at once; what they have to send may go later, and together.
+    """
+
+    async def lease(self, count: int, tokens: int) -> Bundle:
+        """
+        Waits until a request of `tokens` may go, and gives leases for it and, if there is room, for up to `count` like it.
+        """
+        ...
+
+    def report(
+        self,
+        lease: int,
+        outcome: Literal["admitted", "refused", "overloaded"],
+        *,
+        dimension: str | None = None,
+        limit: int | None = None,
+        current: int | None = None,
+        retry_after: float | None = None,
+    ) -> None:
+        """What the server said to the request."""
+        ...
+
+    def release(self, leases: Sequence[int], *, sent: bool) -> None:
+        """The replies have ended; or, if not `sent`, the leases were never used."""
+        ...
+
+
 class AdmissionController:
     """
     Lets requests of one organisation go when its limits allow, in order.
@@ -259,15 +319,19 @@ class AdmissionController:
         self,
         limits: RateLimits | str | Mapping[str, Any] | None = None,
         *,
+        shared: SharedLimits | None = None,
         dice: Callable[[], float] = random.random,
     ) -> None:
         self.limits: RateLimits = RateLimits.of(limits)
-        self._law = Law(self.limits, dice)
+        # With a shared quota nothing is known or learnt here: one of many sees too little.
+        self._law = Law(self.limits if shared is None else RateLimits(hold=False), dice)
+        self._shared = shared
+        self._stock: deque[tuple[int, float]] = deque()
+        """Leases not used so far, and until when they may be kept."""
         self._lock = threading.RLock()
         self._queues: list[_Queue] = []
         self._queue: _Queue | None = None
         self._numbers = 0
-        self._warned = False
         self.longest_gate: float = 120.0
         """Seconds of silence asked for by the server that are waited out; a request that comes during a longer one is refused at
         once. Retry sets it to its `max_wait`."""
@@ -295,21 +359,40 @@ class AdmissionController:
         again. Raises `RateLimitWaitError` at once if the wait is certain to go beyond the deadline (or if there is any, with
         `fail_fast`), and when the deadline has come; `RequestTooCostlyError` if it can never fit.
         """
+        lease = self.try_acquire(tokens)
+        if lease is not None:
+            return lease
+        queue = self._queue
+        assert queue is not None
+        return await self._wait(queue, tokens, priority, deadline, mode, queued)
+
+    def try_acquire(self, tokens: int | Callable[[], int] = 0) -> Lease | None:
+        """
+        A lease if the request may go now and nobody waits before it; None otherwise. Raises `RequestTooCostlyError`.
+        """
         loop = asyncio.get_running_loop()
         queue = self._queue
         if queue is None or queue.loop is not loop:
             queue = self._queue_of(loop)
+        if queue.waiting:
+            return None
         with self._lock:
-            if not queue.waiting:
-                now = loop.time()
-                law = self._law
-                cost = 0
-                if law.counts_tokens:
-                    cost = tokens if isinstance(tokens, int) else tokens()
-                    self._check_cost(cost)
-                if law.delay(cost, now) <= 0.0:
-                    return Lease(self, law.send(cost, now), loop)
-        return await self._wait(queue, tokens, priority, deadline, mode, queued)
+            now = loop.time()
+            law = self._law
+            cost = 0
+            if law.counts_tokens:
+                cost = tokens if isinstance(tokens, int) else tokens()
+                self._check_cost(cost)
+            if law.delay(cost, now) > 0.0:
+                return None
+            if self._shared is None:
+                return Lease(self, law.send(cost, now), loop)
+            number = self._from_stock(now)
+            if number is None:
+                return None
+            ticket = law.send(cost, now)
+            ticket.lease = number
+            return Lease(self, ticket, loop)
 
     async def _wait(
         self,
@@ -471,6 +554,9 @@ class AdmissionController:
     def _admitted(self, lease: Lease, headers: Mapping[str, str] | None) -> None:
         loop = lease.loop
         law = self._law
+        if self._shared is not None and lease.ticket.lease is not None:
+            self._shared.report(lease.ticket.lease, "admitted")
+            headers = None
         with self._lock:
             more = law.admitted(lease.ticket, loop.time())
             if headers is not None and law.requests.source == "none" and "msh-gid" in headers:
@@ -488,6 +574,12 @@ class AdmissionController:
         self, lease: Lease, dimension: str | None, limit: int | None, current: int | None, hint: float | None
     ) -> None:
         now = lease.loop.time()
+        number = lease.ticket.lease
+        if self._shared is not None and number is not None:
+            self._shared.report(
+                number, "refused", dimension=dimension, limit=limit, current=current, retry_after=hint
+            )
+            return lease.release()
         with self._lock:
             self._law.refused(lease.ticket, dimension, limit, current, hint, now)
             self._law.done(lease.ticket, now)
@@ -495,6 +587,10 @@ class AdmissionController:
 
     def _overloaded(self, lease: Lease, hint: float | None) -> None:
         now = lease.loop.time()
+        number = lease.ticket.lease
+        if self._shared is not None and number is not None:
+            self._shared.report(number, "overloaded", retry_after=hint)
+            return lease.release()
         with self._lock:
             self._law.overloaded(lease.ticket, hint, now)
             self._law.done(lease.ticket, now)
@@ -503,7 +599,59 @@ class AdmissionController:
     def _release(self, lease: Lease) -> None:
         with self._lock:
             self._law.done(lease.ticket, lease.loop.time())
+        if self._shared is not None and lease.ticket.lease is not None:
+            self._shared.release((lease.ticket.lease,), sent=True)
         self._freed(self._queue)
+
+    def give_back(self, lease: Lease) -> None:
+        """
+        For a lease that was not used: as if it had never been.
+        """
+        self._unsent(lease.ticket, lease.loop)
+        self._freed(self._queue)
+
+    def _unsent(self, ticket: Ticket, loop: asyncio.AbstractEventLoop) -> None:
+        with self._lock:
+            self._law.unsent(ticket, loop.time())
+        if self._shared is not None and ticket.lease is not None:
+            self._shared.release((ticket.lease,), sent=False)
+
+    # --- a shared quota ---------------------------------------------------------------------------------------------
+
+    def _from_stock(self, now: float) -> int | None:
+        """A lease that may still be used."""
+        self._clear_stock(now)
+        return self._stock.popleft()[0] if self._stock else None
+
+    def _clear_stock(self, now: float) -> None:
+        late: list[int] = []
+        while self._stock and self._stock[0][1] <= now:
+            late.append(self._stock.popleft()[0])
+        if late and self._shared is not None:
+            self._shared.release(late, sent=False)
+
+    def _ask(self, queue: _Queue, tokens: int | Callable[[], int]) -> None:
+        """One question at a time, for as many as wait."""
+        if queue.asking is None or queue.asking.done():
+            cost = tokens if isinstance(tokens, int) else tokens()
+            queue.asking = queue.loop.create_task(self._fetch(queue, cost), name="kimi_async shared limits")
+
+    async def _fetch(self, queue: _Queue, tokens: int) -> None:
+        assert self._shared is not None
+        try:
+            bundle = await self._shared.lease(min(queue.waiting, 32), tokens)
+        except Exception as error:  # whatever a back end raises concerns all who wait for it
+            for *_, waiter in queue.heap:
+                if not waiter.future.done():
+                    waiter.future.set_exception(error)
+            queue.waiting = 0
+            return
+        until = queue.loop.time() + bundle.ttl
+        self._stock.extend((lease, until) for lease in bundle.leases)
+        queue.asking = None
+        self._pump(queue)
+        if self._stock:
+            queue.loop.call_at(until, self._clear_stock, until)
 
     # --- waking -----------------------------------------------------------------------------------------------------
 
@@ -576,7 +724,16 @@ class AdmissionController:
                     waiter.reason = law.reason
                     at = now + max(wait, TICK)
                     break
-                waiter.ticket = law.send(tokens, now)
+                if self._shared is None:
+                    waiter.ticket = law.send(tokens, now)
+                else:
+                    number = self._from_stock(now)
+                    if number is None:
+                        waiter.reason = "shared"
+                        self._ask(queue, waiter.tokens)
+                        break
+                    waiter.ticket = law.send(tokens, now)
+                    waiter.ticket.lease = number
                 waiter.future.set_result(None)
                 queue.granted += 1
                 queue.waiting -= 1
@@ -593,6 +750,59 @@ class AdmissionController:
                 at = min(at, deadlines[0][0])
             if at < INF:
                 queue.set_timer(at, self._timer)
+
+
+class InProcessLimits:
+    """
+    A `SharedLimits` for several controllers of one process: the arithmetic of one of them, without a wire.
+
+    Also what a broker between processes would keep: it sees leases, not requests.
+    """
+
+    def __init__(self, limits: RateLimits | str | Mapping[str, Any] | None = None) -> None:
+        self.controller: AdmissionController = AdmissionController(limits)
+        """The one that knows; its `stats()` are those of all."""
+        self._leases: dict[int, Lease] = {}
+
+    async def lease(self, count: int, tokens: int) -> Bundle:
+        lease: Lease | None = await self.controller.acquire(tokens)
+        numbers: list[int] = []
+        while lease is not None:
+            number = lease.ticket.seq
+            self._leases[number] = lease
+            numbers.append(number)
+            lease = self.controller.try_acquire(tokens) if len(numbers) < count else None
+        return Bundle(tuple(numbers))
+
+    def report(
+        self,
+        lease: int,
+        outcome: Literal["admitted", "refused", "overloaded"],
+        *,
+        dimension: str | None = None,
+        limit: int | None = None,
+        current: int | None = None,
+        retry_after: float | None = None,
+    ) -> None:
+        known = self._leases.get(lease)
+        if known is None:
+            return
+        if outcome == "admitted":
+            known.admitted()
+        elif outcome == "refused":
+            known.refused(dimension, limit=limit, current=current, retry_after=retry_after)
+        else:
+            known.overloaded(retry_after)
+
+    def release(self, leases: Sequence[int], *, sent: bool) -> None:
+        for number in leases:
+            lease = self._leases.pop(number, None)
+            if lease is None:
+                continue
+            if sent:
+                lease.release()
+            else:
+                self.controller.give_back(lease)
 
 
 def _finite(value: float) -> float | None:
@@ -628,13 +838,12 @@ class RateLimitMiddleware:
         limiter = self.limiter
         extensions = request.extensions
         queued = extensions.get("queued") if extensions.get("requeued") else None
-        lease = await limiter.acquire(
-            lambda: self._tokens(request),
-            priority=request.priority,
-            deadline=request.deadline,
-            mode=request.mode,
-            queued=queued,
-        )
+        tokens = partial(self._tokens, request)
+        lease = limiter.try_acquire(tokens)
+        if lease is None:
+            lease = await limiter.acquire(
+                tokens, priority=request.priority, deadline=request.deadline, mode=request.mode, queued=queued
+            )
         try:
             if lease.waited > 0.0:
                 extensions["waited"] = lease.waited  # retry wants to know when it really left
