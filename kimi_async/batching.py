@@ -390,6 +390,7 @@ async def _prepared(
     repair: bool,
     max_bytes: int,
     max_lines: int | None,
+    max_line_size: int,
 ) -> list[Shard]:
     """
     The files to upload. Raises `InvalidLinesError` if any request is wrong, before anything is sent.
@@ -399,7 +400,9 @@ async def _prepared(
     if isinstance(requests, str | os.PathLike):
         path = os.fspath(cast("str", requests))
         found = await to_thread.run_sync(
-            lambda: check_lines(path, batch=True, model=model or defaults.get("model"), repair=repair)
+            lambda: check_lines(
+                path, batch=True, model=model or defaults.get("model"), repair=repair, max_line=max_line_size
+            )
         )
         found.raise_if_bad()
         if not found.lines:
@@ -408,9 +411,9 @@ async def _prepared(
         if whole and not found.repaired and not model and not defaults:
             return [await to_thread.run_sync(_as_it_is, path, found.lines)]
         return await to_thread.run_sync(
-            _rewritten, path, directory, name, model, defaults, repair, max_bytes, max_lines
+            _rewritten, path, directory, name, model, defaults, repair, max_bytes, max_lines, max_line_size
         )
-    return await _written(requests, directory, name, model, defaults, max_bytes, max_lines)
+    return await _written(requests, directory, name, model, defaults, max_bytes, max_lines, max_line_size)
 
 
 def _as_it_is(path: str, lines: int) -> Shard:
@@ -431,11 +434,14 @@ def _rewritten(
     repair: bool,
     max_bytes: int,
     max_lines: int | None,
+    max_line_size: int,
 ) -> list[Shard]:
-    checker = LineChecker(batch=True, model=model or defaults.get("model"), repair=repair)
+    checker = LineChecker(
+        batch=True, model=model or defaults.get("model"), repair=repair, max_line=max_line_size
+    )
     shards = Shards(directory, name, max_bytes=max_bytes, max_lines=max_lines)
     with open(path, "rb", buffering=0) as file:
-        for _, line in read_lines(file, max_line=MAX_LINE_SIZE):
+        for _, line in read_lines(file, max_line=max_line_size):
             good = checker.feed(line)
             if good is not None:
                 shards.add(_with_defaults(good, model, defaults) if model or defaults else good)
@@ -460,13 +466,14 @@ async def _written(
     defaults: Mapping[str, Any],
     max_bytes: int,
     max_lines: int | None,
+    max_line_size: int,
 ) -> list[Shard]:
     """
     Write an iterable of requests to files, a block at a time.
     """
     from anyio import to_thread
 
-    checker = LineChecker(batch=True)
+    checker = LineChecker(batch=True, max_line=max_line_size)
     early: list[LineProblem] = []
     shards = Shards(directory, name, max_bytes=max_bytes, max_lines=max_lines)
     waiting: list[bytes | None] = []
@@ -549,6 +556,7 @@ async def submit(
     repair: bool = False,
     max_bytes: int = MAX_FILE_SIZE,
     max_lines: int | None = None,
+    max_line_size: int = MAX_LINE_SIZE,
     on_progress: Callable[[BatchProgress], object] | None = None,
 ) -> BatchHandle:
     """
@@ -557,6 +565,7 @@ async def submit(
     Everything is checked before anything is sent: unique ``custom_id``, one model, no stream, sizes.
 
     :param completion_window: ``12h`` to ``7d``.
+    :param max_line_size: bytes of one request; a longer one is reported as bad. Raise it for images inlined as base64.
     :param directory: for the files; a new temporary one by default.
     :param state: a file that is brought up to date after every step. If it exists, the job in it is taken up again:
         what was uploaded or created is not done twice, even if the process died before it heard of it. The requests
@@ -583,6 +592,7 @@ async def submit(
         repair=repair,
         max_bytes=max_bytes,
         max_lines=max_lines,
+        max_line_size=max_line_size,
     )
     parts = _parts_of(shards)
     if previous is not None:
@@ -940,6 +950,7 @@ async def run(
     repair: bool = False,
     max_bytes: int = MAX_FILE_SIZE,
     max_lines: int | None = None,
+    max_line_size: int = MAX_LINE_SIZE,
     poll_interval: float = 5.0,
     max_poll_interval: float = 60.0,
     timeout: float | None = None,
@@ -977,6 +988,7 @@ async def run(
                 repair=repair,
                 max_bytes=max_bytes,
                 max_lines=max_lines,
+                max_line_size=max_line_size,
                 on_progress=on_progress,
             )
             batches = await wait(
@@ -1006,6 +1018,7 @@ async def run(
             repair=repair,
             max_bytes=max_bytes,
             max_lines=max_lines,
+            max_line_size=max_line_size,
         )
         handle = BatchHandle(_job(state), tuple(_parts_of(shards)), completion_window, place)
     results = await collect(client, handle, directory=directory, batches=batches, delete=delete)
@@ -1074,6 +1087,6 @@ def _id_of(line: bytes) -> str:
 
 def _lines_of(path: str) -> Iterator[bytes]:
     with open(path, "rb", buffering=0) as file:
-        for _, line in read_lines(file, max_line=MAX_LINE_SIZE):
+        for _, line in read_lines(file, max_line=MAX_FILE_SIZE):
             if line and not line.isspace():
                 yield line

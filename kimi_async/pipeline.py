@@ -44,7 +44,7 @@ from .errors import (
     TokensPerDayLimitError,
 )
 from .journal import Answer, Journal, JournalMismatchError, JournalWriteError, Redo, RunInfo, fingerprint
-from .jsonl import CHAT_URL, IdTable, LineChecker, check_lines, read_lines
+from .jsonl import CHAT_URL, MAX_LINE_SIZE, IdTable, LineChecker, check_lines, read_lines
 from .results import Result, line_of_answer, line_of_failure
 from .structured import parse_completion, response_format_of
 from .types.chat import ChatCompletion
@@ -197,6 +197,7 @@ class MapOptions:
     window: int | None = None
     total: int | None = None
     repair: bool = False
+    max_line_size: int = MAX_LINE_SIZE
 
 
 def options_of(given: Mapping[str, Any]) -> MapOptions:
@@ -244,6 +245,7 @@ class MapParams(TypedDict, total=False):
     window: int | None
     total: int | None
     repair: bool
+    max_line_size: int
 
 
 class Map:
@@ -285,6 +287,8 @@ class Map:
     :param window: results that may be under way or not yet taken; nothing more is sent before some are taken.
     :param total: how many requests there are, for the progress, where the input cannot tell.
     :param repair: for a path: read past a byte order mark, CR LF and blank lines.
+    :param max_line_size: for a path: bytes of one line; a longer one is reported as bad. Raise it for images inlined as
+        base64.
 
     A failed request does not stop the others: its `Result.error` says why, retries included.
     """
@@ -462,7 +466,7 @@ class _Item:
     replaces: bool = False
 
 
-async def _file_items(path: str, repair: bool) -> AsyncIterator[bytes]:
+async def _file_items(path: str, repair: bool, max_line: int) -> AsyncIterator[bytes]:
     """
     The lines of a checked file, read in a thread a block at a time.
     """
@@ -470,8 +474,8 @@ async def _file_items(path: str, repair: bool) -> AsyncIterator[bytes]:
 
     file = await to_thread.run_sync(open, path, "rb", 0)
     try:
-        checker = LineChecker(batch=False, model="*", repair=repair)
-        lines = read_lines(cast("Any", file))
+        checker = LineChecker(batch=False, model="*", repair=repair, max_line=max_line)
+        lines = read_lines(cast("Any", file), max_line=max_line)
 
         def some() -> list[bytes]:
             found: list[bytes] = []
@@ -678,11 +682,17 @@ class _Engine:
         path = _path_of(requests)
         if path is not None:
             found = await to_thread.run_sync(
-                lambda: check_lines(path, batch=False, model=self._default_model(), repair=options.repair)
+                lambda: check_lines(
+                    path,
+                    batch=False,
+                    model=self._default_model(),
+                    repair=options.repair,
+                    max_line=options.max_line_size,
+                )
             )
             found.raise_if_bad()
             self._total = found.lines
-            self._anext = _file_items(path, options.repair)
+            self._anext = _file_items(path, options.repair, options.max_line_size)
         elif hasattr(requests, "__aiter__"):
             self._anext = cast("AsyncIterator[Any]", requests.__aiter__())
         elif hasattr(requests, "__iter__"):

@@ -820,6 +820,19 @@ async def test_map_file_is_checked_before_anything_is_sent(client: AsyncKimi, se
     assert 0 == len(server.asked)
 
 
+async def test_map_file_long_line_only_where_allowed(client: AsyncKimi, server: Server, tmp_path: Path):
+    """
+    A line of ten megabytes is taken for an accident, unless the caller says that lines are that long.
+    """
+    path = tmp_path / "in.jsonl"
+    body = {"model": "m", "messages": [{"role": "user", "content": "x" * 10_000_000}]}
+    path.write_text(json.dumps({"custom_id": "a", "body": body}))
+    with pytest.raises(InvalidLinesError, match="line 1: longer than 8,388,608 bytes"):
+        await anext(run(client, path))
+    assert 0 == len(server.asked)
+    assert [True] == [result.ok async for result in run(client, path, model=None, max_line_size=20_000_000)]
+
+
 async def test_map_file_runs_as_the_batch_would(client: AsyncKimi, server: Server, tmp_path: Path):
     """
     The Batch API's own file, however an editor left it, is mapped line by line.

@@ -9,7 +9,7 @@ from typing import Any
 from .. import batching, codec
 from ..batching import BatchHandle, BatchProgress, BatchResults, Via
 from ..client import TimeoutLike, path_segment
-from ..jsonl import MAX_FILE_SIZE
+from ..jsonl import MAX_FILE_SIZE, MAX_LINE_SIZE
 from ..pagination import AsyncCursorPage, AsyncPaginator
 from ..pipeline import Requests
 from ..types._base import NOT_GIVEN, NotGiven, Omit
@@ -163,6 +163,7 @@ class AsyncBatches(Resource):
         repair: bool = False,
         max_bytes: int = MAX_FILE_SIZE,
         max_lines: int | None = None,
+        max_line_size: int = MAX_LINE_SIZE,
         poll_interval: float = 5.0,
         max_poll_interval: float = 60.0,
         timeout: float | None = None,
@@ -187,6 +188,7 @@ class AsyncBatches(Resource):
             repair=repair,
             max_bytes=max_bytes,
             max_lines=max_lines,
+            max_line_size=max_line_size,
             poll_interval=poll_interval,
             max_poll_interval=max_poll_interval,
             timeout=timeout,
@@ -207,6 +209,7 @@ class AsyncBatches(Resource):
         repair: bool = False,
         max_bytes: int = MAX_FILE_SIZE,
         max_lines: int | None = None,
+        max_line_size: int = MAX_LINE_SIZE,
         on_progress: Callable[[BatchProgress], object] | None = None,
     ) -> BatchHandle:
         """
@@ -224,6 +227,7 @@ class AsyncBatches(Resource):
             repair=repair,
             max_bytes=max_bytes,
             max_lines=max_lines,
+            max_line_size=max_line_size,
             on_progress=on_progress,
         )
 
