@@ -47,7 +47,6 @@ class Document:
         draft = schema.get("$schema")
         self.legacy: bool = isinstance(draft, str) and any(f"draft-0{n}" in draft for n in "34567")
         self.dynamic: set[str] = set()  # reference keywords that depend on how they were reached
-        self.steps: int = 0
         self.identify(schema, "", "")
 
     # -- places --

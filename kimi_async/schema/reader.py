@@ -47,6 +47,7 @@ class Reader(Document):
         self.memo: dict[str, Alts] = {}
         self.expanding: set[str] = set()
         self.cut: int = 0
+        self.steps: int = 0
 
     def base(self, node: Node) -> dict[str, Alt]:
         """One alternative for each type with the constraints this place puts on it."""
