@@ -296,6 +296,18 @@ def test_decide_wait_longer_than_allowed(failure: Failure, options: dict[str, An
     assert expected in told.reason
 
 
+def test_decide_hint_just_allowed() -> None:
+    """
+    A hint as long as what is allowed is obeyed.
+    """
+    held = {"limiter": True, "alive": True}
+
+    assert verdict(Failure(cause="rate_limit", status=429, hint=120.0), **held).action == "requeue"
+    assert (
+        verdict(Failure(cause="rate_limit", status=429, hint=9.0), remaining=9.0, **held).action == "requeue"
+    )
+
+
 def test_decide_stale_connection_once() -> None:
     """
     A connection closed while idle is replaced at once, once, even where no retries are allowed.
@@ -372,7 +384,7 @@ def test_backoff_stays_within_bounds(
         ("full", 0.0, 2.0),
         ("equal", 1.0, 2.0),
         (0.25, 1.5, 2.0),
-        ("decorrelated", 0.5, 3.0),
+        ("decorrelated", 1.25, 3.0),
     ],
 )
 def test_backoff_jitter_range(jitter: Any, lowest: float, highest: float) -> None:
@@ -420,6 +432,9 @@ def test_policy_attempts() -> None:
     assert RetryPolicy(attempts=3).max_retries == 2
     assert RetryPolicy(attempts=3, max_retries=2).max_retries == 2
     assert RetryPolicy(max_retries=2).attempts is None
+    assert (RetryPolicy(attempts=1).max_retries, RetryPolicy(max_retries=0).max_retries) == (0, 0)
+    with pytest.raises(AttributeError):
+        RetryPolicy().base = 1.0  # type: ignore[misc]
 
 
 # --- one call ---------------------------------------------------------------------------------------------------------
@@ -435,9 +450,9 @@ async def test_call_succeeds_after_failures() -> None:
     response = await middleware()(asked, server)
 
     assert response.status == 200
-    # decorrelated, die 0.5: base 0.25 → 0.25 + 0.5·0.5; then 0.25 + 0.5·(1.5 − 0.25)
-    assert [0.5, 0.875] == server.gaps
-    assert [(1, "server", 500, 0.5), (2, "connection", None, 0.875)] == [
+    # decorrelated, die 0.5: base 0.25 → 0.25 + 0.5·0.5; then 0.625 + 0.5·(1.5 − 0.625)
+    assert [0.5, 1.0625] == server.gaps
+    assert [(1, "server", 500, 0.5), (2, "connection", None, 1.0625)] == [
         (one.number, one.cause, one.status, one.waited) for one in asked.history
     ]
     assert server.open == 0
@@ -535,6 +550,19 @@ async def test_call_deadline_shorter_than_hint() -> None:
     assert "asks to wait 20 s, and only 10 s" in response.extensions["given_up"]
 
 
+@pytest.mark.parametrize(("deadline", "total_time"), [(10.0, 100.0), (100.0, 10.0)])
+async def test_call_shorter_of_deadline_and_total_time(deadline: float, total_time: float) -> None:
+    """
+    Of the caller's deadline and the policy's total time the shorter one counts.
+    """
+    server = Server((503, {"Retry-After": "20"}, b""))
+
+    response = await middleware(RetryPolicy(total_time=total_time))(request(deadline=deadline), server)
+
+    assert len(server.times) == 1
+    assert "only 10 s are allowed" in response.extensions["given_up"]
+
+
 @pytest.mark.parametrize("steps", [[hangs], [ERROR_500, hangs]])
 async def test_call_deadline_while_the_server_is_silent(steps: list[Step]) -> None:
     """
@@ -593,7 +621,7 @@ async def test_call_stale_connection() -> None:
     response = await middleware()(request(), server)
 
     assert response.status == 200
-    assert [0.0, 0.5, 0.0, 0.875] == server.gaps
+    assert [0.0, 0.5, 0.0, 1.0625] == server.gaps
 
 
 async def test_call_stale_connections_without_end() -> None:
@@ -1149,6 +1177,7 @@ def test_budget_arithmetic() -> None:
     """
     budget = RetryBudget(20)
 
+    assert (repr(budget), repr(RetryBudget(None))) == ("<RetryBudget 20/20>", "<RetryBudget without limit>")
     assert [True, False, True] == [budget.spend(14), budget.spend(14), budget.spend(5)]
     budget.deposit(3)
     assert budget.available == 4

@@ -39,6 +39,11 @@ NEVER: Mapping[str, str] = {
     "redirect": "the server sends us elsewhere",
 }
 
+# Decorrelated jitter as it was published may wait less the second time than the first, one time in four: to a server that is
+# down, a client that does not back off (llmock's verdict: `no_backoff`). With this floor under it, a hundred colliding clients
+# need 30 % fewer calls (700 for 1,000) and 34 % more time.
+GROWTH = 1.25
+
 # Which causes the server's limits explain: waiting for them belongs to the limiter.
 THROTTLED = frozenset({"rate_limit", "overloaded", "unavailable"})
 
@@ -80,7 +85,7 @@ class RetryPolicy:
     How failed attempts are repeated. All times in seconds.
 
     The defaults of `base`, `cap` and `jitter`: 100 colliding clients took 620 calls and 1.75 s to get through with decorrelated
-    jitter, 676 and 2.3 with full, 664 and 2.8 with equal, 5,050 and 185 without
+    jitter (as published; ours has a floor, `GROWTH`), 676 and 2.3 with full, 664 and 2.8 with equal, 5,050 and 185 without
     (aws.amazon.com/blogs/architecture/exponential-backoff-and-jitter, recomputed).
     """
 
@@ -94,7 +99,7 @@ class RetryPolicy:
     cap: float = 8.0
     factor: float = 2.0
     jitter: Jitter = "decorrelated"
-    """`decorrelated`: between `base` and three times the last wait; `full`: between 0 and the curve; `equal`: its upper half; a
+    """`decorrelated`: between 1.25 times and three times the last wait, or `base`; `full`: between 0 and the curve; `equal`: its upper half; a
     number j: the curve less up to j of it (0.25 is what the OpenAI SDK does); `none`."""
     statuses: frozenset[int] | None = None
     """If given, replies of exactly these statuses are repeated, those of `NEVER` causes excepted; None: by cause."""
@@ -248,7 +253,8 @@ def backoff(rule: RetryRule, failures: int, previous: float, dice: Callable[[], 
     """
     base, cap, factor, jitter = rule.base or 0.0, rule.cap or 0.0, rule.factor or 1.0, rule.jitter
     if jitter == "decorrelated":
-        return min(cap, base + dice() * max(0.0, 3.0 * max(previous, base) - base))
+        least = max(base, GROWTH * previous)
+        return min(cap, least + dice() * max(0.0, 3.0 * max(previous, base) - least))
     # 64 doublings are the age of the universe; a larger exponent would only overflow.
     curve = min(cap, base * factor ** min(failures - 1, 64))
     if jitter == "full":
