@@ -340,7 +340,8 @@ async def test_llmock_stream_broken_in_its_text(chaos: Any, fault: str) -> None:
     async with kimi(chaos) as client:
         with pytest.raises(APIConnectionError) as caught:
             await asked(client, stream=True)
-        await findings(chaos)  # waits until the server has seen us go: only then is the next a repetition in its eyes
+        # This waits until the server has seen us go: only what comes after is a repetition in its eyes.
+        await findings(chaos)
         assert await asked(client, stream=True)
 
     assert isinstance(caught.value, IncompleteStreamError)
