@@ -1062,6 +1062,7 @@ def test_shared_limits_two_controllers_use_one_quota_up_together():
             )
             crowds.append(crowd(send, outcome, tasks=60, until=300.0, user=user))
         await asyncio.gather(*crowds)
+        await settle()
         assert 0 == shared.controller.stats().in_flight
         assert 0 == shared.controller.stats().waiting
 
