@@ -616,7 +616,8 @@ async def _source_of(content: Any) -> _Source:
 
 
 def _name_of(file: Any) -> str | None:
-    name = getattr(file, "name", None)
+    # Uploads received by a web framework (Starlette's UploadFile, say) call it filename.
+    name = getattr(file, "name", None) or getattr(file, "filename", None)
     # Pipes and temporary files have a number for a name, standard streams something like "<stdin>".
     if not isinstance(name, str) or name.startswith("<"):
         return None

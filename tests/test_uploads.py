@@ -116,7 +116,9 @@ class Seekless(io.RawIOBase):
 
 
 class AsyncOnce:
-    """An async reader that cannot seek, such as a response body."""
+    """An async reader that cannot seek, such as a response body, or an upload that a web framework hands on."""
+
+    filename = "given.bin"
 
     def __init__(self, data: bytes) -> None:
         self._data = io.BytesIO(data)
@@ -155,7 +157,7 @@ async def test_upload_file_every_form_gives_the_same_bytes(tmp_path: Path):
                 (both, "data.bin"),
                 (Seekless(DATA), "upload"),
                 (async_file, "data.bin"),
-                (AsyncOnce(DATA), "upload"),
+                (AsyncOnce(DATA), "given.bin"),
                 (agen(DATA), "upload"),
                 (gen(DATA), "upload"),
                 (("named.png", DATA), "named.png"),
