@@ -210,6 +210,10 @@ class BaseModel(msgspec.Struct, kw_only=True):
 
     model_construct: ClassVar[Any] = construct
 
+    def __copy__(self) -> Self:
+        # msgspec's own copies the fields, and forgets the unknown ones that are kept beside them.
+        return self.model_copy()
+
     def __reduce__(self) -> tuple[Any, ...]:
         return _restore, (type(self), dict(_fields(self)), dict(self.model_extra or {}))
 
