@@ -57,7 +57,7 @@ def uploads(report: Report, quick: bool) -> None:
     hows = ["kimi-async", "by hand", "by hand, streamed"]
     if importlib.util.find_spec("openai"):
         hows.append("openai")
-    with tempfile.TemporaryDirectory(dir=".") as directory:
+    with tempfile.TemporaryDirectory() as directory:
         files = [os.path.join(directory, f"{n}.bin") for n in range(count)]
         for path in files:
             with open(path, "wb") as file:
@@ -121,7 +121,7 @@ def join(report: Report, quick: bool) -> None:
 
 def kill(report: Report, quick: bool) -> None:
     count = 2000 if quick else 20_000
-    with tempfile.TemporaryDirectory(dir=".") as directory:
+    with tempfile.TemporaryDirectory() as directory:
         for durability in ("process", "disk"):
             found = killed(count, 10, 32, durability, directory)
             report.add(f"map of {count:,} killed ten times, {durability}", found)

@@ -169,7 +169,7 @@ async def _overhead(count: int, rounds: int, concurrency: int) -> dict[str, floa
         assert done == count
 
     found: dict[str, list[float]] = {}
-    with tempfile.TemporaryDirectory(dir=".") as directory:
+    with tempfile.TemporaryDirectory() as directory:
         for number in range(rounds):
             path = os.path.join(directory, str(number))
             cases: dict[str, Callable[[], Awaitable[None]]] = {
@@ -204,7 +204,7 @@ async def _memory(count: int, journal: bool) -> dict[str, float]:
     client = _silent_client(_BODY % b"Hi")
     messages = [{"role": "user", "content": "hello"}]
     start = _now()
-    with tempfile.TemporaryDirectory(dir=".") as directory:
+    with tempfile.TemporaryDirectory() as directory:
         options: dict[str, Any] = (
             {"journal": os.path.join(directory, "j"), "durability": "process"} if journal else {}
         )
@@ -233,7 +233,7 @@ def join(count: int) -> dict[str, float]:
     body = _BODY % (b"Hi there. " * 12)
     order = list(range(count))
     random.Random(1).shuffle(order)
-    with tempfile.TemporaryDirectory(dir=".") as directory:
+    with tempfile.TemporaryDirectory() as directory:
         source, output = os.path.join(directory, "in"), os.path.join(directory, "out")
         with open(source, "wb") as file:
             file.writelines(
@@ -278,7 +278,7 @@ def check(count: int) -> dict[str, float]:
     """Lines a second that the check of a request file reads."""
     from kimi_async.jsonl import check_lines
 
-    with tempfile.TemporaryDirectory(dir=".") as directory:
+    with tempfile.TemporaryDirectory() as directory:
         path = os.path.join(directory, "in")
         with open(path, "wb") as file:
             file.writelines(
