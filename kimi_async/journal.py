@@ -303,11 +303,11 @@ class Journal:
         self._end = 0
         self._index = IdTable()
         self._broken: str | None = None
-        self.ok = 0
+        self.ok: int = 0
         """Answers in the file."""
-        self.failed = 0
+        self.failed: int = 0
         """Failures in the file."""
-        self.mended = Mended()
+        self.mended: Mended = Mended()
 
     @classmethod
     def open(cls, path: str | os.PathLike[str], *, redo: Redo = "transient") -> "Journal":
@@ -585,9 +585,9 @@ class ResultFiles:
     def __init__(self, paths: Iterable[str | os.PathLike[str]]) -> None:
         self._maps: list[mmap.mmap | bytes] = []
         self._index: dict[str, int] | IdTable = {}
-        self.ok = 0
+        self.ok: int = 0
         """Ids with an answer."""
-        self.failed = 0
+        self.failed: int = 0
         """Ids with a failure."""
         self.problems: list[LineProblem] = []
         """Lines that could not be read: ``line`` counts within its file, ``reason`` names it."""

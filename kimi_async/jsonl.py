@@ -83,7 +83,7 @@ class InvalidLinesError(KimiError, ValueError):
     """
 
     def __init__(self, problems: Iterable[LineProblem], *, count: int, path: str | None = None) -> None:
-        self.problems = tuple(problems)
+        self.problems: tuple[LineProblem, ...] = tuple(problems)
         """The first of them, in line order."""
         self.count = count
         """How many there are in all."""
@@ -325,7 +325,7 @@ class LineChecker:
         keep: int = 100,
         path: str | None = None,
     ) -> None:
-        self.found = CheckedLines(path=path)
+        self.found: CheckedLines = CheckedLines(path=path)
         self._batch = batch
         self._model = model
         self._repair = repair
