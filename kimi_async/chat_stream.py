@@ -286,6 +286,13 @@ def _fold_all(fold: Accumulator, unfolded: list[ChatCompletionChunk]) -> None:
     unfolded.clear()
 
 
+def _says_something(chunk: ChatCompletionChunk) -> bool:
+    return any(
+        choice.delta.content or choice.delta.reasoning_content or choice.delta.tool_calls
+        for choice in chunk.choices
+    )
+
+
 def _later(fragments: list[str]) -> Callable[[], str]:
     return lambda: "".join(fragments)
 
@@ -371,25 +378,23 @@ class AsyncChatCompletionStream(Generic[C]):
             return event
         while True:
             # With the chunk come those that arrived in the same packet: a loop over them, not a call for each.
-            chunk = await self._next()
-            events = self._state.events_of([chunk, *self._stream.take()])
+            chunks = await self._next()
+            events = self._state.events_of(chunks)
             self._pending = events if not self._resumed else chain(self._resumptions(), events)
             for event in self._pending:
                 return event
 
-    async def _next(self) -> ChatCompletionChunk:
+    async def _next(self) -> list[ChatCompletionChunk]:
         try:
             chunk = await self._stream.__anext__()
         except (StopAsyncIteration, KimiError):
             if self._ended is None:
                 self._ended = self._loop.time()
             raise
-        if self._first is None:
-            for choice in chunk.choices:
-                delta = choice.delta
-                if delta.content or delta.reasoning_content or delta.tool_calls:
-                    self._first = self._loop.time()
-        return chunk
+        chunks = [chunk, *self._stream.take()]
+        if self._first is None and any(map(_says_something, chunks)):
+            self._first = self._loop.time()
+        return chunks
 
     @property
     def _resumed(self) -> bool:
