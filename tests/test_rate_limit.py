@@ -1118,3 +1118,24 @@ def test_shared_limits_back_end_that_fails_fails_those_who_wait():
 
     results = run(main())
     assert [ConnectionError] * 5 == [type(result) for result in results]
+
+
+def test_acquire_all_cancelled_in_one_turn_are_counted_once():
+    """
+    When everybody who waits gives up in the same turn, the next caller finds an empty queue, and not less than that.
+    """
+
+    async def main() -> tuple[int, float]:
+        limiter = AdmissionController(RateLimits(concurrency=1))
+        held = await limiter.acquire()
+        tasks = [asyncio.create_task(limiter.acquire()) for _ in range(20)]
+        await settle()
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        waiting = limiter.stats().waiting
+        held.release()
+        (await limiter.acquire()).release()
+        return waiting, now()
+
+    assert (0, 0.0) == run(main())

@@ -440,12 +440,13 @@ class AdmissionController:
         except BaseException:
             if waiter.ticket is not None:
                 # Granted and cancelled in the same turn: the turn is given to the next.
-                with self._lock:
-                    law.unsent(waiter.ticket, loop.time())
+                self._unsent(waiter.ticket, loop)
             elif waiter.future.cancelled():
-                queue.waiting -= (
-                    1  # whoever was answered, by a deadline or by `fail`, is not counted any more
-                )
+                # Whoever was answered, by a deadline or by `fail`, is not counted any more.
+                queue.waiting -= 1
+            if queue.asking is not None and not queue.waiting:
+                queue.asking.cancel()
+                queue.asking = None
             self._freed(queue)
             raise
         if waiter.ticket is None:
@@ -641,10 +642,11 @@ class AdmissionController:
         try:
             bundle = await self._shared.lease(min(queue.waiting, 32), tokens)
         except Exception as error:  # whatever a back end raises concerns all who wait for it
+            queue.asking = None
             for *_, waiter in queue.heap:
                 if not waiter.future.done():
                     waiter.future.set_exception(error)
-            queue.waiting = 0
+                    queue.waiting -= 1
             return
         until = queue.loop.time() + bundle.ttl
         self._stock.extend((lease, until) for lease in bundle.leases)
@@ -711,8 +713,7 @@ class AdmissionController:
             while queue.waiting:
                 waiter = queue.first()
                 if waiter is None:
-                    queue.waiting = 0
-                    break
+                    break  # all were cancelled in this turn; each takes itself off the count
                 tokens = waiter.tokens
                 if not isinstance(tokens, int):
                     if law.counts_tokens:
