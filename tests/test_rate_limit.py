@@ -470,9 +470,9 @@ def test_middleware_slot_is_given_back_when_sending(how: str):
     assert 0 == run(main())
 
 
-def test_middleware_get_is_not_limited():
+def test_middleware_only_inference_is_limited():
     """
-    Reading lists and balances goes past the limits on inference.
+    Lists, balances, uploads and token counts go past the limits on inference.
     """
 
     async def main() -> float:
@@ -485,6 +485,10 @@ def test_middleware_get_is_not_limited():
         held = await limiter.acquire()
         for _ in range(20):
             (await send(Request("GET", "https://api.moonshot.ai/v1/models"))).close()
+            (await send(Request("POST", "https://api.moonshot.ai/v1/files", body=b"x"))).close()
+            (
+                await send(Request("POST", "https://api.moonshot.ai/v1/tokenizers/estimate-token-count"))
+            ).close()
         held.release()
         return now()
 
@@ -897,7 +901,7 @@ def test_crowd_windows(window: str, counted: bool):
     However the server cuts its minutes, and whether it counts refusals or not: 99 %.
     """
     ledger = {"window": window, "rejects_count": counted}
-    check(simulate(ServerLimits(100, 500), seed=17, ledger=ledger), 5000, 0.99, 0.02)
+    check(simulate(ServerLimits(100, 500), seed=17, duration=300.0, ledger=ledger), 2500, 0.99, 0.02)
 
 
 def test_crowd_limit_falls_and_rises():
@@ -1139,3 +1143,29 @@ def test_acquire_all_cancelled_in_one_turn_are_counted_once():
         return waiting, now()
 
     assert (0, 0.0) == run(main())
+
+
+def test_middleware_refused_upload_waits_in_retry():
+    """
+    What is not held back by the limiter is repeated at retry's pace, not at once.
+    """
+
+    async def main() -> tuple[int, float]:
+        limiter = AdmissionController()
+        sent = 0
+
+        async def handler(_: Request) -> Reply:
+            nonlocal sent
+            sent += 1
+            return limited("Organization Rate limit exceeded, please try again after 1 seconds")
+
+        send = chain(
+            [RetryMiddleware(limiter=limiter), RateLimitMiddleware(limiter)], MemoryTransport(handler).send
+        )
+        request = Request("POST", "https://api.moonshot.ai/v1/files", body=b"x", max_retries=2)
+        (await send(request)).close()
+        return sent, now()
+
+    sent, took = run(main())
+    assert 3 == sent
+    assert took >= 2.0

@@ -825,7 +825,8 @@ class RateLimitMiddleware:
     """
     Holds each attempt back until the limits allow it, and tells the limiter what came of it.
 
-    Only `POST` is limited: reading lists, files and balances is not what Kimi's limits are about.
+    Kimi's limits are about inference. Reading lists, files and balances is not held back, nor are uploads, batch jobs and token counts;
+    these carry `extensions["unlimited"]`, so that retry waits for them itself.
     """
 
     def __init__(self, limiter: AdmissionController, *, watcher: Observer | None = None) -> None:
@@ -835,6 +836,9 @@ class RateLimitMiddleware:
 
     async def __call__(self, request: Request, send: Handler) -> Response:
         if request.method != "POST":
+            return await send(request)
+        if not request.url.endswith("/chat/completions") and _UNLIMITED.search(request.url):
+            request.extensions["unlimited"] = True
             return await send(request)
         limiter = self.limiter
         extensions = request.extensions
@@ -910,6 +914,9 @@ async def _refused(response: Response, lease: Lease) -> None:
         lease.overloaded(shape.retry_after)
     else:
         lease.release()
+
+
+_UNLIMITED = re.compile(r"/(?:files|batches|tokenizers|signatures)(?:[/?]|$)")
 
 
 # --- what a request costs ---------------------------------------------------------------------------------------------

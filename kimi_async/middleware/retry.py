@@ -342,8 +342,12 @@ class RetryMiddleware:
         elif failure.cause == "rate_limit" and (failure.hint or 0.0) > policy.max_wait:
             # It concerns all who queue: what one may not wait for, the others may not either.
             self._fail(request, lambda: _too_long(failure.hint or 0.0, policy.max_wait))
-        # Only what is posted counts for Kimi's limits, and only that has passed the limiter.
-        limiter = self._limiter is not None and request.method == "POST"
+        # Only inference counts for Kimi's limits, and only that has passed the limiter.
+        limiter = (
+            self._limiter is not None
+            and request.method == "POST"
+            and not request.extensions.get("unlimited", False)
+        )
         call.verdict = decide(
             policy,
             failure,
