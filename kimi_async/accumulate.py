@@ -21,6 +21,7 @@ from .types.chat import (
     ChunkChoice,
     CompletionUsage,
     Function,
+    withhold_usage,
 )
 
 __all__ = ["Accumulator", "CallFold", "ChoiceFold"]
@@ -189,7 +190,8 @@ COMPACT = 4096
 
 class Accumulator:
     """
-    Folds the chunks of one stream. `completion()` gives what has arrived so far, at any time.
+    Folds the chunks of one stream. `completion()` gives what has arrived so far, at any time. `usage_follows`: a chunk of its own
+    will have the usage, so that it is not shown at the chunk with the `finish_reason` as well.
     """
 
     __slots__ = (
@@ -197,6 +199,7 @@ class Accumulator:
         "_content",
         "_reasoning",
         "_unfinished",
+        "_usage_follows",
         "choices",
         "chunks",
         "finished",
@@ -204,7 +207,8 @@ class Accumulator:
         "usage",
     )
 
-    def __init__(self) -> None:
+    def __init__(self, *, usage_follows: bool = False) -> None:
+        self._usage_follows = usage_follows
         self.choices: dict[int, ChoiceFold] = {}
         self.chunks: int = 0
         """Chunks folded."""
@@ -360,6 +364,8 @@ class Accumulator:
                 self.finished = all(each.finish_reason is not None for each in self.choices.values())
         if usage is not None:
             self.usage = usage
+            if self._usage_follows and chunk.choices:
+                withhold_usage(chunk)
         main = self.choices.get(0)
         if main is not None and main.finish_reason is not None:
             main = None

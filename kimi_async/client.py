@@ -15,6 +15,7 @@ from urllib.parse import quote, unquote, urlsplit
 
 from . import codec
 from ._version import __version__
+from .accumulate import Accumulator
 from .config import (
     ApiKey,
     Config,
@@ -755,6 +756,7 @@ class AsyncKimi:
         timeout: TimeoutLike = NOT_GIVEN,
         unlisted: bool = False,
         refuse_empty: bool = False,
+        usage_follows: bool = False,
     ) -> AsyncStream[Any]:
         """
         A streamed call whose answer has begun. `cast_to` None means chat chunks, folded and checked for completeness.
@@ -767,6 +769,7 @@ class AsyncKimi:
                 decode=None
                 if cast_to is None
                 else codec.decoder_for(Any if cast_to is object else cast_to).decode,
+                fold=Accumulator(usage_follows=usage_follows) if cast_to is None else None,
                 max_event_size=self._max_event_size,
                 refuse_empty=refuse_empty,
             )

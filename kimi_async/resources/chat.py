@@ -336,6 +336,7 @@ class AsyncCompletions(Resource):
                     extra_query=extra_query,
                     timeout=timeout,
                     refuse_empty=empty == "raise" and resume is None,
+                    usage_follows=b'"include_usage":true' in body,
                 )
                 return stream
 

@@ -243,7 +243,8 @@ class ChunkChoice(BaseModel, gc=False):
     finish_reason: str | None = None
     """Not None in the last chunk of a choice."""
     usage: CompletionUsage | None = None
-    """Kimi puts it here, in the chunk with `finish_reason`, without being asked; `chunk.usage` finds it too."""
+    """Kimi puts it here, in the chunk with `finish_reason`, without being asked; `chunk.usage` finds it too, unless
+    `include_usage` was asked for: then a chunk of its own has it, and who adds up `chunk.usage` must not count it twice."""
     logprobs: Any = None
 
 
@@ -293,7 +294,15 @@ def _read_usage(self: ChatCompletionChunk) -> CompletionUsage | None:
         for choice in self.choices:
             if choice.usage is not None:
                 usage = choice.usage
-    return usage
+    return usage or None
+
+
+def withhold_usage(chunk: ChatCompletionChunk) -> None:
+    """
+    Leaves a usage that stands in a choice there alone: `chunk.usage` is then None.
+    """
+    if _chunk_usage.__get__(chunk) is None:
+        _chunk_usage.__set__(chunk, msgspec.UNSET)
 
 
 ChatCompletionChunk.usage = property(_read_usage, _chunk_usage.__set__)  # type: ignore[assignment]
