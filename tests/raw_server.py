@@ -30,7 +30,9 @@ END = b"0\r\n\r\n"
 DONE = b"data: [DONE]\n\n"
 
 
-def head(status: int = 200, *headers: str, kind: str = "text/event-stream", framing: str = "chunked") -> bytes:
+def head(
+    status: int = 200, *headers: str, kind: str = "text/event-stream", framing: str = "chunked"
+) -> bytes:
     """
     A reply's head. `framing`: `chunked`, `close` (the body ends with the connection), or a number for Content-Length.
     """
@@ -92,18 +94,24 @@ COMPLETION = {
     "object": "chat.completion",
     "created": 1762748041,
     "model": "kimi-k3",
-    "choices": [
-        {"index": 0, "message": {"role": "assistant", "content": "Hello"}, "finish_reason": "stop"}
-    ],
+    "choices": [{"index": 0, "message": {"role": "assistant", "content": "Hello"}, "finish_reason": "stop"}],
     "usage": USAGE,
 }
 
 
-def reply(body: bytes | dict[str, Any] | str, status: int = 200, *headers: str, kind: str = "application/json") -> bytes:
+def reply(
+    body: bytes | dict[str, Any] | str, status: int = 200, *headers: str, kind: str = "application/json"
+) -> bytes:
     """
     A whole reply with Content-Length.
     """
-    data = body if isinstance(body, bytes) else body.encode() if isinstance(body, str) else json.dumps(body).encode()
+    data = (
+        body
+        if isinstance(body, bytes)
+        else body.encode()
+        if isinstance(body, str)
+        else json.dumps(body).encode()
+    )
     return head(status, *headers, kind=kind, framing=str(len(data))) + data
 
 
