@@ -6,7 +6,7 @@ the same as null: `model_dump(exclude_unset=True)`, encoding, and sending an obj
 `""`. (A reply whose empty `reasoning_content` does not come back is a 400 on the next turn.)
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, ClassVar, Final, Literal, Self, TypeVar, cast
 
 import msgspec
@@ -104,6 +104,14 @@ class BaseModel(msgspec.Struct, kw_only=True):
     """
     An object of the wire, with the methods that users of pydantic models look for.
     """
+
+    def __iter__(self) -> Iterator[tuple[str, Any]]:
+        """
+        Names and values, so that `dict(model)` is one level of `model_dump()`, as with pydantic.
+        """
+        for name in self.__struct_fields__:
+            yield name, getattr(self, name)
+        yield from (getattr(self, "model_extra", None) or {}).items()
 
     def model_dump(
         self,
