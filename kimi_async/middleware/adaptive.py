@@ -1003,6 +1003,12 @@ class Law:
                 wait, self.reason = also, "tpd"
         return wait
 
+    @property
+    def full(self) -> bool:
+        """Whether all slots that were configured are taken, so that nothing but the end of a reply can help."""
+        slots = self.concurrency
+        return len(self.inflight) >= slots.limit >= slots.ceiling
+
     def too_costly(self, tokens: int) -> tuple[str, float] | None:
         """The limit that a request of `tokens` exceeds all by itself, or None."""
         for rate in (self.tokens, self.day):

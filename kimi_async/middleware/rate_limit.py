@@ -738,6 +738,8 @@ class AdmissionController:
                 waiter.future.set_result(None)
                 queue.granted += 1
                 queue.waiting -= 1
+                if law.full:
+                    break  # the usual end with a slot for each reply that ends: no need to ask again
             deadlines = queue.deadlines
             while deadlines and (deadlines[0][0] <= now or deadlines[0][2].future.done()):
                 _, _, late = heapq.heappop(deadlines)
