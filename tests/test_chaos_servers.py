@@ -1,7 +1,7 @@
 """
 Against servers that break on purpose and were written by others.
 
-First the shapes of their faults, without them: always run. Then llmock (pypi.org/project/llmock), which watches every attempt
+First the shapes of their faults, without them: always run. Then llmock (a package of the Python index), which watches every attempt
 and its timing and gives a verdict on the client; skipped where it is not installed. tests/README.md has the commands.
 """
 
