@@ -326,7 +326,14 @@ async def many(peer: type[Peer], bench: Bench, workload: Workload) -> dict[str, 
     return {**_per(cost, streams), "kb_each": (held - before) / streams / 1024, "failed": failed}
 
 
-_BURST = {"unit": "delta", "metric": "cpu_us", "drive": stream, "size": 20_000, "quick_size": 10_000}
+_BURST = {
+    "unit": "delta",
+    "metric": "cpu_us",
+    "drive": stream,
+    "size": 20_000,
+    "quick_size": 10_000,
+    "quick_rounds": 1,
+}
 
 WORKLOADS: dict[str, Workload] = {
     workload.name: workload
@@ -341,7 +348,7 @@ WORKLOADS: dict[str, Workload] = {
             "burst64",
             path="64 events a write: decoding, without the loop's cost",
             per_write=64,
-            **(_BURST | {"size": 100_000}),
+            **(_BURST | {"size": 100_000, "quick_rounds": None}),
         ),
         Workload(
             "burst1024", path="1,024 events a write: the read buffer's bounds", per_write=1024, **_BURST
@@ -354,7 +361,7 @@ WORKLOADS: dict[str, Workload] = {
             "helper",
             path="the stream helper: accumulates the completion",
             per_write=64,
-            **(_BURST | {"drive": helper}),
+            **(_BURST | {"drive": helper, "quick_rounds": None}),
         ),
         Workload(
             "trickle",
@@ -376,7 +383,7 @@ WORKLOADS: dict[str, Workload] = {
                 drive=paced,
                 kind="stamped",
                 size=100,
-                quick_size=30,
+                quick_size=25,
                 streams=streams,
                 rate=50,
                 quick=streams == 300,
@@ -400,7 +407,8 @@ WORKLOADS: dict[str, Workload] = {
             path="the same, 64 at a time",
             drive=calls,
             size=640,
-            quick_size=128,
+            quick_size=64,
+            quick_rounds=1,
             streams=64,
         ),
         Workload(
@@ -411,6 +419,7 @@ WORKLOADS: dict[str, Workload] = {
             drive=calls,
             size=4,
             quick_size=2,
+            quick_rounds=1,
             prompt_size=1_000_000,
             answer_size=100_000,
         ),
@@ -421,7 +430,8 @@ WORKLOADS: dict[str, Workload] = {
             path="call to first text, on a warm connection",
             drive=first_token,
             size=300,
-            quick_size=100,
+            quick_size=60,
+            quick_rounds=1,
         ),
         Workload(
             "reuse",
@@ -436,10 +446,10 @@ WORKLOADS: dict[str, Workload] = {
             "many",
             unit="open stream",
             metric="kb_each",
-            path="1,000 streams open (500 in --quick): memory of each",
+            path="1,000 streams open (300 in --quick): memory of each",
             drive=many,
             size=1_000,
-            quick_size=500,
+            quick_size=300,
             alone=True,
             quick_rounds=1,
         ),
