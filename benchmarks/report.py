@@ -100,7 +100,7 @@ def markdown(
                 middle = metrics[workload.metric]
                 cells.append(figure(middle["median"], workload.metric))
             elif (name, client) in notes:
-                footnotes.append(f"{client}, {name}: {notes[name, client]}")
+                footnotes.append(f"{client}, {name}: {' '.join(notes[name, client].split())[:160]}")
                 cells.append(f"– [{len(footnotes)}]")
             else:
                 cells.append("–")
