@@ -121,14 +121,17 @@ def commands(block: Block) -> list[list[str]]:
     """
     The commands of a shell block, without assignments before them, redirections and comments.
     """
-    found = []
+    found: list[list[str]] = []
     for line in block.text.splitlines():
-        for part in re.split(r"\||&&|;", line):
-            words = shlex.split(part, comments=True)
-            while words and re.fullmatch(r"\w+=.*", words[0]):
-                words.pop(0)
-            if words:
-                found.append(words)
+        words = shlex.shlex(line, posix=True, punctuation_chars="|&;")
+        words.whitespace_split = True
+        command: list[str] = []
+        for word in [*words, ";"]:
+            if not word.strip("|&;"):
+                found += [command] if command else []
+                command = []
+            elif command or not re.fullmatch(r"\w+=.*", word):
+                command.append(word)
     return found
 
 
