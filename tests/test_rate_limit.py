@@ -1169,3 +1169,22 @@ def test_middleware_refused_upload_waits_in_retry():
     sent, took = run(main())
     assert 3 == sent
     assert took >= 2.0
+
+
+async def test_acquire_in_the_turn_in_which_the_only_waiter_was_cancelled() -> None:
+    """
+    A waiter that was cancelled a moment ago, and has not yet taken itself off the count, is in nobody's way.
+    """
+    controller = AdmissionController(RateLimits(concurrency=1))
+    first = await controller.acquire()
+    waiter = asyncio.ensure_future(controller.acquire())
+    await asyncio.sleep(0)
+    waiter.cancel()
+    first.release()
+
+    second = await controller.acquire()
+    await asyncio.wait([waiter])
+
+    assert waiter.cancelled()
+    assert 0 == controller.stats().waiting
+    second.release()

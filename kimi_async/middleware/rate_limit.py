@@ -225,7 +225,7 @@ class _Queue:
             self.line.clear()
             self.deadlines.clear()
             self.mixed = False
-        elif not self.mixed and -self.heap[0][0] != priority:
+        elif self.heap and not self.mixed and -self.heap[0][0] != priority:
             self.mixed = True
             self.line.extend(entry[3] for entry in sorted(self.heap, key=lambda entry: entry[1:3]))
         heapq.heappush(self.heap, (-priority, waiter.queued, number, waiter))
