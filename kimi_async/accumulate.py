@@ -225,23 +225,6 @@ class Accumulator:
         """Where its text goes, once some has been seen."""
         self._reasoning: Callable[[str], None] | None = None
 
-    @property
-    def blank(self) -> bool:
-        """
-        Whether nothing of the answer has come: no text, no thought, no call, no end, no usage. A role is nothing.
-        """
-        return self.usage is None and all(
-            not (
-                each.content
-                or each.reasoning
-                or each.calls
-                or each.refusal
-                or each.details
-                or each.finish_reason
-            )
-            for each in self.choices.values()
-        )
-
     def add(self, chunk: ChatCompletionChunk) -> bool:
         """
         `extend` for a single chunk: whether it was folded. One event a packet is what a live model sends; without the loop and

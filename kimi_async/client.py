@@ -531,7 +531,7 @@ class AsyncKimi:
         added to those there are; their `set_` forms replace them.
 
         :param priority: where requests queue for a limit, higher goes first; 0 by default.
-        :param deadline: seconds that a call may take from its start, waits and retries included; a stream, until its answer begins.
+        :param deadline: seconds that a call may take from its start, waits and retries included; a stream, until its first event.
         :param cost: tokens that a request will be charged, where you know better than our estimate.
         :param mode: `"fail_fast"` raises `RateLimitWaitError`, with the expected wait, instead of queueing.
         """
@@ -759,7 +759,7 @@ class AsyncKimi:
         usage_follows: bool = False,
     ) -> AsyncStream[Any]:
         """
-        A streamed call whose answer has begun. `cast_to` None means chat chunks, folded and checked for completeness.
+        A streamed call, its first event received. `cast_to` None means chat chunks, folded and checked for completeness.
         """
         opened: list[AsyncStream[Any]] = []
 

@@ -59,10 +59,6 @@ GRACE = 5.0
 # timers, uvloop after; in three turns what had come is digested with either.
 TURNS = 3
 
-# Chunks without content that are kept back at the start of a stream. Servers send one, for the role, sometimes a second; one
-# that sends many must not keep its caller waiting for the stream.
-BLANK = 16
-
 DONE = b"[DONE]"
 
 _UNREADABLE = (msgspec.MsgspecError, UnicodeError, RecursionError)
@@ -231,27 +227,20 @@ class AsyncStream(Generic[T]):
 
     async def prime(self) -> None:
         """
-        Waits until the answer has begun, so that an attempt which fails before can be repeated unseen. Chunks that hold nothing
-        yet, such as the one with the role, are kept back until then: an answer that breaks off behind them is begun anew, and
-        nobody has seen two of them.
+        Waits for the first event, so that an attempt which fails before it can be repeated unseen.
 
         :raises KimiError: what iterating would have raised; the response is then closed.
         """
-        early: list[T] = []
         try:
-            while True:
-                await self._fill()
-                early += self._pending
-                if self._done or self._fault is not None or self._fold is None:
-                    break
-                if len(early) >= BLANK or not self._fold.blank:
-                    break
+            await self._fill()
         except BaseException:
             self._end()
             raise
-        if self._fault is not None and (not early or (self._fold is not None and self._fold.blank)):
-            raise self._failed()
-        self._pending = iter(early)
+        if self._fault is not None:
+            items = self.take()
+            if not items:
+                raise self._failed()
+            self._pending = iter(items)
 
     async def _advance(self) -> T:
         if self._ended:

@@ -192,7 +192,7 @@ class Request:
         self.mode: Literal["wait", "fail_fast"] = mode
         """`fail_fast`: raise `RateLimitWaitError` with the expected wait instead of queueing for a limit."""
         self.accept: Callable[[Response], Awaitable[None]] | None = accept
-        """Reads as much of a good reply as shows that the attempt worked: all of it, or a stream until its answer begins."""
+        """Reads as much of a good reply as shows that the attempt worked: all of it, or a stream's first event."""
         self.history: list[Attempt] = [] if history is None else history
         self.extensions: dict[str, Any] = {} if extensions is None else extensions
 

@@ -348,7 +348,7 @@ async def test_cut_after_every_event(fault: OSError | None):
         event(chunk({"tool_calls": [{"index": 0, "function": {"arguments": '{"a":'}}]})),
         event(chunk({"tool_calls": [{"index": 0, "function": {"arguments": "1}"}}]})),
     ]  # fmt: skip
-    for count in range(2, len(events) + 1):  # behind the role alone it is begun anew: test_early_end_…
+    for count in range(1, len(events) + 1):
         feed = Feed(*events[:count])
         if fault is None:
             feed.end()
@@ -485,10 +485,11 @@ async def test_cancelled_iteration_goes_on():
     """
     A read that was cancelled loses nothing: the next one continues.
     """
-    feed = Feed(text("Hel"))
+    feed = Feed(ROLE)
     stream, _ = await open_stream(feed)
-    got = (await anext(stream)).choices[0].delta.content
-    for part in ("l", "o"):
+    await anext(stream)
+    got = ""
+    for part in ("Hel", "lo"):
         waiting = asyncio.ensure_future(anext(stream))
         await asyncio.sleep(1.0)
         waiting.cancel()

@@ -19,8 +19,8 @@ Sending again: what failed decides whether, when and how often.
       auth, permission, not_found, 400, …
 
 `x-should-retry: true|false` from the server wins over the table, and a request whose body cannot be produced again is
-never repeated. An attempt lasts until `request.accept` has seen that it worked: the whole reply, or the beginning of a
-stream's answer; an error that comes as an event before it is a failed attempt like any other.
+never repeated. An attempt lasts until `request.accept` has seen that it worked: the whole reply, or a stream's first
+event; an error that comes as that first event is a failed attempt like any other.
 
 The server's hint (`Retry-After` and its kin) is the least that is waited. A wait longer than the call may still
 take (its deadline, `total_time`, `max_wait`) is not begun: the error comes at once, and says so.
