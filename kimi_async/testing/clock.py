@@ -123,6 +123,18 @@ class VirtualClockLoop(asyncio.SelectorEventLoop):
         future.add_done_callback(self._thread_reported)
         return future
 
+    async def shutdown_default_executor(self, timeout: float | None = None) -> None:
+        """
+        As asyncio's; the clock stands still until the threads have ended.
+
+        Without a bound: since 3.12 `asyncio.Runner` allows 300 s on the loop's clock, which would be over at once.
+        """
+        self._calls_in_threads += 1
+        try:
+            await super().shutdown_default_executor()
+        finally:
+            self._calls_in_threads -= 1
+
     def _thread_reported(self, _: object) -> None:
         self._calls_in_threads -= 1
 
