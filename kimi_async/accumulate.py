@@ -7,7 +7,7 @@ continues the last; ids and names are taken once, since relays repeat them in ev
 """
 
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Any, cast
 
 from msgspec import UNSET
 
@@ -24,7 +24,21 @@ from .types.chat import (
     withhold_usage,
 )
 
-__all__ = ["Accumulator", "CallFold", "ChoiceFold"]
+__all__ = ["Accumulator", "CallFold", "ChoiceFold", "logprobs_of"]
+
+
+def logprobs_of(choice: ChunkChoice) -> dict[str, list[Any]]:
+    """
+    The log probabilities that a chunk brings, by what they are of: `content`, `refusal`. What has another shape is left
+    out: it is not worth an answer.
+    """
+    given: object = choice.logprobs
+    held = cast("dict[str, object]", given) if isinstance(given, dict) else {}
+    found: dict[str, list[Any]] = {}
+    for name, tokens in held.items():
+        if tokens and isinstance(tokens, list):
+            found[name] = tokens
+    return found
 
 
 class CallFold:
@@ -127,9 +141,8 @@ class ChoiceFold:
             for fragment in delta.tool_calls:
                 self.call_for(fragment).add(fragment)
         if choice.logprobs:
-            for name, tokens in dict(choice.logprobs).items():
-                if tokens:
-                    self.logprobs.setdefault(name, []).extend(tokens)
+            for name, tokens in logprobs_of(choice).items():
+                self.logprobs.setdefault(name, []).extend(tokens)
 
     def call_for(self, fragment: ChoiceDeltaToolCall) -> CallFold:
         """

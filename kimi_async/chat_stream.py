@@ -13,7 +13,7 @@ from itertools import chain
 from types import TracebackType
 from typing import Any, Generic, Self, TypeVar, cast
 
-from .accumulate import Accumulator, CallFold, ChoiceFold
+from .accumulate import Accumulator, CallFold, ChoiceFold, logprobs_of
 from .errors import IncompleteStreamError, KimiError
 from .resume import ResumingStream
 from .streaming import AsyncStream
@@ -238,19 +238,19 @@ class ChatCompletionStreamState:
                 events.append(
                     FunctionToolCallArgumentsDeltaEvent(call.name, call.index, arguments, _arguments_of(call))
                 )
-        for name, tokens in cast("dict[str, Any]", choice.logprobs or {}).items():
-            if tokens and name == "content":
+        for name, tokens in logprobs_of(choice).items():
+            if name == "content":
                 events.append(LogprobsContentDeltaEvent(tokens, list(fold.logprobs["content"])))
-            elif tokens and name == "refusal":
+            elif name == "refusal":
                 events.append(LogprobsRefusalDeltaEvent(tokens, list(fold.logprobs["refusal"])))
         if choice.finish_reason and not state.done:
             state.done = True
             self._text_done(state, fold, events)
             self._call_done(state, events)
-            if tokens := fold.logprobs.get("content"):
-                events.append(LogprobsContentDoneEvent(list(tokens)))
-            if tokens := fold.logprobs.get("refusal"):
-                events.append(LogprobsRefusalDoneEvent(list(tokens)))
+            if done := fold.logprobs.get("content"):
+                events.append(LogprobsContentDoneEvent(list(done)))
+            if done := fold.logprobs.get("refusal"):
+                events.append(LogprobsRefusalDoneEvent(list(done)))
 
     def _reasoning_done(
         self, state: _Choice, fold: ChoiceFold, events: list[ChatCompletionStreamEvent]

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from kimi_async import ChatCompletionStreamState
 from kimi_async.accumulate import COMPACT, Accumulator
 from kimi_async.types import ChatCompletion, ChatCompletionChunk
 
@@ -250,6 +251,20 @@ def test_reasoning(deltas: list[dict[str, Any]], reasoning: str | None, content:
     message = folded(*map(chunk, deltas)).choices[0].message
 
     assert (reasoning, content) == (message.reasoning_content, message.content)
+
+
+@pytest.mark.parametrize("foreign", [1.0, [[]], "x", {"": 1.0}, {"content": {"a": 1}}])
+def test_logprobs_of_another_shape_do_not_cost_the_answer(foreign: Any):
+    """
+    Log probabilities that are no object of lists are left out; the text beside them is kept.
+    """
+    answer = ChatCompletionChunk.model_validate(
+        {"choices": [{"index": 0, "delta": {"content": "hi"}, "finish_reason": "stop", "logprobs": foreign}]}
+    )
+    state = ChatCompletionStreamState()
+
+    assert "hi" == folded(answer).choices[0].message.content
+    assert not [event for event in state.handle_chunk(answer) if event.type.startswith("logprobs")]
 
 
 def test_logprobs_and_details_are_collected():
