@@ -12,14 +12,12 @@ from typing import TYPE_CHECKING, Any
 from ._version import __version__
 
 if TYPE_CHECKING:
-    from .advice import KimiWarning
-    from .batching import BatchNotFinishedError
-    from .chat_stream import (
-        AsyncChatCompletionStream,
-        AsyncChatCompletionStreamManager,
-        ChatCompletionStreamState,
-        StreamMetrics,
-    )
+    from .bulk.batch_jobs import BatchNotFinishedError
+    from .bulk.journal import JournalError, JournalLockedError, JournalMismatchError, JournalWriteError
+    from .bulk.map import MapStoppedError
+    from .bulk.request_files import InvalidLinesError
+    from .bulk.results import RequestFailedError, UnansweredError
+    from .bulk.upload_many import FileLimitError
     from .client import AsyncKimi
     from .errors import (
         APIConnectionError,
@@ -57,29 +55,31 @@ if TYPE_CHECKING:
         TokensPerDayLimitError,
         UnprocessableEntityError,
     )
-    from .journal import JournalError, JournalLockedError, JournalMismatchError, JournalWriteError
-    from .jsonl import InvalidLinesError
-    from .middleware import Handler, Middleware
-    from .middleware.rate_limit import AdmissionController, RateLimits
-    from .middleware.retry import RetryPolicy, RetryRule
-    from .pagination import AsyncCursorPage, AsyncPage, AsyncPaginator
-    from .pipeline import MapStoppedError
-    from .results import RequestFailedError, UnansweredError
-    from .resume import ResumePolicy, Resumption
+    from .middleware.chain import Handler, Middleware
+    from .middleware.rate_limit.middleware import AdmissionController, RateLimits
+    from .middleware.retry.attempts import RetryPolicy, RetryRule
+    from .providers.advice import KimiWarning
+    from .resources.pagination import AsyncCursorPage, AsyncPage, AsyncPaginator
     from .schema import OutputError, SchemaError
+    from .schema.answers import pydantic_function_tool
     from .sse import EventTooLargeError
-    from .streaming import AsyncStream
-    from .structured import pydantic_function_tool
-    from .tool_loop import MaxTurnsError, ToolRun, ToolRunResult
-    from .tools import Tool, ToolArgumentsError, ToolContext, ToolError, tool, tool_from, web_search
-    from .transport import Headers, Request, Response, Timeout, Transport
+    from .streaming.events import (
+        AsyncChatCompletionStream,
+        AsyncChatCompletionStreamManager,
+        ChatCompletionStreamState,
+        StreamMetrics,
+    )
+    from .streaming.resume import ResumePolicy, Resumption
+    from .streaming.stream import AsyncStream
+    from .tools.function import Tool, ToolArgumentsError, ToolContext, ToolError, tool, tool_from, web_search
+    from .tools.run import MaxTurnsError, ToolRun, ToolRunResult
+    from .transport.exchange import Headers, Request, Response, Timeout, Transport
     from .types import NOT_GIVEN, BaseModel, NotGiven, Omit, not_given, omit
-    from .upload_many import FileLimitError
 
 # Each room offers its names under its own name; this says which of them are offered at the door.
 _ROOMS: dict[str, tuple[str, ...]] = {
-    "advice": ("KimiWarning",),
-    "chat_stream": (
+    "providers.advice": ("KimiWarning",),
+    "streaming.events": (
         "AsyncChatCompletionStream",
         "AsyncChatCompletionStreamManager",
         "ChatCompletionStreamState",
@@ -122,16 +122,16 @@ _ROOMS: dict[str, tuple[str, ...]] = {
         "TokensPerDayLimitError",
         "UnprocessableEntityError",
     ),
-    "middleware": ("Handler", "Middleware"),
-    "middleware.rate_limit": ("AdmissionController", "RateLimits"),
-    "middleware.retry": ("RetryPolicy", "RetryRule"),
-    "pagination": ("AsyncCursorPage", "AsyncPage", "AsyncPaginator"),
-    "resume": ("ResumePolicy", "Resumption"),
+    "middleware.chain": ("Handler", "Middleware"),
+    "middleware.rate_limit.middleware": ("AdmissionController", "RateLimits"),
+    "middleware.retry.attempts": ("RetryPolicy", "RetryRule"),
+    "resources.pagination": ("AsyncCursorPage", "AsyncPage", "AsyncPaginator"),
+    "streaming.resume": ("ResumePolicy", "Resumption"),
     "schema": ("OutputError", "SchemaError"),
-    "streaming": ("AsyncStream",),
-    "structured": ("pydantic_function_tool",),
-    "tool_loop": ("MaxTurnsError", "ToolRun", "ToolRunResult"),
-    "tools": (
+    "streaming.stream": ("AsyncStream",),
+    "schema.answers": ("pydantic_function_tool",),
+    "tools.run": ("MaxTurnsError", "ToolRun", "ToolRunResult"),
+    "tools.function": (
         "Tool",
         "ToolArgumentsError",
         "ToolContext",
@@ -140,22 +140,22 @@ _ROOMS: dict[str, tuple[str, ...]] = {
         "tool_from",
         "web_search",
     ),
-    "batching": ("BatchNotFinishedError",),
+    "bulk.batch_jobs": ("BatchNotFinishedError",),
     "sse": ("EventTooLargeError",),
-    "upload_many": ("FileLimitError",),
-    "jsonl": ("InvalidLinesError",),
-    "journal": (
+    "bulk.upload_many": ("FileLimitError",),
+    "bulk.request_files": ("InvalidLinesError",),
+    "bulk.journal": (
         "JournalError",
         "JournalLockedError",
         "JournalMismatchError",
         "JournalWriteError",
     ),
-    "pipeline": ("MapStoppedError",),
-    "results": (
+    "bulk.map": ("MapStoppedError",),
+    "bulk.results": (
         "RequestFailedError",
         "UnansweredError",
     ),
-    "transport": ("Headers", "Request", "Response", "Timeout", "Transport"),
+    "transport.exchange": ("Headers", "Request", "Response", "Timeout", "Transport"),
     "types": ("NOT_GIVEN", "BaseModel", "NotGiven", "Omit", "not_given", "omit"),
 }
 _ROOM_OF = {name: room for room, names in _ROOMS.items() for name in names}

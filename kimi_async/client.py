@@ -13,9 +13,8 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar, Unpack, cast, overload
 from urllib.parse import quote, unquote, urlsplit
 
-from . import codec
 from ._version import __version__
-from .accumulate import Accumulator
+from .codec import json as codec
 from .config import (
     ApiKey,
     Config,
@@ -31,13 +30,14 @@ from .config import (
     user_agent,
 )
 from .errors import APIStatusError, APITimeoutError, ClientClosedError, ConfigurationError
-from .middleware import Handler, Middleware, chain
-from .providers import Provider, by_base_url, missing_endpoint_message
-from .providers import provider as find_provider
-from .raw import WithRawResponse, WithStreamingResponse, catching
+from .middleware.chain import Handler, Middleware, chain
+from .providers.hosts import Provider, by_base_url, missing_endpoint_message
+from .providers.hosts import provider as find_provider
 from .redact import Secret, mask
-from .streaming import AsyncStream
-from .transport import (
+from .resources.raw_replies import WithRawResponse, WithStreamingResponse, catching
+from .streaming.fold import Accumulator
+from .streaming.stream import AsyncStream
+from .transport.exchange import (
     Body,
     Deadline,
     Headers,
@@ -53,10 +53,10 @@ from .types._base import NOT_GIVEN, NotGiven, is_given
 if TYPE_CHECKING:
     import aiohttp
 
-    from .middleware.rate_limit import AdmissionController, RateLimits
-    from .middleware.retry import RetryBudget, RetryPolicy
-    from .middleware.telemetry import Hook
-    from .pipeline import Map, MapParams, Requests
+    from .bulk.map import Map, MapParams, Requests
+    from .middleware.events import Hook
+    from .middleware.rate_limit.middleware import AdmissionController, RateLimits
+    from .middleware.retry.attempts import RetryBudget, RetryPolicy
     from .resources.batches import AsyncBatches
     from .resources.chat import AsyncBeta, AsyncChat
     from .resources.files import AsyncFiles
@@ -110,14 +110,14 @@ class _Core:
         import_module(".resources.chat", __package__)
 
         if transport is None:
-            import_module(".pool", __package__)
+            import_module(".transport.aiohttp_pool", __package__)
 
     def limiter_for(self, organisation: tuple[str, str]) -> "AdmissionController":
         """
         Who admits the requests of one organisation: the address and the key, as a digest. Views with another key have their own
         limits, since Kimi counts by organisation; a limiter that was passed in serves them all.
         """
-        from .middleware.rate_limit import AdmissionController
+        from .middleware.rate_limit.middleware import AdmissionController
 
         limiter = self._shared_limiter or self._limiters.get(organisation)
         if limiter is None:
@@ -131,9 +131,9 @@ class _Core:
         known = self._handlers.get(organisation)
         if known is not None:
             return known
-        from .middleware.rate_limit import RateLimitMiddleware
-        from .middleware.retry import RetryBudget, RetryMiddleware
-        from .middleware.telemetry import TelemetryMiddleware, observer, setup_logging
+        from .middleware.events import TelemetryMiddleware, observer, setup_logging
+        from .middleware.rate_limit.middleware import RateLimitMiddleware
+        from .middleware.retry.attempts import RetryBudget, RetryMiddleware
 
         setup_logging()
         send = self.transport.send
@@ -158,7 +158,7 @@ class _Core:
     @property
     def transport(self) -> Transport:
         if self._transport is None:
-            from .pool import SessionPool
+            from .transport.aiohttp_pool import SessionPool
 
             self._transport = SessionPool(**self._pool_options)
         return self._transport
@@ -347,7 +347,7 @@ class AsyncKimi:
         """
         One result for each request of an iterable, many at a time; see `kimi_async.pipeline.Map` for the options.
         """
-        from .pipeline import Map, options_of
+        from .bulk.map import Map, options_of
 
         return Map(self, requests, options_of(options))
 

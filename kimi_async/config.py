@@ -12,7 +12,7 @@ from urllib.parse import quote, urlsplit
 
 from .errors import ConfigurationError
 from .redact import Secret
-from .transport import Headers, Timeout
+from .transport.exchange import Headers, Timeout
 from .types._base import NotGiven, Omit
 
 __all__ = ["BASE_URL", "BASE_URL_VARIABLES", "KEY_VARIABLES", "Config", "resolve_key"]

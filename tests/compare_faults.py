@@ -21,10 +21,10 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).parent))
 
 import openai
-from fault_cases import BROKEN, NOT_STREAMED, TOLERATED, Case
-from raw_server import RawServer, every
+from support.fault_cases import BROKEN, NOT_STREAMED, TOLERATED, Case
+from support.raw_server import RawServer, every
 
-import kimi_async.streaming
+import kimi_async.streaming.stream
 from kimi_async import AsyncKimi, KimiError, RetryPolicy, Timeout
 
 LIMIT = 3.0
@@ -117,7 +117,7 @@ def sdk(base_url: str, case: Case) -> openai.AsyncOpenAI:
 async def main() -> None:
     warnings.simplefilter("ignore")
     logging.disable(logging.CRITICAL)
-    kimi_async.streaming.GRACE = kimi_async.streaming.DRAIN = 0.1  # type: ignore[misc]
+    kimi_async.streaming.stream.GRACE = kimi_async.streaming.stream.DRAIN = 0.1  # type: ignore[misc]
     totals: dict[str, Counter[str]] = {"kimi-async": Counter(), "openai": Counter()}
     for title, cases in (
         ("Broken streams", BROKEN),

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from kimi_async.providers import PROVIDERS
+from kimi_async.providers.hosts import PROVIDERS
 from kimi_async.testing import KimiSimulator
 
 

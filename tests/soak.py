@@ -29,13 +29,13 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from fault_cases import CASES, Case
-from raw_server import Conversation, RawServer
+from support.fault_cases import CASES, Case
+from support.raw_server import Conversation, RawServer
 
-import kimi_async.streaming
+import kimi_async.streaming.stream
 from kimi_async import AsyncKimi, KimiError, RetryPolicy, Timeout
-from kimi_async.streaming import AsyncStream
-from kimi_async.transport import Request, Response
+from kimi_async.streaming.stream import AsyncStream
+from kimi_async.transport.exchange import Request, Response
 
 # Cases that need a client of their own, pause everybody who shares the limit (as they should), or send for ever.
 LEFT_OUT = ("rate limit", "endless", "giant")
@@ -118,7 +118,7 @@ async def one(client: AsyncKimi, case: Case, dice: random.Random, counts: Counte
 async def main(seconds: float, at_once: int, seed: int) -> int:
     warnings.simplefilter("ignore", ResourceWarning)
     logging.disable(logging.CRITICAL)
-    kimi_async.streaming.GRACE = kimi_async.streaming.DRAIN = 0.05  # type: ignore[misc]
+    kimi_async.streaming.stream.GRACE = kimi_async.streaming.stream.DRAIN = 0.05  # type: ignore[misc]
     dice = random.Random(seed)
     counts: Counter[str] = Counter()
     ends = time.monotonic() + seconds

@@ -23,7 +23,7 @@ from kimi_async import (
     omit,
 )
 from kimi_async.testing import MemoryTransport, Reply
-from kimi_async.transport import Request, Response
+from kimi_async.transport.exchange import Request, Response
 
 KEY = "sk-test-0123456789abcdef"
 QUESTION: list[Any] = [{"role": "user", "content": "Hello?"}]
@@ -92,8 +92,8 @@ def client_on(wire: Wire, **options: Any) -> AsyncKimi:
         ({"default_headers": {"a": "é"}}, "ASCII"),
         ({"default_headers": "a: b"}, "mapping"),
         ({"default_query": "a=b"}, "mapping"),
-        ({"http_client": object()}, "aiohttp.ClientSession"),
-        ({"transport": object()}, "send"),
+        pytest.param({"http_client": object()}, "aiohttp.ClientSession", id="http_client"),
+        pytest.param({"transport": object()}, "send", id="transport"),
         ({"middleware": [17]}, "middleware"),
         ({"max_event_size": 0}, "max_event_size"),
         ({"max_response_size": -5}, "max_response_size"),

@@ -19,7 +19,7 @@ from kimi_async.config import (
     user_agent,
 )
 from kimi_async.redact import Secret
-from kimi_async.transport import Timeout
+from kimi_async.transport.exchange import Timeout
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ import pytest
 
 import kimi_async.errors
 from kimi_async import errors
-from kimi_async.codec import error_from
+from kimi_async.codec.json import error_from
 from kimi_async.errors import (
     APIConnectionError,
     APIError,
@@ -27,7 +27,7 @@ from kimi_async.errors import (
     ResponseInfo,
     StreamStalledError,
 )
-from kimi_async.transport import Headers, Request, Response
+from kimi_async.transport.exchange import Headers, Request, Response
 from kimi_async.types import ChatCompletion, CompletionUsage
 
 REQUEST = Request(

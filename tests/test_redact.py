@@ -9,7 +9,7 @@ import pickle
 import pytest
 
 from kimi_async.redact import Secret, mask, redact, redact_url, redacted
-from kimi_async.transport import Headers
+from kimi_async.transport.exchange import Headers
 
 KEY = "sk-Zx9secretsecretsecretsecret0000secretsecretsecret9f2c"
 

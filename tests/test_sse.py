@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from sse_corpus import AWKWARD, CASES, Case, Expected
+from support.sse_corpus import AWKWARD, CASES, Case, Expected
 
 from kimi_async.errors import KimiError
 from kimi_async.sse import EventTooLargeError, ServerSentEvent, SSEDecoder, encode_comment, encode_event

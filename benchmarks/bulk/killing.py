@@ -24,7 +24,7 @@ def killed(
     """
     Lines, ids and requests after `kills` kills and one undisturbed run.
     """
-    from kimi_async.testing.simulator import KimiSimulator
+    from kimi_async.testing.simulator.server import KimiSimulator
 
     path = os.path.join(directory, f"killed-{durability}.jsonl")
     dice = random.Random(seed)

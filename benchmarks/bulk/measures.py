@@ -98,7 +98,7 @@ async def _uploads(how: str, port: int, files: list[str], concurrency: int) -> d
         close = session.close
     else:
         from kimi_async.client import AsyncKimi
-        from kimi_async.middleware.rate_limit import RateLimits
+        from kimi_async.middleware.rate_limit.middleware import RateLimits
 
         client = AsyncKimi(base_url=base, api_key="sk-x", limits=RateLimits(hold=False))
 
@@ -132,8 +132,8 @@ def uploads(how: str, port: int, files: list[str], concurrency: int) -> dict[str
 
 def _silent_client(answer: bytes) -> Any:
     from kimi_async.client import AsyncKimi
-    from kimi_async.middleware.rate_limit import RateLimits
-    from kimi_async.testing.memory import MemoryTransport, Reply
+    from kimi_async.middleware.rate_limit.middleware import RateLimits
+    from kimi_async.testing.memory_transport import MemoryTransport, Reply
 
     async def handler(request: Any) -> Reply:
         await asyncio.sleep(0)
@@ -227,8 +227,8 @@ def memory(count: int, journal: bool) -> dict[str, float]:
 
 def join(count: int) -> dict[str, float]:
     """Lines a second from a shuffled output file, joined to its requests; and with each completion decoded."""
-    from kimi_async.journal import ResultFiles, read_ids
-    from kimi_async.results import Result
+    from kimi_async.bulk.journal import ResultFiles, read_ids
+    from kimi_async.bulk.results import Result
 
     body = _BODY % (b"Hi there. " * 12)
     order = list(range(count))
@@ -276,7 +276,7 @@ def join(count: int) -> dict[str, float]:
 
 def check(count: int) -> dict[str, float]:
     """Lines a second that the check of a request file reads."""
-    from kimi_async.jsonl import check_lines
+    from kimi_async.bulk.request_files import check_lines
 
     with tempfile.TemporaryDirectory() as directory:
         path = os.path.join(directory, "in")

@@ -8,7 +8,7 @@ import asyncio
 import time
 from typing import Any
 
-from kimi_async.middleware.rate_limit import AdmissionController, RateLimits
+from kimi_async.middleware.rate_limit.middleware import AdmissionController, RateLimits
 
 __all__ = ["main"]
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.limits.laws import LAWS
-from kimi_async.testing.limits_server import ServerLimits, Storm
+from kimi_async.testing.simulator.server_limits import ServerLimits, Storm
 
 __all__ = ["EXPERIMENTS", "OURS", "Experiment", "Measured", "measure"]
 

@@ -13,7 +13,7 @@ from collections import deque
 from collections.abc import Awaitable, Callable
 from typing import TypeAlias
 
-from kimi_async.transport import Request, Response
+from kimi_async.transport.exchange import Request, Response
 
 __all__ = ["LAWS", "aimd", "cubic", "sdk", "sdk10"]
 

@@ -17,7 +17,7 @@ from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
-from kimi_async.testing.limits_server import LimitsServer, ServerLimits, Storm
+from kimi_async.testing.simulator.server_limits import LimitsServer, ServerLimits, Storm
 
 __all__ = ["compare", "serve"]
 
@@ -119,7 +119,7 @@ async def _calls(client: Any, calls: int) -> int:
 
 def _clients(base: str, slots: int) -> dict[str, Any]:
     from kimi_async import AsyncKimi
-    from kimi_async.middleware.rate_limit import RateLimits
+    from kimi_async.middleware.rate_limit.middleware import RateLimits
 
     makers: dict[str, Any] = {
         "kimi_async": lambda: AsyncKimi(api_key="sk-bench", base_url=f"{base}/v1"),

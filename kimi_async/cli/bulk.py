@@ -25,9 +25,9 @@ from .options import Json, Simulator, System
 from .terminal import INTERRUPTED, Failure, explain, notes, run_async, table
 
 if TYPE_CHECKING:
-    from ..batching import BatchHandle, BatchProgress, BatchResults
+    from ..bulk.batch_jobs import BatchHandle, BatchProgress, BatchResults
+    from ..bulk.map import MapProgress, Price
     from ..client import AsyncKimi
-    from ..pipeline import MapProgress, Price
     from ..types.batches import Batch
 
 __all__ = ["app", "batch", "files"]
@@ -177,7 +177,7 @@ def map_(
     Each answer is on disk before it counts: after Ctrl-C, a crash or kill -9, the same command with --resume sends only what
     is missing. The output has the Batch API's format.
     """
-    from ..pipeline import MapOptions, MapStoppedError
+    from ..bulk.map import MapOptions, MapStoppedError
 
     target = output or source.with_suffix(".out.jsonl")
     if target.resolve() == source.resolve():
@@ -203,7 +203,7 @@ def map_(
     )
 
     async def work() -> int:
-        from ..pipeline import Map
+        from ..bulk.map import Map
 
         stopped: str | None = None
         async with _client(simulator, tier) as client:
@@ -238,7 +238,7 @@ def _run(work: Coroutine[Any, Any, int]) -> int:
     """
     `run_async`, with bad lines of the input told one a line.
     """
-    from ..jsonl import InvalidLinesError
+    from ..bulk.request_files import InvalidLinesError
 
     try:
         return run_async(work)
@@ -334,7 +334,7 @@ def _fields(given: list[str] | None) -> dict[str, Any]:
 
 
 def _price(text: str | None) -> "Price | None":
-    from ..pipeline import Price
+    from ..bulk.map import Price
 
     if text is None:
         return None
@@ -351,7 +351,7 @@ async def _sort(source: Path, target: Path, id_column: str | None, from_rows: bo
     """
     Put the output into the order of the input, in one step.
     """
-    from ..journal import ResultFiles, read_ids
+    from ..bulk.journal import ResultFiles, read_ids
 
     def names() -> Iterator[str]:
         if not from_rows:
@@ -754,7 +754,7 @@ def batch_cancel(job: Job, simulator: Simulator = False) -> int:
 
 
 async def _handle(client: "AsyncKimi", job: str) -> "BatchHandle":
-    from ..batching import BatchHandle
+    from ..bulk.batch_jobs import BatchHandle
 
     if await asyncio.to_thread(os.path.exists, job):
         return await asyncio.to_thread(BatchHandle.load, job)
@@ -965,7 +965,7 @@ def files_rm(
     """
 
     async def work() -> int:
-        from ..upload_many import in_parallel
+        from ..bulk.upload_many import in_parallel
 
         async with _client(simulator) as client:
             ids = list(file_ids or ())

@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
 from ..client import AsyncKimi
-from ..middleware.rate_limit import RateLimits
+from ..middleware.rate_limit.middleware import RateLimits
 
 if TYPE_CHECKING:
     from ..testing import KimiSimulator
@@ -23,7 +23,7 @@ def simulated(
     can. `words` bounds the length of an answer.
     """
     from ..testing import KimiSimulator
-    from ..testing.simulator import Pace
+    from ..testing.simulator.server import Pace
 
     pauses = Pace(first_token=0.3, tokens_per_second=pace) if pace else Pace()
     return KimiSimulator(host=host, port=port, pace=pauses, words=words)

@@ -3,7 +3,7 @@ What all resources share.
 """
 
 from ..client import AsyncKimi
-from ..raw import WithRawResponse, WithStreamingResponse
+from .raw_replies import WithRawResponse, WithStreamingResponse
 
 __all__ = ["Resource"]
 

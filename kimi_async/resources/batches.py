@@ -6,15 +6,16 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from .. import batching, codec
-from ..batching import BatchHandle, BatchProgress, BatchResults, Via
+from ..bulk import batch_jobs as batching
+from ..bulk.batch_jobs import BatchHandle, BatchProgress, BatchResults, Via
+from ..bulk.map import Requests
+from ..bulk.request_files import MAX_FILE_SIZE, MAX_LINE_SIZE
 from ..client import TimeoutLike, path_segment
-from ..jsonl import MAX_FILE_SIZE, MAX_LINE_SIZE
-from ..pagination import AsyncCursorPage, AsyncPaginator
-from ..pipeline import Requests
+from ..codec import json as codec
 from ..types._base import NOT_GIVEN, NotGiven, Omit
 from ..types.batches import Batch, BatchList
 from ._base import Resource
+from .pagination import AsyncCursorPage, AsyncPaginator
 
 __all__ = ["AsyncBatches"]
 

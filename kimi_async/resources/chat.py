@@ -9,10 +9,8 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar, Unpack, cast, overload
 
 import msgspec
 
-from .. import codec
-from ..advice import WATCHED, KimiWarning, certain_refusals
-from ..chat_stream import AsyncChatCompletionStreamManager
 from ..client import AsyncKimi, TimeoutLike, read_whole, unknown_argument
+from ..codec import json as codec
 from ..errors import (
     APIResponseValidationError,
     ConfigurationError,
@@ -20,10 +18,12 @@ from ..errors import (
     KimiError,
     NotFoundError,
 )
-from ..providers import Provider, foreign_model_message, gateway_of_model_id
-from ..resume import ResumePolicy, ResumingStream
-from ..streaming import AsyncStream
-from ..transport import Response
+from ..providers.advice import WATCHED, KimiWarning, certain_refusals
+from ..providers.hosts import Provider, foreign_model_message, gateway_of_model_id
+from ..streaming.events import AsyncChatCompletionStreamManager
+from ..streaming.resume import ResumePolicy, ResumingStream
+from ..streaming.stream import AsyncStream
+from ..transport.exchange import Response
 from ..types._base import NOT_GIVEN, BaseModel, NotGiven, Omit, held, is_given
 from ..types.chat import (
     ChatCompletion,
@@ -38,7 +38,7 @@ from ._base import Resource
 
 if TYPE_CHECKING:
     from ..schema import ResponseFormat
-    from ..tool_loop import OnError, ToolRun
+    from ..tools.run import OnError, ToolRun
 
 __all__ = ["AsyncBeta", "AsyncChat", "AsyncCompletions"]
 
@@ -151,7 +151,7 @@ def chat_body(
         ):
             raise TypeError(f"{name} must be {expected[1]}, not {type(value).__name__} ({value!r:.80})")
         if name == "response_format" and value is not None and not isinstance(value, Mapping):
-            from ..structured import response_format_of
+            from ..schema.answers import response_format_of
 
             wanted = response_format_of(value)
             value = wanted.wire if wanted is not None else value
@@ -438,8 +438,8 @@ class AsyncCompletions(Resource):
         if isinstance(reask, bool) or not isinstance(reask, int) or reask < 0:  # pyright: ignore[reportUnnecessaryIsInstance]
             raise ConfigurationError(f"reask must be an int of 0 or more; got {reask!r}")
         from ..schema import OutputError
-        from ..structured import parse_completion, response_format_of
-        from ..structured import reask as reask_messages
+        from ..schema.answers import parse_completion, response_format_of
+        from ..schema.answers import reask as reask_messages
 
         wanted = response_format_of(response_format)
         asked: list[Any] = (
@@ -550,8 +550,8 @@ class AsyncCompletions(Resource):
             the text the model is told.
         :param tool_choice: if it forces a call, it does so in the first turn only.
         """
-        from ..structured import parse_completion, response_format_of
-        from ..tool_loop import ToolRun
+        from ..schema.answers import parse_completion, response_format_of
+        from ..tools.run import ToolRun
 
         wanted = response_format_of(response_format)
         if wanted is not None:
@@ -682,7 +682,7 @@ class AsyncCompletions(Resource):
             and response_format is not None
             and not isinstance(response_format, Mapping)
         ):
-            from ..structured import response_format_of
+            from ..schema.answers import response_format_of
 
             wanted = response_format_of(response_format)
         given = tools if tools is None or isinstance(tools, (NotGiven, Omit)) else list(tools)
@@ -705,7 +705,7 @@ class AsyncCompletions(Resource):
 
         if wanted is None and not isinstance(given, list):
             return AsyncChatCompletionStreamManager(open_stream)
-        from ..structured import arguments_reader, parse_completion, value_or_none
+        from ..schema.answers import arguments_reader, parse_completion, value_or_none
 
         if wanted is None:
             reader = arguments_reader(given)

@@ -9,17 +9,19 @@ from typing import Any, cast
 
 import msgspec
 
-from .. import codec, upload_many, uploads
+from ..bulk import upload_many
+from ..bulk.upload_many import Evict, FileLimits, UploadProgress, UploadResult
 from ..client import TimeoutLike, path_segment
+from ..codec import json as codec
 from ..errors import APIConnectionError, ConfigurationError
-from ..pagination import AsyncCursorPage, AsyncPaginator
-from ..transport import Response
+from ..transport.exchange import Response
 from ..types._base import NOT_GIVEN, NotGiven, Omit, is_given
 from ..types.chat import ChatCompletion
 from ..types.files import FileDeleted, FileList, FileObject, FilePurpose
-from ..upload_many import Evict, FileLimits, UploadProgress, UploadResult
-from ..uploads import FileTypes, MultipartBody, UploadFile
+from . import uploads
 from ._base import Resource
+from .pagination import AsyncCursorPage, AsyncPaginator
+from .uploads import FileTypes, MultipartBody, UploadFile
 
 __all__ = ["AsyncFiles", "FileContentReply"]
 

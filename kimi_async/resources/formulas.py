@@ -9,10 +9,10 @@ import re
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, cast
 
-from .. import codec
 from ..client import TimeoutLike
+from ..codec import json as codec
 from ..errors import ConfigurationError
-from ..tools import Tool, ToolContext
+from ..tools.function import Tool, ToolContext
 from ..types._base import NOT_GIVEN
 from ..types.formulas import Fiber, FormulaTools
 from ._base import Resource

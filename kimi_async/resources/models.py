@@ -9,11 +9,11 @@ import msgspec
 
 from ..client import TimeoutLike, path_segment
 from ..errors import APIResponseValidationError, ConfigurationError, NotFoundError
-from ..pagination import AsyncPage, AsyncPaginator
-from ..providers import foreign_model_message, gateway_of_model_id
+from ..providers.hosts import foreign_model_message, gateway_of_model_id
 from ..types._base import NOT_GIVEN, Reply
 from ..types.models import Model
 from ._base import Resource
+from .pagination import AsyncPage, AsyncPaginator
 
 __all__ = ["AsyncModels"]
 

@@ -10,27 +10,10 @@ from dataclasses import replace
 from typing import Any
 from urllib.parse import unquote
 
-from .alternatives import (
-    NEVER,
-    Alt,
-    Conj,
-    Node,
-    expressible,
-    is_number,
-)
+from .alternatives import NEVER, Alt, Conj, Node, expressible, is_number
 from .keywords import DROPPED, EFFECTIVE, HINTS, REF_KEYS, is_not_anything
 from .reader import Reader
-from .rules import (
-    ALL_TYPES,
-    FORBIDDEN_KEYS,
-    MAX_BRANCHES,
-    MAX_ENUM,
-    Json,
-    SchemaError,
-    escape,
-    is_list,
-    same,
-)
+from .rules import ALL_TYPES, FORBIDDEN_KEYS, MAX_BRANCHES, MAX_ENUM, Json, SchemaError, escape, is_list, same
 
 __all__ = ["Builder", "listed"]
 

@@ -8,24 +8,9 @@ from collections.abc import Iterator, Sequence
 from typing import Any, cast
 from urllib.parse import unquote, urljoin
 
-from .alternatives import (
-    Conj,
-    Node,
-    is_integral,
-    is_number,
-)
+from .alternatives import Conj, Node, is_integral, is_number
 from .keywords import REF_KEYS, TYPE_ALIASES
-from .rules import (
-    MAX_INT,
-    TYPES,
-    Json,
-    Loss,
-    SchemaError,
-    escape,
-    is_list,
-    is_object,
-    kind_of,
-)
+from .rules import MAX_INT, TYPES, Json, Loss, SchemaError, escape, is_list, is_object, kind_of
 
 __all__ = ["Document"]
 

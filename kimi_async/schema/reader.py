@@ -23,16 +23,7 @@ from .alternatives import (
 )
 from .document import Document
 from .keywords import DROPPED, HINTS, REF_KEYS, is_not_anything
-from .rules import (
-    ALL_TYPES,
-    Json,
-    SchemaError,
-    escape,
-    is_list,
-    is_object,
-    kind_of,
-    same,
-)
+from .rules import ALL_TYPES, Json, SchemaError, escape, is_list, is_object, kind_of, same
 
 __all__ = ["Reader"]
 

@@ -10,9 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, cast
 
-from .alternatives import (
-    NEVER,
-)
+from .alternatives import NEVER
 from .builder import Builder, listed
 from .keywords import REF_KEYS
 from .rules import (

@@ -15,18 +15,18 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from . import faults
-    from .chat_model import ToolCall, Turn
     from .clock import VirtualClockLoop
-    from .faults import FaultPlan
-    from .limits_server import LimitsServer, ServerLimits, Storm
-    from .memory import MemoryTransport, Reply
-    from .memory_service import in_memory
+    from .faults import plans as faults
+    from .faults.plans import FaultPlan
+    from .memory_transport import MemoryTransport, Reply
     from .prerendered import Prerendered, PrerenderedServer
-    from .records import RecordedRequest, SimulatorStats
-    from .replies import Pace, Refusal, error_reply
-    from .service import KimiService
-    from .simulator import KimiSimulator
+    from .service_in_memory import in_memory
+    from .simulator.chat_model import ToolCall, Turn
+    from .simulator.records import RecordedRequest, SimulatorStats
+    from .simulator.replies import Pace, Refusal, error_reply
+    from .simulator.server import KimiSimulator
+    from .simulator.server_limits import LimitsServer, ServerLimits, Storm
+    from .simulator.service import KimiService
 
 __all__ = [
     "FaultPlan",
@@ -52,17 +52,17 @@ __all__ = [
 ]
 
 _HOMES = {
-    "chat_model": ("ToolCall", "Turn"),
+    "simulator.chat_model": ("ToolCall", "Turn"),
     "clock": ("VirtualClockLoop",),
-    "faults": ("FaultPlan",),
-    "memory_service": ("in_memory",),
-    "limits_server": ("LimitsServer", "ServerLimits", "Storm"),
-    "memory": ("MemoryTransport", "Reply"),
+    "faults.plans": ("FaultPlan",),
+    "service_in_memory": ("in_memory",),
+    "simulator.server_limits": ("LimitsServer", "ServerLimits", "Storm"),
+    "memory_transport": ("MemoryTransport", "Reply"),
     "prerendered": ("Prerendered", "PrerenderedServer"),
-    "records": ("RecordedRequest", "SimulatorStats"),
-    "replies": ("Pace", "Refusal", "error_reply"),
-    "service": ("KimiService",),
-    "simulator": ("KimiSimulator",),
+    "simulator.records": ("RecordedRequest", "SimulatorStats"),
+    "simulator.replies": ("Pace", "Refusal", "error_reply"),
+    "simulator.service": ("KimiService",),
+    "simulator.server": ("KimiSimulator",),
 }
 _HOME = {name: home for home, names in _HOMES.items() for name in names}
 

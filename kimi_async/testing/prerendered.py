@@ -19,9 +19,9 @@ from types import TracebackType
 from typing import Self
 
 from ..sse import encode_event
-from .chat_model import MODELS, Generated, vocabulary
-from .records import SimulatorStats
-from .replies import chunks, completion, json_bytes, usage_of
+from .simulator.chat_model import MODELS, Generated, vocabulary
+from .simulator.records import SimulatorStats
+from .simulator.replies import chunks, completion, json_bytes, usage_of
 
 __all__ = ["Prerendered", "PrerenderedServer"]
 

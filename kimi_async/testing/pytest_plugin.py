@@ -20,9 +20,9 @@ import pytest
 
 if TYPE_CHECKING:
     from ..client import AsyncKimi
-    from ..middleware import Handler
-    from ..transport import Request, Response
-    from .simulator import KimiSimulator
+    from ..middleware.chain import Handler
+    from ..transport.exchange import Request, Response
+    from .simulator.server import KimiSimulator
 
 __all__ = ["kimi_client", "kimi_simulator", "pytest_configure"]
 
@@ -36,7 +36,7 @@ def pytest_configure(config: pytest.Config) -> None:
 @pytest.fixture
 def kimi_simulator(request: pytest.FixtureRequest) -> Iterator["KimiSimulator"]:
     """A `KimiSimulator` on a port of its own, fresh for each test."""
-    from .simulator import KimiSimulator
+    from .simulator.server import KimiSimulator
 
     mark: pytest.Mark | None = request.node.get_closest_marker("kimi_simulator")
     options: dict[str, Any] = dict(mark.kwargs) if mark is not None else {}

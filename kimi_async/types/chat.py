@@ -11,7 +11,7 @@ from typing import Any, ClassVar, Literal, TypeAlias, TypedDict
 
 import msgspec
 
-from ..model_table import cost
+from ..providers.models import cost
 from ._base import BaseModel, NotGiven, Omit, Reply, absent, wire
 
 __all__ = [

@@ -23,15 +23,15 @@ except ImportError:
 
 if atheris is not None:
     with atheris.instrument_imports(include=["kimi_async"]):
-        import kimi_async.accumulate
-        import kimi_async.codec
+        import kimi_async.codec.json
         import kimi_async.sse
-        import kimi_async.streaming  # noqa: F401
+        import kimi_async.streaming.fold
+        import kimi_async.streaming.stream  # noqa: F401
 
-from kimi_async.codec import decode_reply, error_from
+from kimi_async.codec.json import decode_reply, error_from
 from kimi_async.errors import APIError, APIResponseValidationError
-from kimi_async.streaming import AsyncStream
-from kimi_async.transport import Request, Response, Timeout
+from kimi_async.streaming.stream import AsyncStream
+from kimi_async.transport.exchange import Request, Response, Timeout
 from kimi_async.types import ChatCompletion
 
 REQUEST = Request("POST", "http://fuzz/v1/chat/completions", timeout=Timeout(None, None, None, None, None))

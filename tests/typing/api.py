@@ -28,7 +28,7 @@ from kimi_async import (
     RetryPolicy,
     Timeout,
 )
-from kimi_async.results import Result
+from kimi_async.bulk.results import Result
 from kimi_async.tools import tool
 from kimi_async.types import (
     ChatCompletion,

@@ -10,8 +10,16 @@ from typing import Any, assert_type
 
 import msgspec
 
-from kimi_async import AsyncKimi, ToolContext, ToolRun, ToolRunResult, tool, tool_from, web_search
-from kimi_async.chat_stream import AsyncChatCompletionStreamManager
+from kimi_async import (
+    AsyncChatCompletionStreamManager,
+    AsyncKimi,
+    ToolContext,
+    ToolRun,
+    ToolRunResult,
+    tool,
+    tool_from,
+    web_search,
+)
 from kimi_async.schema import Loss, ResponseFormat, check_mfjs, json_schema, response_format_for, to_mfjs
 from kimi_async.tools import EchoTool, Tool
 from kimi_async.types import ChatCompletion

@@ -1,0 +1,517 @@
+"""
+A streamed answer with its bookkeeping: events, plain text, the whole answer at the end, and how fast it came.
+
+`AsyncStream` gives chunks; this gives what they mean. A chunk's events cost two small objects; snapshots are put together only
+when somebody looks.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from itertools import chain
+from types import TracebackType
+from typing import Any, Generic, Self, TypeVar, cast
+
+from ..errors import IncompleteStreamError, KimiError
+from ..transport.exchange import Response
+from ..types._base import held, is_given
+from ..types.chat import ChatCompletion, ChatCompletionChunk, ChunkChoice, CompletionUsage
+from ..types.events import (
+    ChatCompletionStreamEvent,
+    ChunkEvent,
+    ContentDeltaEvent,
+    ContentDoneEvent,
+    FunctionToolCallArgumentsDeltaEvent,
+    FunctionToolCallArgumentsDoneEvent,
+    LogprobsContentDeltaEvent,
+    LogprobsContentDoneEvent,
+    LogprobsRefusalDeltaEvent,
+    LogprobsRefusalDoneEvent,
+    ReasoningDeltaEvent,
+    ReasoningDoneEvent,
+    RefusalDeltaEvent,
+    RefusalDoneEvent,
+    StreamResumedEvent,
+    UsageEvent,
+)
+from .fold import Accumulator, CallFold, ChoiceFold, logprobs_of
+from .resume import ResumingStream
+from .stream import AsyncStream
+
+__all__ = [
+    "AsyncChatCompletionStream",
+    "AsyncChatCompletionStreamManager",
+    "ChatCompletionStreamState",
+    "StreamMetrics",
+]
+
+# Chunks that may wait to be folded. Enough to make folding cheap, few enough not to be noticed in memory.
+UNFOLDED = 256
+
+
+class _Choice:
+    """
+    Which "done" events a choice still owes.
+    """
+
+    __slots__ = ("call", "content", "done", "reasoning", "refusal")
+
+    def __init__(self) -> None:
+        self.content = False
+        self.reasoning = False
+        self.refusal = False
+        self.call: CallFold | None = None
+        self.done = False
+
+
+class ChatCompletionStreamState:
+    """
+    Chunks in, events out; no event loop needed. Also folds chunks that come from elsewhere:
+
+        state = ChatCompletionStreamState()
+        for chunk in chunks:
+            for event in state.handle_chunk(chunk): ...
+        completion = state.get_final_completion()
+
+    :param response_format: a type: `content.done` and the final completion then have the answer as a value in `parsed`.
+    :param input_tools: the request's tools; calls of those given by a type have `parsed_arguments`.
+    :param parse: makes the `parsed` of `content.done` from the whole text; None leaves it None.
+    :param parse_arguments: makes the `parsed_arguments` of a whole call from its name and arguments.
+    """
+
+    def __init__(
+        self,
+        *,
+        response_format: Any = None,
+        input_tools: Any = None,
+        parse: Callable[[str], Any] | None = None,
+        parse_arguments: Callable[[str, str], Any] | None = None,
+    ) -> None:
+        self._fold = Accumulator()
+        self._unfolded: list[ChatCompletionChunk] = []
+        self._choices: dict[int, _Choice] = {}
+        self._finish: Callable[[ChatCompletion], ChatCompletion] | None = None
+        if response_format is not None or input_tools is not None:
+            from ..schema.answers import arguments_reader, parse_completion, response_format_of, value_or_none
+
+            tools: list[Any] = []
+            if input_tools is not None and is_given(input_tools):
+                tools.extend(input_tools)
+            wanted = response_format_of(response_format)
+            if wanted is not None and parse is None:
+                parse = partial(value_or_none, wanted)
+            if parse_arguments is None:
+                parse_arguments = arguments_reader(tools)
+            if wanted is not None or parse_arguments is not None:
+                self._finish = partial(parse_completion, wanted=wanted, tools=tools)
+        self._parse = parse
+        self._parse_arguments = parse_arguments
+        # Not bound methods of self: events hold them, and would make a cycle of every event and its stream.
+        fold, unfolded = self._fold, self._unfolded
+
+        def caught_up() -> Accumulator:
+            if unfolded:
+                _fold_all(fold, unfolded)
+            return fold
+
+        def snapshot() -> ChatCompletion:
+            return caught_up().completion() or ChatCompletion()
+
+        def text_of(kind: str) -> Callable[[], str]:
+            def text() -> str:
+                choice = caught_up().choices.get(0)
+                return "".join(getattr(choice, kind)) if choice is not None else ""
+
+            return text
+
+        self._caught_up = caught_up
+        self._snapshot = snapshot
+        self._content, self._reasoning, self._refusal = (
+            text_of("content"),
+            text_of("reasoning"),
+            text_of("refusal"),
+        )
+
+    @property
+    def current_completion_snapshot(self) -> ChatCompletion:
+        """
+        The answer so far.
+
+        :raises RuntimeError: before the first chunk.
+        """
+        completion = self._caught_up().completion()
+        if completion is None:
+            raise RuntimeError("there is no completion yet: no chunk has been handled")
+        return completion
+
+    def get_final_completion(self) -> ChatCompletion:
+        """
+        The answer of all chunks handled. Whether they were all is the caller's to know: an `AsyncStream` does.
+
+        Where a type was given, what `parse` raises is raised here.
+        """
+        completion = self.current_completion_snapshot
+        return completion if self._finish is None else self._finish(completion)
+
+    def handle_chunk(self, chunk: ChatCompletionChunk) -> list[ChatCompletionStreamEvent]:
+        """
+        The events of one chunk: the chunk itself first, then what it holds.
+        """
+        return list(self.events_of((chunk,)))
+
+    def events_of(self, chunks: Iterable[ChatCompletionChunk]) -> Iterator[ChatCompletionStreamEvent]:
+        """
+        The events of many chunks. A chunk is handled when its first event is asked for, so that snapshots are never ahead.
+        """
+        unfolded = self._unfolded
+        add, snapshot, content = unfolded.append, self._snapshot, self._content
+        first = self._choices.get(0)
+        for chunk in chunks:
+            add(chunk)
+            choices = chunk.choices
+            # The chunk that comes a thousand times: one choice, with text, after text.
+            if first is not None and first.content and len(choices) == 1:
+                choice = choices[0]
+                delta = choice.delta
+                if (
+                    choice.finish_reason is None
+                    and choice.index == 0
+                    and delta.tool_calls is None
+                    and delta.reasoning_content is None
+                    and choice.logprobs is None
+                    and delta.refusal is None
+                    and choice.usage is None
+                    and (text := delta.content)
+                ):
+                    yield ChunkEvent(chunk, snapshot)
+                    yield ContentDeltaEvent(text, content)
+                    continue
+            yield from self._handle(chunk)
+            first = self._choices.get(0)
+        if len(unfolded) > UNFOLDED:
+            _fold_all(self._fold, unfolded)
+
+    def _handle(self, chunk: ChatCompletionChunk) -> list[ChatCompletionStreamEvent]:
+        fold = self._caught_up()
+        events: list[ChatCompletionStreamEvent] = [ChunkEvent(chunk, self._snapshot)]
+        for choice in chunk.choices:
+            state = self._choices.get(choice.index)
+            if state is None:
+                state = self._choices[choice.index] = _Choice()
+            folded = fold.choices.get(choice.index)
+            if folded is not None:
+                self._choice(choice, state, folded, events)
+        usage = chunk.usage
+        if usage is not None:
+            events.append(UsageEvent(usage))
+        return events
+
+    def _choice(
+        self, choice: ChunkChoice, state: _Choice, fold: ChoiceFold, events: list[ChatCompletionStreamEvent]
+    ) -> None:
+        delta = choice.delta
+        first = choice.index == 0
+        if delta.reasoning_content:
+            state.reasoning = True
+            text = self._reasoning if first else _later(fold.reasoning)
+            events.append(ReasoningDeltaEvent(delta.reasoning_content, text))
+        if delta.content:
+            self._reasoning_done(state, fold, events)
+            state.content = True
+            text = self._content if first else _later(fold.content)
+            events.append(ContentDeltaEvent(delta.content, text))
+        if delta.refusal:
+            state.refusal = True
+            text = self._refusal if first else _later(fold.refusal)
+            events.append(RefusalDeltaEvent(delta.refusal, text))
+        for fragment in delta.tool_calls or ():
+            call = _call_of(fold, fragment.index, fragment.id)
+            if call is None:
+                continue
+            if call is not state.call:
+                self._text_done(state, fold, events)
+                self._call_done(state, events)
+                state.call = call
+            arguments = fragment.function.arguments if fragment.function is not None else None
+            if arguments:
+                events.append(
+                    FunctionToolCallArgumentsDeltaEvent(call.name, call.index, arguments, _arguments_of(call))
+                )
+        for name, tokens in logprobs_of(choice).items():
+            if name == "content":
+                events.append(LogprobsContentDeltaEvent(tokens, list(fold.logprobs["content"])))
+            elif name == "refusal":
+                events.append(LogprobsRefusalDeltaEvent(tokens, list(fold.logprobs["refusal"])))
+        if choice.finish_reason and not state.done:
+            state.done = True
+            self._text_done(state, fold, events)
+            self._call_done(state, events)
+            if done := fold.logprobs.get("content"):
+                events.append(LogprobsContentDoneEvent(list(done)))
+            if done := fold.logprobs.get("refusal"):
+                events.append(LogprobsRefusalDoneEvent(list(done)))
+
+    def _reasoning_done(
+        self, state: _Choice, fold: ChoiceFold, events: list[ChatCompletionStreamEvent]
+    ) -> None:
+        if state.reasoning:
+            state.reasoning = False
+            events.append(ReasoningDoneEvent("".join(fold.reasoning)))
+
+    def _text_done(self, state: _Choice, fold: ChoiceFold, events: list[ChatCompletionStreamEvent]) -> None:
+        self._reasoning_done(state, fold, events)
+        if state.content:
+            state.content = False
+            content = "".join(fold.content)
+            # A cut answer is not parsed: it would be found wrong, when it is only unfinished.
+            whole = fold.finish_reason not in ("length", "content_filter")
+            events.append(ContentDoneEvent(content, self._parse(content) if self._parse and whole else None))
+        if state.refusal:
+            state.refusal = False
+            events.append(RefusalDoneEvent("".join(fold.refusal)))
+
+    def _call_done(self, state: _Choice, events: list[ChatCompletionStreamEvent]) -> None:
+        call, state.call = state.call, None
+        if call is not None:
+            text = call.text
+            value = self._parse_arguments(call.name, text) if self._parse_arguments is not None else None
+            events.append(FunctionToolCallArgumentsDoneEvent(call.name, call.index, text, value))
+
+
+def _fold_all(fold: Accumulator, unfolded: list[ChatCompletionChunk]) -> None:
+    at = 0
+    while at < len(unfolded):
+        at += fold.extend(unfolded[at:] if at else unfolded) + 1  # past a chunk that holds nothing
+    unfolded.clear()
+
+
+def _says_something(chunk: ChatCompletionChunk) -> bool:
+    return any(
+        choice.delta.content or choice.delta.reasoning_content or choice.delta.tool_calls
+        for choice in chunk.choices
+    )
+
+
+def _later(fragments: list[str]) -> Callable[[], str]:
+    return lambda: "".join(fragments)
+
+
+def _arguments_of(call: CallFold) -> Callable[[], str]:
+    return lambda: call.text
+
+
+def _call_of(fold: ChoiceFold, index: int | None, call_id: str | None) -> CallFold | None:
+    for call in reversed(fold.calls):
+        if (index is None or call.index == index) and (not call_id or not call.id or call.id == call_id):
+            return call
+    return fold.calls[-1] if fold.calls else None
+
+
+@dataclass(frozen=True, slots=True)
+class StreamMetrics:
+    """
+    How an answer came. Times in seconds from the sending of the request.
+    """
+
+    time_to_first_token: float | None
+    """Until the first reasoning, text or tool call; None if there was none yet."""
+    duration: float
+    """Until the end, or until now."""
+    chunks: int
+    completion_tokens: int | None
+    """From the usage; None while the server has not said."""
+    tokens_per_second: float | None
+    """Tokens over the time since the first one; None without usage."""
+
+
+C = TypeVar("C", bound=ChatCompletion)
+
+
+class AsyncChatCompletionStream(Generic[C]):
+    """
+    The events of one answer, as they come: `async for event in stream`.
+
+    Or `text_stream()` for its text alone. Afterwards, or instead, `get_final_completion()`.
+
+    Errors are those of `AsyncStream`, partial answer included.
+    """
+
+    def __init__(
+        self,
+        stream: AsyncStream[ChatCompletionChunk],
+        *,
+        parse: Callable[[str], Any] | None = None,
+        parse_arguments: Callable[[str, str], Any] | None = None,
+        finish: Callable[[ChatCompletion], C] | None = None,
+    ) -> None:
+        self._stream = stream
+        self._finish = finish
+        self._state = ChatCompletionStreamState(parse=parse, parse_arguments=parse_arguments)
+        self._pending: Iterator[ChatCompletionStreamEvent] = iter(())
+        self._loop = asyncio.get_running_loop()
+        self._first: float | None = None
+        self._ended: float | None = None
+        self._told = 0
+
+    @property
+    def response(self) -> Response:
+        return self._stream.response
+
+    @property
+    def request_id(self) -> str | None:
+        return self._stream.request_id
+
+    @property
+    def usage(self) -> CompletionUsage | None:
+        return self._stream.usage
+
+    @property
+    def current_completion_snapshot(self) -> ChatCompletion:
+        return self._state.current_completion_snapshot
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> ChatCompletionStreamEvent:
+        for event in self._pending:
+            return event
+        while True:
+            # With the chunk come those that arrived in the same packet: a loop over them, not a call for each.
+            chunks = await self._next()
+            events = self._state.events_of(chunks)
+            self._pending = events if not self._resumed else chain(self._resumptions(), events)
+            for event in self._pending:
+                return event
+
+    async def _next(self) -> list[ChatCompletionChunk]:
+        try:
+            chunk = await self._stream.__anext__()
+        except (StopAsyncIteration, KimiError):
+            if self._ended is None:
+                self._ended = self._loop.time()
+            raise
+        chunks = [chunk, *self._stream.take()]
+        if self._first is None and any(map(_says_something, chunks)):
+            self._first = self._loop.time()
+        return chunks
+
+    @property
+    def _resumed(self) -> bool:
+        stream = self._stream
+        return isinstance(stream, ResumingStream) and len(stream.resumptions) > self._told
+
+    def _resumptions(self) -> Iterator[ChatCompletionStreamEvent]:
+        stream = cast("ResumingStream", self._stream)
+        for each in stream.resumptions[self._told :]:
+            self._told += 1
+            yield StreamResumedEvent(each.number, each.error, each.restarted)
+
+    async def text_stream(self) -> AsyncIterator[str]:
+        """
+        The text of the first choice, fragment by fragment, without reasoning.
+        """
+        async for event in self:
+            if type(event) is ContentDeltaEvent:
+                yield event.delta
+
+    async def until_done(self) -> Self:
+        """
+        Takes in the rest of the stream.
+        """
+        async for _ in self:
+            pass
+        return self
+
+    async def get_final_completion(self) -> C:
+        """
+        The whole answer, once it is whole; read as a value where a `response_format` type was given.
+        """
+        await self.until_done()
+        completion = self._stream.snapshot()
+        if completion is None:
+            raise IncompleteStreamError(
+                message="the stream ended without a single chunk", request=self.response.request, phase="body"
+            )
+        held(completion)["_rid"] = self.request_id
+        return cast("C", completion) if self._finish is None else self._finish(completion)
+
+    async def get_final_text(self) -> str:
+        """
+        The text of the whole answer; `""` if it holds none.
+        """
+        completion = await self.get_final_completion()
+        return (completion.choices[0].message.content or "") if completion.choices else ""
+
+    @property
+    def metrics(self) -> StreamMetrics:
+        """
+        How it came so far.
+        """
+        started = self._stream.started
+        now = self._loop.time() if self._ended is None else self._ended
+        usage = self._stream.usage
+        tokens = usage.completion_tokens if usage is not None else None
+        flowing = now - self._first if self._first is not None else 0.0
+        return StreamMetrics(
+            time_to_first_token=None if self._first is None else self._first - started,
+            duration=now - started,
+            chunks=self._stream.chunks,
+            completion_tokens=tokens,
+            tokens_per_second=tokens / flowing if tokens and flowing > 0 else None,
+        )
+
+    async def close(self) -> None:
+        await self._stream.close()
+
+    async def aclose(self) -> None:
+        await self._stream.close()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self.close()
+
+
+class AsyncChatCompletionStreamManager(Generic[C]):
+    """
+    Sends the request on entering, closes the stream on leaving.
+    """
+
+    def __init__(
+        self,
+        open_stream: Callable[[], Awaitable[AsyncStream[ChatCompletionChunk]]],
+        *,
+        parse: Callable[[str], Any] | None = None,
+        parse_arguments: Callable[[str, str], Any] | None = None,
+        finish: Callable[[ChatCompletion], C] | None = None,
+    ) -> None:
+        self._open_stream = open_stream
+        self._parse = parse
+        self._parse_arguments = parse_arguments
+        self._finish = finish
+        self._stream: AsyncChatCompletionStream[C] | None = None
+
+    async def __aenter__(self) -> AsyncChatCompletionStream[C]:
+        self._stream = AsyncChatCompletionStream(
+            await self._open_stream(),
+            parse=self._parse,
+            parse_arguments=self._parse_arguments,
+            finish=self._finish,
+        )
+        return self._stream
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if self._stream is not None:
+            await self._stream.close()

@@ -1,0 +1,688 @@
+"""
+The transport of every day: aiohttp's connections, one session per event loop.
+
+This is the only room that knows aiohttp. Its exceptions are translated here, once, and none of them leaves: some print the
+request's headers, key included, in their repr.
+
+Decisions, where aiohttp has defaults:
+
+* No cap on connections (aiohttp: 100). The limiter, or the caller, decides how much happens at once.
+* Idle connections are kept for 75 s (aiohttp: 15): a chat service that speaks once a minute should not shake hands each time.
+  The edge may close them sooner; such a connection fails before a byte of the reply, and the call is repeated on a new one.
+* No cookies: the edge sets `__cf_bm`, and a cookie jar would tie every key in the process to one identity.
+* Redirects are followed only within the same origin. Neither key nor prompt goes anywhere else.
+* No netrc. Proxies come from `proxy=`, else from the environment (HTTPS_PROXY, NO_PROXY, …).
+* TLS is verified, unless `ssl=False` says otherwise.
+* Silent peers are noticed by TCP keep-alive: a model may think for minutes, so that silence alone means nothing.
+"""
+
+import asyncio
+import errno
+import inspect
+import io
+import os
+import socket
+import ssl as ssl_module
+from collections.abc import AsyncIterator
+from contextvars import ContextVar
+from typing import Any, cast
+from urllib.parse import urlsplit
+from urllib.request import getproxies, proxy_bypass
+
+import aiohttp
+from aiohttp import hdrs
+from aiohttp.client_proto import ResponseHandler
+from aiohttp.http import StreamWriter
+from yarl import URL
+
+from ..errors import (
+    APIConnectionError,
+    APITimeoutError,
+    ClientClosedError,
+    ConfigurationError,
+    RedirectRefusedError,
+)
+from ..redact import redact
+from .exchange import Body, Headers, Request, Response, Timeout
+
+__all__ = ["SessionPool"]
+
+KEEP_ALIVE = 75.0
+DNS_TTL = 300
+REDIRECTS = 3
+
+# Larger bytes bodies are handed to aiohttp in pieces; it warns that they would block the loop (client_reqrep, 1 MiB).
+IN_ONE_PIECE = 1 << 20
+
+_generation = 0
+
+
+def _forked() -> None:
+    global _generation
+    _generation += 1
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forked)
+
+# Sessions of a parent process. Closing them would write on sockets that belong to it; collecting them would warn.
+_abandoned: list[object] = []
+
+_reused: ContextVar[bool] = ContextVar("kimi_async_reused", default=False)
+_phase: ContextVar[str] = ContextVar("kimi_async_phase", default="connect")
+
+
+class _Protocol(ResponseHandler):
+    """
+    One connection.
+
+    Mends three things of aiohttp 3.14, two of them met by a bad chunk size. Its parser gives nothing at all of a packet in which
+    it meets nonsense, head and good events before it included: so the head is parsed apart. When the nonsense comes in a later
+    packet, it tells whoever waits for a head, but not the reader of the body, who would wait for ever. Nor does it tell that
+    reader when the connection is closed from this side.
+    """
+
+    used = False
+    """Whether it has carried a request before."""
+    awaits_head = True
+
+    def data_received(self, data: bytes) -> None:
+        if self.awaits_head and (end := data.find(b"\r\n\r\n") + 4) > 3:
+            self.awaits_head = False
+            super().data_received(data[:end])
+            data = data[end:]
+            if not data:
+                return
+        super().data_received(data)
+
+    def close(self) -> None:
+        self._tell_reader()
+        super().close()
+
+    def abort(self) -> None:
+        self._tell_reader()
+        super().abort()
+
+    def _tell_reader(self) -> None:
+        # aiohttp forgets the body when a connection is closed from this side, and whoever reads it waits for ever.
+        body = self._payload
+        if body is not None and not body.is_eof() and body.exception() is None:
+            body.set_exception(aiohttp.ClientConnectionError("closed from this side"))
+
+    def set_exception(self, exc: BaseException, *cause: BaseException) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
+        super().set_exception(exc, *cause)
+        body = self._payload
+        if body is not None and not body.is_eof() and body.exception() is None:
+            body.set_exception(aiohttp.ClientPayloadError(str(exc)), *cause)
+
+
+# aiohttp makes a task to write a body, however small: before Python 3.12 that is a task, a turn of the loop and a poll more, 20 µs of
+# the 150 that a small call costs here; from 3.12 it starts the task at once, which leaves 10. A body that cannot fill the writer's
+# buffer, 64 KiB with the headers, needs no task, since writing it never waits.
+AT_ONCE = 32 << 10
+
+# What is called below was read in aiohttp 3.14. Where a reply is made of other things, aiohttp's own way is taken.
+_WRITES_AT_ONCE = [
+    "self",
+    "method",
+    "url",
+    "writer",
+    "continue100",
+    "timer",
+    "request_info",
+    "traces",
+    "loop",
+    "session",
+    "stream_writer",
+] == list(inspect.signature(aiohttp.ClientResponse.__init__).parameters)
+
+
+class _Exchange(aiohttp.ClientRequest):
+    """
+    Writes head and body of a small request in one go, without a task.
+    """
+
+    _small: bytes | None = None
+
+    def update_body_from_data(self, body: Any, _stacklevel: int = 3) -> None:
+        # Without a payload object around the bytes: 2 µs.
+        if type(body) is bytes and len(body) <= AT_ONCE and hdrs.CONTENT_TYPE in self.headers:
+            self._small = body
+            self.headers[hdrs.CONTENT_LENGTH] = str(len(body))
+        else:
+            super().update_body_from_data(body, _stacklevel)
+
+    async def send(self, conn: Any) -> aiohttp.ClientResponse:
+        own = cast("Any", self)
+        body, protocol = self._small, conn.protocol
+        if (
+            body is None
+            or protocol.writing_paused
+            or own._continue is not None
+            or own._traces
+            or own._upload_tracker is not None
+            or own.chunked is not None
+            or own.compress
+            or own.proxy
+        ):
+            if body is not None:
+                super().update_body_from_data(body)
+            return await super().send(conn)
+        writer = StreamWriter(protocol, self.loop)
+        await writer.write_headers(f"{self.method} {self.url.raw_path_qs} HTTP/1.1", self.headers)
+        await writer.write(body)
+        writer.set_eof()
+        protocol.start_timeout()
+        self.response = own.response_class(
+            self.method,
+            self.original_url,
+            writer=None,
+            continue100=None,
+            timer=own._timer,
+            request_info=self.request_info,
+            traces=own._traces,
+            loop=self.loop,
+            session=own._session,
+            stream_writer=writer,
+        )
+        return cast("aiohttp.ClientResponse", self.response)
+
+
+class _Connector(aiohttp.TCPConnector):
+    """
+    Notes whether the connection for a request came out of the pool: only then may a disconnect be blamed on its age. And
+    notes how far a new connection got.
+    """
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)  # pyright: ignore[reportUnknownMemberType]
+        loop = self._loop
+
+        def connected() -> _Protocol:
+            # asyncio asks for the protocol when TCP stands, before TLS.
+            _phase.set("tls")
+            return _Protocol(loop)
+
+        self._factory = cast("Any", connected)
+
+    async def connect(self, req: Any, traces: Any, timeout: Any) -> Any:
+        connection = await super().connect(req, traces, timeout)
+        protocol = cast("_Protocol", connection.protocol)
+        _reused.set(protocol.used)
+        protocol.used = protocol.awaits_head = True
+        return connection
+
+    async def _resolve_host(self, host: str, port: int, traces: Any = None) -> Any:
+        _phase.set("dns")
+        found = await super()._resolve_host(host, port, traces)
+        _phase.set("connect")
+        return found
+
+
+def _socket_factory(address: Any) -> socket.socket:
+    family, kind, protocol, _, _ = address
+    sock = socket.socket(family, kind, protocol)
+    # Probe a silent peer after 60 s, every 15 s, four times; give up on unacknowledged data after 60 s.
+    for level, name, value in (
+        (socket.SOL_SOCKET, "SO_KEEPALIVE", 1),
+        (socket.IPPROTO_TCP, "TCP_KEEPIDLE", 60),
+        (socket.IPPROTO_TCP, "TCP_KEEPINTVL", 15),
+        (socket.IPPROTO_TCP, "TCP_KEEPCNT", 4),
+        (socket.IPPROTO_TCP, "TCP_USER_TIMEOUT", 60_000),
+    ):
+        option = getattr(socket, name, None)
+        if option is not None:
+            try:
+                sock.setsockopt(level, option, value)
+            except OSError:
+                pass  # a kernel that does not know it; the connection works without
+    return sock
+
+
+class SessionPool:
+    """
+    Sends requests over aiohttp.
+
+    Sessions are made lazily, one per running event loop. When the pool meets a second loop, or finds itself in a forked
+    process, it makes a fresh one; connections never move between them.
+
+    :param session: the caller's own `aiohttp.ClientSession`: used as it is, in its own loop, and never closed here.
+    """
+
+    def __init__(
+        self,
+        *,
+        session: aiohttp.ClientSession | None = None,
+        proxy: str | None = None,
+        ssl: ssl_module.SSLContext | bool | None = None,
+        trust_env: bool = True,
+        keep_alive: float = KEEP_ALIVE,
+        max_response_size: int = 256 << 20,
+        max_error_size: int = 1 << 20,
+        max_header_size: int = 16 << 10,
+    ) -> None:
+        self._own = session
+        self._proxy = proxy
+        self._ssl = True if ssl is None else ssl
+        self._trust_env = trust_env
+        self._keep_alive = keep_alive
+        self._max_response_size = max_response_size
+        self._max_error_size = max_error_size
+        self._max_header_size = max_header_size
+        self._closed = False
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._session: aiohttp.ClientSession | None = None
+        self._generation = -1
+        self._others: dict[asyncio.AbstractEventLoop, aiohttp.ClientSession] = {}
+        self._urls: dict[str, URL] = {}
+        self._timeouts: dict[Timeout, aiohttp.ClientTimeout] = {}
+        self._timeout_of: tuple[Timeout | None, aiohttp.ClientTimeout] = (None, aiohttp.ClientTimeout())
+        self._proxies: dict[str, str | None] = {}
+
+    # --- sessions ---
+
+    def session(self) -> aiohttp.ClientSession:
+        """
+        The session of the running loop.
+        """
+        loop = asyncio.get_running_loop()
+        if self._loop is loop and self._generation == _generation:
+            return cast("aiohttp.ClientSession", self._session)
+        if self._closed:
+            raise ClientClosedError("this client was closed; make a new one")
+        if self._own is not None:
+            if self._own.closed:
+                raise ClientClosedError("the aiohttp.ClientSession passed as http_client is closed")
+            owner = getattr(self._own, "_loop", loop)
+            if owner is not loop:
+                raise ConfigurationError(
+                    "the aiohttp.ClientSession passed as http_client belongs to another event loop; "
+                    "leave http_client out, and the client makes a session for each loop"
+                )
+            self._session = self._own
+        else:
+            self._session = self._session_for(loop)
+        self._loop, self._generation = loop, _generation
+        return self._session
+
+    def _session_for(self, loop: asyncio.AbstractEventLoop) -> aiohttp.ClientSession:
+        if self._generation not in (-1, _generation):
+            _abandoned.extend(self._others.values())
+            self._others.clear()
+        for other in [each for each in self._others if each.is_closed()]:
+            _discard(self._others.pop(other))
+        session = self._others.get(loop)
+        if session is None or session.closed:
+            session = aiohttp.ClientSession(
+                connector=_Connector(
+                    limit=0,
+                    limit_per_host=0,
+                    keepalive_timeout=self._keep_alive,
+                    ttl_dns_cache=DNS_TTL,
+                    ssl=self._ssl,
+                    socket_factory=_socket_factory,
+                ),
+                cookie_jar=aiohttp.DummyCookieJar(),
+                timeout=aiohttp.ClientTimeout(total=None),
+                trust_env=False,
+                max_line_size=self._max_header_size,
+                max_field_size=self._max_header_size,
+                request_class=_Exchange if _WRITES_AT_ONCE else aiohttp.ClientRequest,
+            )
+            self._others[loop] = session
+        return session
+
+    async def aclose(self) -> None:
+        """
+        Closes every session that this pool made. Replies still open end with an error at their next read.
+        """
+        self._closed = True
+        self._loop = self._session = None
+        here = asyncio.get_running_loop()
+        while self._others:
+            loop, session = self._others.popitem()
+            if self._generation != _generation:
+                _abandoned.append(session)
+            elif loop is here:
+                await session.close()
+            elif loop.is_closed():
+                _discard(session)
+            else:
+                # The other loop runs in another thread: its sockets are its own to close.
+                asyncio.run_coroutine_threadsafe(session.close(), loop)
+
+    # --- one exchange ---
+
+    async def send(self, request: Request) -> Response:
+        session = self.session()
+        loop = cast("asyncio.AbstractEventLoop", self._loop)
+        started = loop.time()
+        url = self._url(request.url)
+        body, headers = request.body, request.headers
+        upload: _Upload | None = None
+        data: Any = body
+        if body is not None and not isinstance(body, bytes):
+            upload = _Upload(body, request.timeout.write, loop)
+            data = upload.blocks()
+            if body.length is not None:
+                headers[hdrs.CONTENT_LENGTH] = str(body.length)
+        elif body is not None and len(body) > IN_ONE_PIECE:
+            data = io.BytesIO(body)
+        fault: BaseException | None = None
+        _reused.set(False)
+        _phase.set("connect")
+        try:
+            for _ in range(REDIRECTS + 1):
+                reply = await session.request(
+                    request.method,
+                    url,
+                    data=data,
+                    headers=headers,
+                    allow_redirects=False,
+                    timeout=self._timeout(request.timeout),
+                    proxy=self._proxy_for(url),
+                )
+                if reply.status not in (301, 302, 303, 307, 308) or hdrs.LOCATION not in reply.headers:
+                    return self._response(request, reply, loop, started)
+                url = self._redirected(request, url, reply)
+            raise RedirectRefusedError(
+                message=f"{url.host} sent more than {REDIRECTS} redirects", request=request, phase="headers"
+            )
+        except (TimeoutError, aiohttp.ClientError, OSError, ValueError, RuntimeError) as exc:
+            fault = exc
+        except asyncio.CancelledError:
+            if upload is None or not upload.timed_out():
+                raise
+        finally:
+            if upload is not None:
+                upload.stop()
+        # Raised outside the except block: the original, which may hold the key, stays out of __context__ too.
+        if upload is not None and upload.fault is not None:
+            raise upload.fault
+        if self._closed:
+            raise ClientClosedError("the client was closed while a request was under way")
+        if session.closed:
+            raise ClientClosedError("the aiohttp.ClientSession passed as http_client is closed")
+        raise _translated(fault, request, "headers", loop.time() - started)
+
+    def _response(
+        self, request: Request, reply: aiohttp.ClientResponse, loop: asyncio.AbstractEventLoop, started: float
+    ) -> Response:
+        body = _Reading(reply, request, loop, started)
+        version = reply.version
+        return Response(
+            reply.status,
+            Headers(reply.headers),
+            request=request,
+            reader=body.readany,
+            closer=body.close,
+            whole=body.whole,
+            reason=reply.reason or "",
+            http_version=f"{version.major}.{version.minor}" if version else "1.1",
+            max_body=self._max_response_size if reply.status < 400 else self._max_error_size,
+        )
+
+    def _url(self, text: str) -> URL:
+        url = self._urls.get(text)
+        if url is None:
+            try:
+                url = URL(text, encoded=True)
+            except ValueError as exc:
+                raise ConfigurationError(f"not a URL: {exc}") from None
+            if len(self._urls) >= 256:
+                self._urls.clear()
+            self._urls[text] = url
+        return url
+
+    def _timeout(self, timeout: Timeout) -> aiohttp.ClientTimeout:
+        # Only the connection is left to aiohttp. Its other timers count bytes, so that a trickle resets them, and re-arm
+        # themselves with every packet (1.5 µs); `send_within` and the stream's own watch count what matters.
+        if timeout is self._timeout_of[0]:  # a dict would hash six numbers, 0.6 µs
+            return self._timeout_of[1]
+        known = self._timeouts.get(timeout)
+        if known is None:
+            known = aiohttp.ClientTimeout(total=None, connect=timeout.connect)
+            if len(self._timeouts) >= 256:
+                self._timeouts.clear()
+            self._timeouts[timeout] = known
+        self._timeout_of = (timeout, known)
+        return known
+
+    def _proxy_for(self, url: URL) -> str | None:
+        if self._proxy is not None or not self._trust_env:
+            return self._proxy
+        host = url.host or ""
+        try:
+            return self._proxies[host]
+        except KeyError:
+            proxies = getproxies()
+            found = proxies.get(url.scheme) or proxies.get("all")
+            if found is not None and proxy_bypass(host):
+                found = None
+            self._proxies[host] = found
+            return found
+
+    @staticmethod
+    def _redirected(request: Request, url: URL, reply: aiohttp.ClientResponse) -> URL:
+        target = url.join(URL(reply.headers[hdrs.LOCATION]))
+        keeps_method = reply.status in (307, 308) or request.method in ("GET", "HEAD")
+        replayable = request.body is None or isinstance(request.body, bytes)
+        reply.close()
+        if target.origin() != url.origin() or not keeps_method or not replayable:
+            raise RedirectRefusedError(
+                message=f"{url.host} redirects {request.method} {url.path} ({reply.status}) to {target.origin()}; refused, "
+                "since neither key nor prompt may go elsewhere: set base_url to the right address",
+                request=request,
+                phase="headers",
+            )
+        return target
+
+
+class _Reading:
+    """
+    The body of a reply, as bytes come.
+    """
+
+    __slots__ = ("_content", "_fault", "_loop", "_reply", "_request", "_started")
+
+    def __init__(
+        self, reply: aiohttp.ClientResponse, request: Request, loop: asyncio.AbstractEventLoop, started: float
+    ) -> None:
+        self._reply = reply
+        self._content = reply.content
+        self._request = request
+        self._loop = loop
+        self._started = started
+        self._fault: BaseException | None = None
+
+    async def readany(self) -> bytes:
+        if self._fault is None:
+            try:
+                return await self._content.readany()
+            except (TimeoutError, aiohttp.ClientError, OSError, ValueError) as exc:
+                self._fault = exc
+            # When data and a reset arrive in one turn of a busy loop, aiohttp raises before it hands out the data
+            # (StreamReader.readany looks at its exception first). What reached us goes to the user before the bad news.
+            left = getattr(self._content, "_read_nowait", None)
+            if left is not None:
+                data: bytes = left(-1)
+                if data:
+                    return data
+        raise _translated(self._fault, self._request, "body", self._loop.time() - self._started)
+
+    def whole(self, at_most: int) -> bytes | None:
+        """
+        The body, if it is here to its end and unharmed and of which nothing was taken; not more than so many bytes of it.
+        """
+        content = self._content
+        if content.is_eof() and content.exception() is None and content.total_bytes <= at_most:
+            return content.read_nowait(-1)
+        return None
+
+    def close(self) -> None:
+        if self._content.is_eof():
+            self._reply.release()
+        else:
+            self._reply.close()
+
+
+class _Upload:
+    """
+    A request body on its way out, watched: `Timeout.write` bounds the time that the socket takes for one block.
+    """
+
+    def __init__(self, body: Body, seconds: float | None, loop: asyncio.AbstractEventLoop) -> None:
+        self._body = body
+        self._seconds = seconds
+        self._loop = loop
+        self._timer: asyncio.TimerHandle | None = None
+        self._task = asyncio.current_task()
+        self._cancelling = self._task.cancelling() if self._task is not None else 0
+        self._expired = False
+        self.fault: BaseException | None = None
+
+    async def blocks(self) -> AsyncIterator[bytes]:
+        try:
+            async for block in self._body:
+                if self._seconds is not None:
+                    self._timer = self._loop.call_later(self._seconds, self._expire)
+                yield block
+                if self._timer is not None:
+                    self._timer.cancel()
+                    self._timer = None
+        except (OSError, ValueError, TypeError, RuntimeError) as exc:
+            # The caller's file, not the network: aiohttp would call it a connection error.
+            self.fault = exc
+            raise
+        finally:
+            self.stop()
+
+    def _expire(self) -> None:
+        self._timer = None
+        if self._task is not None and not self._task.done():
+            self._expired = True
+            self.fault = APITimeoutError(
+                message=f"the server took no part of the upload for {self._seconds:g} s (Timeout.write)",
+                phase="write",
+            )
+            self._task.cancel()
+
+    def timed_out(self) -> bool:
+        """
+        Whether a cancellation that just came is ours. Takes it back if so.
+        """
+        return self._expired and self._task is not None and self._task.uncancel() <= self._cancelling
+
+    def stop(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+
+_PHASES: tuple[tuple[type[BaseException], str, str], ...] = (
+    (aiohttp.ClientConnectorDNSError, "dns", "the host's name could not be resolved"),
+    (aiohttp.ClientProxyConnectionError, "connect", "the proxy could not be reached"),
+    (aiohttp.ClientConnectorCertificateError, "tls", "the certificate was not accepted"),
+    (aiohttp.ClientSSLError, "tls", "TLS failed"),
+    (aiohttp.ServerFingerprintMismatch, "tls", "the certificate's fingerprint differs"),
+    (aiohttp.ClientHttpProxyError, "connect", "the proxy refused"),
+    (aiohttp.ClientConnectorError, "connect", "no connection"),
+    (aiohttp.ServerDisconnectedError, "", "the server closed the connection"),
+    (aiohttp.ClientConnectionResetError, "", "the connection was reset"),
+    (aiohttp.ClientPayloadError, "body", "the body broke off"),
+    # aiohttp reports what it cannot parse as a response with status 400. It is not the server's 400.
+    (aiohttp.ClientResponseError, "", "the reply is not HTTP that can be understood"),
+    (aiohttp.InvalidURL, "connect", "not a URL"),
+)
+
+
+def _translated(
+    exc: BaseException | None, request: Request, phase: str, elapsed: float
+) -> APIConnectionError | ConfigurationError:
+    """
+    Our error for one of aiohttp's. The cause it carries is a stand-in with the same words, but no headers and no frames.
+    """
+    host = urlsplit(request.url).hostname
+    if isinstance(exc, (aiohttp.InvalidURL, aiohttp.NonHttpUrlClientError)):
+        return ConfigurationError(f"not a URL that can be called: {redact(str(exc))}")
+    if isinstance(exc, asyncio.TimeoutError):
+        # The only timer left to aiohttp is the one on a new connection.
+        limit = request.timeout.connect
+        phase = _phase.get()
+        waiting = {"dns": "for its address", "tls": "for TLS"}.get(phase, "for TCP")
+        bound = "" if limit is None else f"; Timeout.connect = {limit:g}"
+        timed_out = APITimeoutError(
+            request,
+            message=f"no connection to {host} after {elapsed:.3g} s (waiting {waiting}{bound})",
+            phase=phase,
+            elapsed=elapsed,
+        )
+        timed_out.__cause__ = _stand_in(exc)
+        return timed_out
+    told = "the connection failed"
+    for kind, where, words in _PHASES:
+        if isinstance(exc, kind):
+            phase, told = where or phase, words
+            break
+    detail = _detail(exc)
+    error = APIConnectionError(
+        message=f"Connection error: {told} ({host}, {phase}, after {elapsed:.3g} s{detail})",
+        request=request,
+        phase=phase,
+        elapsed=elapsed,
+    )
+    # Written on, or waited on, after the other side had closed it in the pool: nobody has seen the request.
+    error.reused_connection = (
+        phase == "headers"
+        and _reused.get()
+        and (
+            isinstance(exc, (aiohttp.ServerDisconnectedError, ConnectionError))
+            or (isinstance(exc, OSError) and exc.errno in (errno.ECONNRESET, errno.EPIPE, errno.ECONNABORTED))
+        )
+    )
+    error.__cause__ = _stand_in(exc)
+    return error
+
+
+def _detail(exc: BaseException | None) -> str:
+    if exc is None:
+        return ""
+    inner = getattr(exc, "os_error", None) if isinstance(exc, aiohttp.ClientConnectorError) else None
+    text = redact(str(inner if inner is not None else getattr(exc, "message", None) or exc))
+    text = " ".join(text.split())[:300]
+    return f": {type(inner or exc).__name__}: {text}" if text else f": {type(inner or exc).__name__}"
+
+
+def _stand_in(exc: BaseException | None) -> BaseException | None:
+    if exc is None:
+        return None
+    inner = getattr(exc, "os_error", None) if isinstance(exc, aiohttp.ClientConnectorError) else None
+    if isinstance(inner, OSError):
+        return inner.with_traceback(None)
+    if isinstance(exc, OSError) and not isinstance(exc, aiohttp.ClientError):
+        return exc.with_traceback(None)
+    text = f"{type(exc).__name__}{_detail(exc).removeprefix(': ' + type(exc).__name__)}"
+    return TimeoutError(text) if isinstance(exc, asyncio.TimeoutError) else ConnectionError(text)
+
+
+def _discard(session: aiohttp.ClientSession) -> None:
+    """
+    Lets go of the session of a loop that no longer runs: its sockets can be closed, its callbacks cannot be called.
+    """
+    connector = session.connector
+    session.detach()
+    if connector is None:
+        return
+    pooled: dict[Any, Any] = getattr(connector, "_conns", {})
+    for connections in list(pooled.values()):
+        for protocol, _ in connections:
+            transport: Any = getattr(protocol, "transport", None)
+            sock = getattr(transport, "_sock", None)
+            if sock is not None:
+                sock.close()
+                try:
+                    transport._sock = None
+                except AttributeError:
+                    pass  # uvloop: the handle goes with the loop
+    pooled.clear()
+    connector._closed = True  # pyright: ignore[reportPrivateUsage]

@@ -1,0 +1,159 @@
+"""
+The reply beside its meaning: `with_raw_response` and `with_streaming_response`.
+"""
+
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+
+from kimi_async import AsyncKimi, NotFoundError
+from kimi_async.testing import MemoryTransport, Reply
+from kimi_async.transport.exchange import Request
+from kimi_async.types import ChatCompletion
+
+MESSAGES: list[dict[str, Any]] = [{"role": "user", "content": "hi"}]
+COMPLETION = (
+    b'{"id":"chatcmpl-1","object":"chat.completion","created":1,"model":"kimi-k3","choices":[{"index":0,'
+    b'"message":{"role":"assistant","content":"hello"},"finish_reason":"stop"}]}'
+)
+STREAM = (
+    b'data: {"id":"chatcmpl-1","choices":[{"index":0,"delta":{"content":"hel"}}]}\n\n'
+    b'data: {"id":"chatcmpl-1","choices":[{"index":0,"delta":{"content":"lo"},"finish_reason":"stop"}]}\n\n'
+    b"data: [DONE]\n\n"
+)
+HEADERS = {"msh-request-id": "r-1", "content-type": "application/json"}
+
+
+async def handler(request: Request) -> Reply:
+    if request.path.endswith("/models"):
+        return Reply(headers=HEADERS, body=b'{"object":"list","data":[{"id":"kimi-k3"}]}')
+    if request.path.endswith("/nothing"):
+        return Reply(404, body=b'{"error":{"message":"gone","type":"resource_not_found_error"}}')
+    if request.json().get("stream"):
+
+        async def pieces() -> AsyncIterator[bytes]:
+            for i in range(0, len(STREAM), 7):
+                yield STREAM[i : i + 7]
+
+        return Reply(headers={"content-type": "text/event-stream", "msh-request-id": "r-2"}, body=pieces())
+
+    async def body() -> AsyncIterator[bytes]:
+        yield COMPLETION[:20]
+        yield COMPLETION[20:]
+
+    return Reply(headers=HEADERS, body=body())
+
+
+def client() -> tuple[AsyncKimi, MemoryTransport]:
+    transport = MemoryTransport(handler)
+    return AsyncKimi(api_key="sk-test", transport=transport), transport
+
+
+async def test_raw_response_parse_and_headers() -> None:
+    """
+    The raw reply has headers, status and id, and `parse()` is what the call would have returned.
+    """
+    kimi, transport = client()
+
+    raw = await kimi.chat.completions.with_raw_response.create(model="kimi-k3", messages=MESSAGES)
+
+    assert (200, "r-1", 0) == (raw.status_code, raw.request_id, raw.retries_taken)
+    assert "hello" == raw.parse().choices[0].message.content
+    assert COMPLETION == raw.content
+    assert "r-1" == raw.headers["Msh-Request-Id"]
+    assert 0 == transport.open
+
+
+async def test_raw_response_of_stream() -> None:
+    """
+    For a streamed call, `parse()` gives the stream.
+    """
+    kimi, transport = client()
+
+    raw = await kimi.with_raw_response.chat.completions.create(
+        model="kimi-k3", messages=MESSAGES, stream=True
+    )
+    text = "".join([chunk.choices[0].delta.content or "" async for chunk in raw.parse()])
+
+    assert ("hello", "r-2", 0) == (text, raw.request_id, transport.open)
+
+
+async def test_raw_response_of_list() -> None:
+    """
+    A list, which is otherwise no coroutine, can be awaited raw.
+    """
+    kimi, _ = client()
+
+    raw = await kimi.models.with_raw_response.list()
+
+    assert ["kimi-k3"] == [model.id for model in raw.parse().data]
+
+
+async def test_streaming_response_iter_bytes() -> None:
+    """
+    The body can be taken as it comes, and nothing stays open.
+    """
+    kimi, transport = client()
+
+    async with kimi.chat.completions.with_streaming_response.create(
+        model="kimi-k3", messages=MESSAGES, stream=True
+    ) as reply:
+        body = b"".join([data async for data in reply.iter_bytes()])
+
+    assert (STREAM, 0) == (body, transport.open)
+
+
+async def test_streaming_response_iter_lines() -> None:
+    """
+    Lines are cut at line ends, wherever the socket cut the bytes.
+    """
+    kimi, _ = client()
+
+    async with kimi.chat.completions.with_streaming_response.create(
+        model="kimi-k3", messages=MESSAGES, stream=True
+    ) as reply:
+        lines = [line async for line in reply.iter_lines()]
+
+    assert STREAM.decode().splitlines() == lines
+
+
+async def test_streaming_response_parse() -> None:
+    """
+    `await reply.parse()` gives what the call would have returned.
+    """
+    kimi, transport = client()
+
+    async with kimi.chat.completions.with_streaming_response.create(
+        model="kimi-k3", messages=MESSAGES
+    ) as reply:
+        completion = await reply.parse()
+
+    assert isinstance(completion, ChatCompletion)
+    assert ("hello", 0) == (completion.choices[0].message.content, transport.open)
+
+
+async def test_streaming_response_unread_is_closed() -> None:
+    """
+    Leaving without reading closes the reply.
+    """
+    kimi, transport = client()
+
+    async with kimi.chat.completions.with_streaming_response.create(
+        model="kimi-k3", messages=MESSAGES
+    ) as reply:
+        assert 200 == reply.status_code
+        assert 1 == transport.open
+
+    assert 0 == transport.open
+
+
+async def test_streaming_response_error_raises_on_entering() -> None:
+    """
+    A bad status is raised as it would be without.
+    """
+    kimi, _ = client()
+
+    with pytest.raises(NotFoundError, match="gone"):
+        async with kimi.with_streaming_response.post("/nothing", body={}):
+            pass

@@ -1,0 +1,184 @@
+"""
+Typed events of a streamed answer, and its measures.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+from support.raw_server import DONE, FINISH, HELLO, ROLE, USAGE, chunk, event, text
+
+from kimi_async import AsyncKimi, IncompleteStreamError
+from kimi_async.streaming.events import ChatCompletionStreamState
+from kimi_async.testing import MemoryTransport, Reply
+from kimi_async.testing.clock import VirtualClockLoop
+from kimi_async.transport.exchange import Request
+from kimi_async.types import ChatCompletionChunk
+
+QUESTION: list[Any] = [{"role": "user", "content": "Hello?"}]
+
+
+@pytest.fixture
+def anyio_backend() -> tuple[str, dict[str, Any]]:
+    return "asyncio", {"loop_factory": VirtualClockLoop}
+
+
+def manager_of(*pieces: bytes, every: float = 0.0, **options: Any) -> tuple[Any, MemoryTransport]:
+    async def body() -> AsyncIterator[bytes]:
+        for each in pieces:
+            await asyncio.sleep(every)
+            yield each
+
+    async def handler(request: Request) -> Reply:
+        return Reply(headers={"Msh-Request-Id": "rid-1"}, body=body())
+
+    transport = MemoryTransport(handler)
+    client = AsyncKimi(api_key="sk-test", transport=transport, max_retries=0)
+    return client.chat.completions.stream(model="kimi-k3", messages=QUESTION, **options), transport
+
+
+def call(index: int, arguments: str, **more: Any) -> bytes:
+    function = {"arguments": arguments, **({"name": more.pop("name")} if "name" in more else {})}
+    return event(chunk({"tool_calls": [{"index": index, "function": function, **more}]}))
+
+
+def thought(words: str) -> bytes:
+    return event(chunk({"reasoning_content": words}))
+
+
+LAST = event(chunk(finish="tool_calls", usage=USAGE))
+EVERYTHING = (
+    ROLE, thought("Hm"), thought("."), text("Hel"), text("lo"), call(0, "", id="f:0", name="f"), call(0, '{"a":'), call(0, "1}"),
+    call(1, '{"b":2}', id="g:1", name="g"), LAST, DONE,
+)  # fmt: skip
+
+
+async def test_events_in_order():
+    """
+    Deltas as they come, a "done" where each kind ends, usage when it is known; the chunk itself before what it holds.
+    """
+    manager, transport = manager_of(*EVERYTHING)
+    async with manager as stream:
+        events = [each async for each in stream]
+        completion = await stream.get_final_completion()
+    kinds = [each.type for each in events if each.type != "chunk"]
+
+    assert [
+        "reasoning.delta", "reasoning.delta", "reasoning.done", "content.delta", "content.delta", "content.done",
+        "tool_calls.function.arguments.delta", "tool_calls.function.arguments.delta",
+        "tool_calls.function.arguments.done", "tool_calls.function.arguments.delta", "tool_calls.function.arguments.done", "usage",
+    ] == kinds  # fmt: skip
+    assert 10 == len([each for each in events if each.type == "chunk"])
+    done = [each for each in events if each.type.endswith("arguments.done")]
+    assert [("f", 0, '{"a":1}'), ("g", 1, '{"b":2}')] == [
+        (each.name, each.index, each.arguments) for each in done
+    ]
+    message = completion.choices[0].message
+    assert ("Hello", "Hm.") == (message.content, message.reasoning_content)
+    assert "rid-1" == completion._request_id == stream.request_id
+    assert 0 == transport.open
+
+
+async def test_events_cost_nothing_unread_and_are_right_when_read():
+    """
+    Snapshots are what had arrived by the event, when read in the loop.
+    """
+    manager, _ = manager_of(ROLE, text("Hel"), text("lo"), FINISH, DONE)
+    seen: list[str] = []
+    so_far: list[str] = []
+    async with manager as stream:
+        async for each in stream:
+            if each.type == "content.delta":
+                seen.append(each.snapshot)
+            elif each.type == "chunk":
+                so_far.append(each.snapshot.choices[0].message.content)
+
+    assert ["", "Hel", "Hello", "Hello"] == so_far
+    assert ["Hel", "Hello"] == seen
+
+
+async def test_text_stream_and_final_text():
+    """
+    Plain strings for those who want no more, without reasoning.
+    """
+    manager, _ = manager_of(ROLE, thought("Hm"), text("Hel"), text("lo"), FINISH, DONE)
+    async with manager as stream:
+        words = [each async for each in stream.text_stream()]
+
+        assert ["Hel", "lo"] == words
+        assert "Hello" == await stream.get_final_text()
+
+
+async def test_final_completion_without_iterating():
+    """
+    It takes in the rest by itself, also after a part was read.
+    """
+    manager, _ = manager_of(HELLO, FINISH, DONE)
+    async with manager as stream:
+        await anext(stream)
+        completion = await stream.get_final_completion()
+
+    assert "Hello" == completion.choices[0].message.content
+
+
+async def test_final_completion_of_a_cut_stream():
+    """
+    There is none: the error comes, with what had arrived.
+    """
+    manager, transport = manager_of(HELLO)
+    async with manager as stream:
+        with pytest.raises(IncompleteStreamError) as caught:
+            await stream.get_final_completion()
+        assert "Hello" == stream.current_completion_snapshot.choices[0].message.content
+
+    assert "Hello" == caught.value.partial.choices[0].message.content
+    assert 0 == transport.open
+
+
+async def test_leaving_early_closes():
+    """
+    Leaving the block ends the stream.
+    """
+    manager, transport = manager_of(*EVERYTHING)
+    async with manager as stream:
+        async for _ in stream:
+            break
+
+    assert 0 == transport.open
+
+
+async def test_metrics():
+    """
+    Time to the first token, duration, chunks and tokens per second, on the loop's clock.
+    """
+    manager, _ = manager_of(
+        ROLE, text("Hel"), text("lo"), event(chunk(finish="stop", usage=USAGE)), DONE, every=1.0
+    )
+    async with manager as stream:
+        await stream.until_done()
+        metrics = stream.metrics
+
+    assert pytest.approx(2.0) == metrics.time_to_first_token
+    assert pytest.approx(5.0) == metrics.duration
+    assert (4, 2) == (metrics.chunks, metrics.completion_tokens)
+    assert pytest.approx(2 / 3) == metrics.tokens_per_second
+
+
+def test_state_without_a_stream():
+    """
+    Chunks from elsewhere, folded by hand; before the first there is no snapshot.
+    """
+    state = ChatCompletionStreamState()
+    with pytest.raises(RuntimeError, match="no chunk"):
+        _ = state.current_completion_snapshot
+    kinds: list[str] = []
+    for raw in (HELLO + FINISH).split(b"\n\n")[:-1]:
+        decoded = ChatCompletionChunk.model_validate(json.loads(raw.removeprefix(b"data: ")))
+        kinds += [each.type for each in state.handle_chunk(decoded)]
+
+    assert ["chunk", "chunk", "content.delta", "chunk", "content.delta", "chunk", "content.done"] == kinds
+    assert "Hello" == state.get_final_completion().choices[0].message.content
