@@ -21,11 +21,11 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).parent))
 
 import openai
-from support.fault_cases import BROKEN, NOT_STREAMED, TOLERATED, Case
-from support.raw_server import RawServer, every
 
 import kimi_async.streaming.stream
 from kimi_async import AsyncKimi, KimiError, RetryPolicy, Timeout
+from support.fault_cases import BROKEN, NOT_STREAMED, TOLERATED, Case
+from support.raw_server import RawServer, every
 
 LIMIT = 3.0
 """Seconds after which a call counts as hanging. Every bound that the clients are given is a tenth of that."""

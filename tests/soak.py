@@ -29,13 +29,12 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from support.fault_cases import CASES, Case
-from support.raw_server import Conversation, RawServer
-
 import kimi_async.streaming.stream
 from kimi_async import AsyncKimi, KimiError, RetryPolicy, Timeout
 from kimi_async.streaming.stream import AsyncStream
 from kimi_async.transport.exchange import Request, Response
+from support.fault_cases import CASES, Case
+from support.raw_server import Conversation, RawServer
 
 # Cases that need a client of their own, pause everybody who shares the limit (as they should), or send for ever.
 LEFT_OUT = ("rate limit", "endless", "giant")

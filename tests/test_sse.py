@@ -16,10 +16,10 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from support.sse_corpus import AWKWARD, CASES, Case, Expected
 
 from kimi_async.errors import KimiError
 from kimi_async.sse import EventTooLargeError, ServerSentEvent, SSEDecoder, encode_comment, encode_event
+from support.sse_corpus import AWKWARD, CASES, Case, Expected
 
 RECORDINGS = sorted(Path(__file__).parent.glob("recordings/*.raw"))
 MEBI = 1024 * 1024

@@ -8,7 +8,6 @@ import json
 from typing import Any
 
 import pytest
-from support.raw_server import COMPLETION, HELLO, WHOLE
 
 from kimi_async import (
     APIResponseValidationError,
@@ -23,6 +22,7 @@ from kimi_async.streaming.stream import AsyncStream
 from kimi_async.testing import MemoryTransport, Reply
 from kimi_async.transport.exchange import Request
 from kimi_async.types import ChatCompletion
+from support.raw_server import COMPLETION, HELLO, WHOLE
 
 QUESTION: list[Any] = [{"role": "user", "content": "Hello?"}]
 

@@ -21,7 +21,6 @@ import pydantic
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from support.json_schema_model import DOCUMENTS, VALUES, accepts
 
 from kimi_async.errors import KimiError
 from kimi_async.schema import (
@@ -35,6 +34,7 @@ from kimi_async.schema import (
     response_format_for,
     to_mfjs,
 )
+from support.json_schema_model import DOCUMENTS, VALUES, accepts
 
 ANY = {"type": ["string", "number", "boolean", "object", "array", "null"]}
 

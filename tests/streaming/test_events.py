@@ -10,7 +10,6 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
-from support.raw_server import DONE, FINISH, HELLO, ROLE, USAGE, chunk, event, text
 
 from kimi_async import AsyncKimi, IncompleteStreamError
 from kimi_async.streaming.events import ChatCompletionStreamState
@@ -18,6 +17,7 @@ from kimi_async.testing import MemoryTransport, Reply
 from kimi_async.testing.clock import VirtualClockLoop
 from kimi_async.transport.exchange import Request
 from kimi_async.types import ChatCompletionChunk
+from support.raw_server import DONE, FINISH, HELLO, ROLE, USAGE, chunk, event, text
 
 QUESTION: list[Any] = [{"role": "user", "content": "Hello?"}]
 

@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.raw_server import DONE, FINISH, HELLO, ROLE, USAGE, WHOLE, chunk, event, text
 
 from kimi_async import (
     APIResponseValidationError,
@@ -28,6 +27,7 @@ from kimi_async.streaming.stream import AsyncStream
 from kimi_async.testing import MemoryTransport, Reply
 from kimi_async.testing.clock import VirtualClockLoop
 from kimi_async.transport.exchange import Request, Response
+from support.raw_server import DONE, FINISH, HELLO, ROLE, USAGE, WHOLE, chunk, event, text
 
 RECORDINGS = sorted((Path(__file__).parents[1] / "recordings").glob("*.raw"))
 QUESTION: list[Any] = [{"role": "user", "content": "Hello?"}]

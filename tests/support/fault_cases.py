@@ -14,24 +14,6 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from support.raw_server import (
-    COMPLETION,
-    DONE,
-    END,
-    FINISH,
-    HELLO,
-    ROLE,
-    USAGE,
-    WHOLE,
-    Conversation,
-    chunk,
-    chunked,
-    event,
-    head,
-    reply,
-    text,
-)
-
 from kimi_async import (
     APIConnectionError,
     APIResponseValidationError,
@@ -51,6 +33,23 @@ from kimi_async import (
     UnprocessableEntityError,
 )
 from kimi_async.errors import RedirectRefusedError, ResponseTooLargeError
+from support.raw_server import (
+    COMPLETION,
+    DONE,
+    END,
+    FINISH,
+    HELLO,
+    ROLE,
+    USAGE,
+    WHOLE,
+    Conversation,
+    chunk,
+    chunked,
+    event,
+    head,
+    reply,
+    text,
+)
 
 Answer = Callable[[Conversation], Awaitable[None]]
 

@@ -25,18 +25,6 @@ from typing import Any
 import aiohttp
 import pytest
 import trustme
-from support.raw_server import (
-    COMPLETION,
-    END,
-    HELLO,
-    WHOLE,
-    Conversation,
-    RawServer,
-    chunked,
-    head,
-    reply,
-    sends,
-)
 
 from kimi_async import (
     APIConnectionError,
@@ -50,6 +38,18 @@ from kimi_async import (
 )
 from kimi_async.transport.aiohttp_pool import SessionPool
 from kimi_async.transport.exchange import Headers, Request
+from support.raw_server import (
+    COMPLETION,
+    END,
+    HELLO,
+    WHOLE,
+    Conversation,
+    RawServer,
+    chunked,
+    head,
+    reply,
+    sends,
+)
 
 QUESTION: list[Any] = [{"role": "user", "content": "Hello?"}]
 KEY = "sk-test-0123456789abcdef"

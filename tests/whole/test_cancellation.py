@@ -15,6 +15,12 @@ from typing import Any
 
 import anyio
 import pytest
+
+from kimi_async import AsyncKimi, RateLimits, RetryPolicy, Timeout
+from kimi_async.streaming.resume import ResumePolicy
+from kimi_async.testing import MemoryTransport, Reply
+from kimi_async.testing.clock import run
+from kimi_async.transport.exchange import Request
 from support.raw_server import (
     COMPLETION,
     DONE,
@@ -29,12 +35,6 @@ from support.raw_server import (
     head,
     reply,
 )
-
-from kimi_async import AsyncKimi, RateLimits, RetryPolicy, Timeout
-from kimi_async.streaming.resume import ResumePolicy
-from kimi_async.testing import MemoryTransport, Reply
-from kimi_async.testing.clock import run
-from kimi_async.transport.exchange import Request
 
 QUESTION: list[Any] = [{"role": "user", "content": "Hello?"}]
 KEY = "sk-test-0123456789abcdef"

@@ -10,12 +10,12 @@ import asyncio
 from typing import Any
 
 import pytest
-from support.fault_cases import BROKEN, NOT_STREAMED, TOLERATED, Case
-from support.raw_server import RawServer, every
 
 import kimi_async.streaming.stream
 from kimi_async import AsyncKimi, KimiError, RetryPolicy, Timeout
 from kimi_async.errors import APIConnectionError, APIError, APIStatusError
+from support.fault_cases import BROKEN, NOT_STREAMED, TOLERATED, Case
+from support.raw_server import RawServer, every
 
 QUICK = {"connect": 2.0, "read": 0.3, "first_token": 0.3, "idle": 0.12}
 AT_ONCE = RetryPolicy(base=0.0, cap=0.0)

@@ -16,13 +16,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.fault_cases import CASES, Case
-from support.raw_server import DONE, END, FINISH, HELLO, Conversation, RawServer, chunked, head, sends
 
 import kimi_async.streaming.stream
 from kimi_async import AsyncKimi, KimiError, RetryPolicy, Timeout
 from kimi_async.streaming.stream import AsyncStream
 from kimi_async.transport.exchange import Request, Response
+from support.fault_cases import CASES, Case
+from support.raw_server import DONE, END, FINISH, HELLO, Conversation, RawServer, chunked, head, sends
 
 # ruff: noqa: SIM117 (a server and its client read better one inside the other)
 

@@ -18,11 +18,11 @@ import aiohttp
 import pytest
 from rich.console import Console
 from rich.traceback import Traceback
-from support.raw_server import COMPLETION, HELLO, RawServer, chunk, chunked, event, head, reply, sends
 
 from kimi_async import AsyncKimi, KimiError, Timeout
 from kimi_async.testing import MemoryTransport, Reply
 from kimi_async.transport.exchange import Request, Response
+from support.raw_server import COMPLETION, HELLO, RawServer, chunk, chunked, event, head, reply, sends
 
 # Globals: a local variable of a test would be found in the test's own frame.
 KEY = "sk-Zx9secretsecretsecretsecret0000secretsecretsecret9f2c"

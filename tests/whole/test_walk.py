@@ -10,6 +10,8 @@ import asyncio
 from typing import Any
 
 import pytest
+
+from kimi_async import AsyncKimi, KimiError, Timeout
 from support.raw_server import (
     COMPLETION,
     DONE,
@@ -27,8 +29,6 @@ from support.raw_server import (
     sends,
     text,
 )
-
-from kimi_async import AsyncKimi, KimiError, Timeout
 
 QUESTION: list[Any] = [{"role": "user", "content": "Hello?"}]
 

@@ -12,7 +12,6 @@ import threading
 from typing import Any
 
 import pytest
-from support.limit_server import BODY, URL, Outcome, Storm, jain, simulate
 
 from kimi_async import AsyncKimi
 from kimi_async.errors import (
@@ -34,6 +33,7 @@ from kimi_async.testing.clock import run
 from kimi_async.testing.memory_transport import MemoryTransport, Reply
 from kimi_async.testing.simulator.server_limits import ServerLimits
 from kimi_async.transport.exchange import Request, Response
+from support.limit_server import BODY, URL, Outcome, Storm, jain, simulate
 
 
 def now() -> float:
@@ -966,9 +966,8 @@ def test_crowd_through_the_client():
     """
     The same through `AsyncKimi(transport=MemoryTransport(handler))`, as users would.
     """
-    from support.limit_server import LimitServer
-
     from kimi_async.testing.simulator.server_limits import LimitsServer
+    from support.limit_server import LimitServer
 
     answer = json.dumps(
         {
@@ -1048,10 +1047,9 @@ def test_shared_limits_two_controllers_use_one_quota_up_together():
     """
     Two controllers over one `InProcessLimits`: the whole quota, no refusal, both alike.
     """
-    from support.limit_server import LimitServer, crowd
-
     from kimi_async.middleware.rate_limit.middleware import InProcessLimits
     from kimi_async.testing.simulator.server_limits import LimitsServer
+    from support.limit_server import LimitServer, crowd
 
     server = LimitServer(LimitsServer("tier5"), seed=4)
     outcome = Outcome(300.0, server)
