@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .clock import VirtualClockLoop
-    from .faults import plans as faults
-    from .faults.plans import FaultPlan
+    from . import faults
+    from .faults import FaultPlan
     from .memory_transport import MemoryTransport, Reply
     from .prerendered import Prerendered, PrerenderedServer
     from .service_in_memory import in_memory
@@ -54,7 +54,7 @@ __all__ = [
 _HOMES = {
     "simulator.chat_model": ("ToolCall", "Turn"),
     "clock": ("VirtualClockLoop",),
-    "faults.plans": ("FaultPlan",),
+    "faults": ("FaultPlan",),
     "service_in_memory": ("in_memory",),
     "simulator.server_limits": ("LimitsServer", "ServerLimits", "Storm"),
     "memory_transport": ("MemoryTransport", "Reply"),

@@ -14,7 +14,7 @@ import msgspec
 import pytest
 
 from kimi_async.sse import SSEDecoder
-from kimi_async.testing.faults.plans import (
+from kimi_async.testing.faults import (
     BadFraming,
     Bomb,
     CloseIdle,

@@ -22,7 +22,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kimi_async import testing
-from kimi_async.testing.faults.plans import Drop, Error, Fault, FaultPlan
+from kimi_async.testing.faults import Drop, Error, Fault, FaultPlan
 from kimi_async.testing.prerendered import Prerendered, PrerenderedServer
 from kimi_async.testing.service_in_memory import in_memory
 from kimi_async.testing.simulator.chat_model import MODELS, ToolCall, Turn, generate, think, tokenize

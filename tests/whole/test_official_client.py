@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from kimi_async.testing.faults.plans import Drop, Error, ErrorEvent, FaultPlan
+from kimi_async.testing.faults import Drop, Error, ErrorEvent, FaultPlan
 from kimi_async.testing.simulator.replies import Pace, error_reply
 from kimi_async.testing.simulator.server import KimiSimulator
 from kimi_async.testing.simulator.server_limits import ServerLimits

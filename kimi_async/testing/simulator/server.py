@@ -39,7 +39,7 @@ from aiohttp import web
 from aiohttp.typedefs import Handler
 from multidict import CIMultiDict
 
-from ..faults.plans import FaultEntry, FaultPlan
+from ..faults import FaultEntry, FaultPlan
 from ..prerendered import Prerendered, PrerenderedServer
 from .chat_model import MODELS, ModelInfo, Turn
 from .records import RecordedRequest, SimulatorStats

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from ..faults.plans import FaultEntry, FaultPlan, apply_faults
+from ..faults import FaultEntry, FaultPlan, apply_faults
 from .chat_model import (
     MODELS,
     ModelInfo,
