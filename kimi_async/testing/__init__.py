@@ -15,8 +15,8 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .clock import VirtualClockLoop
     from . import faults
+    from .clock import VirtualClockLoop
     from .faults import FaultPlan
     from .memory_transport import MemoryTransport, Reply
     from .prerendered import Prerendered, PrerenderedServer

@@ -165,7 +165,10 @@ class KimiService:
         route = urllib.parse.unquote(path.partition("?")[0])
         route = "/" + route.removeprefix("/v1").strip("/")
         if route.startswith(("/files", "/batches")):
-            stored = self.storage.answer(method, path, body, now, headers.get("Content-Type", ""))
+            from .storage import answer as stored_answer  # loads aiohttp's server, which many need not
+
+            content_type = headers.get("Content-Type", "")
+            stored = stored_answer(self.storage, method, path, body, now, content_type)
             if stored is not None:
                 return Answer(stored.status, self.storage.headers(stored.content_type), stored.body)
         if method == "GET":
