@@ -1,7 +1,7 @@
 """
 The experiments, on a virtual clock: ten minutes of traffic each, in about a second.
 
-The server is `kimi_async.testing.limits_server` with the times of `tests/limit_server.py`: 30 ms there and back, answers that take
+The server is `kimi_async.testing.ServerLedger` with the times of `tests/support/limited_transport.py`: 30 ms there and back, answers that take
 a lognormal time, headers 0.8 s after the request (as with streams) or with the answer.
 """
 
@@ -23,13 +23,13 @@ __all__ = ["EXPERIMENTS", "OURS", "Experiment", "Measured", "measure"]
 
 def _world() -> Any:
     """The crowd and the server of the tests: one model of Kimi, not two."""
-    path = Path(__file__).resolve().parents[2] / "tests" / "limit_server.py"
-    spec = importlib.util.spec_from_file_location("limit_server", path)
+    path = Path(__file__).resolve().parents[2] / "tests" / "support" / "limited_transport.py"
+    spec = importlib.util.spec_from_file_location("limited_transport", path)
     assert spec is not None
     assert spec.loader is not None
-    module = sys.modules.get("limit_server") or importlib.util.module_from_spec(spec)
-    if "limit_server" not in sys.modules:
-        sys.modules["limit_server"] = module
+    module = sys.modules.get("limited_transport") or importlib.util.module_from_spec(spec)
+    if "limited_transport" not in sys.modules:
+        sys.modules["limited_transport"] = module
         spec.loader.exec_module(module)
     return module
 

@@ -17,7 +17,7 @@ from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
-from kimi_async.testing.simulator.server_limits import LimitsServer, ServerLimits, Storm
+from kimi_async.testing.simulator.server_limits import ServerLedger, ServerLimits, Storm
 
 __all__ = ["compare", "serve"]
 
@@ -38,7 +38,7 @@ async def serve(slots: int, takes: float, storm: float) -> None:
     from aiohttp import web
 
     loop = asyncio.get_running_loop()
-    ledger: LimitsServer | None = None
+    ledger: ServerLedger | None = None
     requests = 0
 
     async def chat(request: web.Request) -> web.Response:
@@ -47,7 +47,7 @@ async def serve(slots: int, takes: float, storm: float) -> None:
         now = loop.time()
         if ledger is None:
             storms = [Storm(now, now + storm, 1.0, 0.5)] if storm else []
-            ledger = LimitsServer(ServerLimits(slots), storms=storms)
+            ledger = ServerLedger(ServerLimits(slots), storms=storms)
         requests += 1
         permit = ledger.admit(now)
         try:

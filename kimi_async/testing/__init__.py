@@ -3,7 +3,6 @@ What a program that uses `kimi_async` needs for its own tests.
 
 - `KimiSimulator`: a Kimi server on loopback, with faults (`FaultPlan`, `faults`) and limits (`ServerLimits`) to order.
 - `KimiService` and `in_memory`: the same behaviour without sockets, for a virtual clock.
-- `PrerenderedServer`: bytes prepared once, for benchmarks.
 - `MemoryTransport` and `Reply`: a transport that calls a function; no socket, no simulator.
 - `VirtualClockLoop`: an event loop whose clock jumps, so that ten minutes of waiting take a moment.
 - `kimi_async.testing.pytest_plugin`: the fixtures `kimi_simulator` and `kimi_client`, installed with the package.
@@ -19,27 +18,24 @@ if TYPE_CHECKING:
     from .clock import VirtualClockLoop
     from .faults import FaultPlan
     from .memory_transport import MemoryTransport, Reply
-    from .prerendered import Prerendered, PrerenderedServer
     from .service_in_memory import in_memory
     from .simulator.chat_model import ToolCall, Turn
     from .simulator.records import RecordedRequest, SimulatorStats
     from .simulator.replies import Pace, Refusal, error_reply
     from .simulator.server import KimiSimulator
-    from .simulator.server_limits import LimitsServer, ServerLimits, Storm
+    from .simulator.server_limits import ServerLedger, ServerLimits, Storm
     from .simulator.service import KimiService
 
 __all__ = [
     "FaultPlan",
     "KimiService",
     "KimiSimulator",
-    "LimitsServer",
     "MemoryTransport",
     "Pace",
-    "Prerendered",
-    "PrerenderedServer",
     "RecordedRequest",
     "Refusal",
     "Reply",
+    "ServerLedger",
     "ServerLimits",
     "SimulatorStats",
     "Storm",
@@ -56,9 +52,8 @@ _HOMES = {
     "clock": ("VirtualClockLoop",),
     "faults": ("FaultPlan",),
     "service_in_memory": ("in_memory",),
-    "simulator.server_limits": ("LimitsServer", "ServerLimits", "Storm"),
+    "simulator.server_limits": ("ServerLedger", "ServerLimits", "Storm"),
     "memory_transport": ("MemoryTransport", "Reply"),
-    "prerendered": ("Prerendered", "PrerenderedServer"),
     "simulator.records": ("RecordedRequest", "SimulatorStats"),
     "simulator.replies": ("Pace", "Refusal", "error_reply"),
     "simulator.service": ("KimiService",),

@@ -23,12 +23,11 @@ from hypothesis import strategies as st
 
 from kimi_async import testing
 from kimi_async.testing.faults import Drop, Error, Fault, FaultPlan
-from kimi_async.testing.prerendered import Prerendered, PrerenderedServer
 from kimi_async.testing.service_in_memory import in_memory
 from kimi_async.testing.simulator.chat_model import MODELS, ToolCall, Turn, generate, think, tokenize
 from kimi_async.testing.simulator.replies import Head, Pace, error_reply
 from kimi_async.testing.simulator.server import KimiSimulator
-from kimi_async.testing.simulator.server_limits import LimitsServer, ServerLimits, Storm
+from kimi_async.testing.simulator.server_limits import ServerLedger, ServerLimits, Storm
 from kimi_async.testing.simulator.service import KimiService
 from kimi_async.testing.simulator.validation import check_chat, check_mfjs
 from kimi_async.transport.exchange import Headers, Request
@@ -50,7 +49,7 @@ def chat(messages: list[Any] = USER, **options: Any) -> dict[str, Any]:
 class Client:
     """Posts JSON and reads what comes, without any leniency."""
 
-    def __init__(self, sim: KimiSimulator | PrerenderedServer, session: aiohttp.ClientSession) -> None:
+    def __init__(self, sim: KimiSimulator, session: aiohttp.ClientSession) -> None:
         self.url, self.key, self.session = sim.base_url, sim.api_key, session
 
     def open(self, path: str, body: Any = None, *, method: str = "POST", **headers: str) -> Any:
@@ -927,7 +926,7 @@ async def test_stats_see_a_client_that_leaves() -> None:
     """
     When the client closes a stream the handler ends, and its slot is free again.
     """
-    limits = LimitsServer(ServerLimits(concurrency=1))
+    limits = ServerLedger(ServerLimits(concurrency=1))
     pace = Pace(tokens_per_second=5)
     async with KimiSimulator(pace=pace, limits=limits) as sim, aiohttp.ClientSession() as session:
         client = Client(sim, session)
@@ -1069,7 +1068,7 @@ def test_admit_names_the_limit_it_hit(limits: ServerLimits, kind: str, text: str
     """
     Each dimension has its own text, with the numbers a client can learn from.
     """
-    ledger = LimitsServer(limits)
+    ledger = ServerLedger(limits)
     permit = ledger.admit(0.0, tokens=1_050)
 
     assert permit.refusal is not None
@@ -1081,7 +1080,7 @@ def test_admit_sliding_window_forgets_after_a_minute() -> None:
     """
     Exactly the last 60 seconds count.
     """
-    ledger = LimitsServer(ServerLimits(rpm=2), rejects_count=False)
+    ledger = ServerLedger(ServerLimits(rpm=2), rejects_count=False)
     times = [0.0, 30.0, 59.9, 60.0, 60.1, 90.0]
 
     assert [True, True, False, True, False, True] == [ledger.admit(at).refusal is None for at in times]
@@ -1091,7 +1090,7 @@ def test_admit_rejects_count_keeps_the_window_full() -> None:
     """
     Where refused requests are charged, one retry a second never gets through again.
     """
-    ledger = LimitsServer(ServerLimits(rpm=3))
+    ledger = ServerLedger(ServerLimits(rpm=3))
     admitted = sum(ledger.admit(float(second)).refusal is None for second in range(600))
 
     assert 3 == admitted
@@ -1101,7 +1100,7 @@ def test_admit_fixed_window_resets_on_the_minute() -> None:
     """
     Two bursts may straddle the boundary.
     """
-    ledger = LimitsServer(ServerLimits(rpm=2), window="fixed")
+    ledger = ServerLedger(ServerLimits(rpm=2), window="fixed")
     times = [59.0, 59.5, 59.9, 60.0, 60.1, 60.2]
 
     assert [True, True, False, True, True, False] == [ledger.admit(at).refusal is None for at in times]
@@ -1111,7 +1110,7 @@ def test_admit_bucket_refills_steadily() -> None:
     """
     A bucket of 60 per minute is full at first and gives one a second afterwards.
     """
-    ledger = LimitsServer(ServerLimits(rpm=60), window="bucket")
+    ledger = ServerLedger(ServerLimits(rpm=60), window="bucket")
     burst = sum(ledger.admit(0.0).refusal is None for _ in range(100))
     later = [ledger.admit(float(second)).refusal is None for second in range(1, 5)]
 
@@ -1123,7 +1122,7 @@ def test_admit_tokens_are_not_charged_for_refused_requests() -> None:
     """
     A 429 costs no tokens, and a limit raised on the fly is used at once.
     """
-    ledger = LimitsServer(ServerLimits(tpm=1_000), schedule=[(10.0, ServerLimits(tpm=2_000))])
+    ledger = ServerLedger(ServerLimits(tpm=1_000), schedule=[(10.0, ServerLimits(tpm=2_000))])
 
     verdicts = [ledger.admit(at, tokens=600).refusal is None for at in (0.0, 1.0, 2.0, 10.0, 11.0, 12.0)]
 
@@ -1135,7 +1134,7 @@ def test_admit_storm_takes_its_time_and_hints_nothing() -> None:
     """
     Overload holds the slot for the seconds it took live and carries no Retry-After.
     """
-    ledger = LimitsServer(ServerLimits(concurrency=1), storms=[Storm(5.0, 10.0)])
+    ledger = ServerLedger(ServerLimits(concurrency=1), storms=[Storm(5.0, 10.0)])
     permit = ledger.admit(7.0)
     meanwhile = ledger.admit(7.1)
     permit.release()
@@ -1152,7 +1151,7 @@ def test_admit_hidden_numbers_use_the_short_text() -> None:
     """
     A client that cannot read limits must still cope.
     """
-    ledger = LimitsServer(ServerLimits(rpm=0), hide_numbers=True, retry_after=2.5)
+    ledger = ServerLedger(ServerLimits(rpm=0), hide_numbers=True, retry_after=2.5)
     refusal = ledger.admit(0.0).refusal
 
     assert refusal is not None
@@ -1165,7 +1164,7 @@ def test_unknown_tier_names_the_known_ones() -> None:
     A misspelt tier is an error where it is written.
     """
     with pytest.raises(ValueError, match="tier0"):
-        LimitsServer("tier9")
+        ServerLedger("tier9")
 
 
 # --- without sockets ------------------------------------------------------------------------------------
@@ -1230,7 +1229,7 @@ def test_in_memory_storm_waits_before_it_refuses() -> None:
     """
 
     async def main() -> tuple[int, float]:
-        limits = LimitsServer(ServerLimits(), storms=[Storm(0.0, math.inf)])
+        limits = ServerLedger(ServerLimits(), storms=[Storm(0.0, math.inf)])
         response = await in_memory(KimiService(limits=limits)).send(request_for(chat()))
         await response.read()
         return response.status, asyncio.get_running_loop().time()
@@ -1238,67 +1237,14 @@ def test_in_memory_storm_waits_before_it_refuses() -> None:
     assert (429, 8.0) == virtual(main())
 
 
-# --- prepared bytes and the command ---------------------------------------------------------------------
+# --- the command --------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("events_per_write", [1, 64, 1024])
-async def test_prerendered_stream_says_its_text(events_per_write: int) -> None:
-    """
-    However many events share a write, the stream is the same; two streams may share a connection.
-    """
-    reply = Prerendered(deltas=300, events_per_write=events_per_write, reasoning=20)
-    async with PrerenderedServer(reply) as server, aiohttp.ClientSession() as session:
-        client = Client(server, session)
-        for _ in range(2):
-            chunks = await client.chunks(chat())
-            assert reply.text == joined(chunks, "content")
-        status, whole, _ = await client.chat(chat())
-        _, models, _ = await client.json("/models", method="GET")
-
-    assert 200 == status
-    assert reply.text.startswith(whole["choices"][0]["message"]["content"])
-    assert len(MODELS) == len(models["data"])
-    assert (1, 4, 0) == (server.stats.connections_opened, server.stats.requests, server.stats.in_flight)
-
-
-async def test_prerendered_waits_for_a_slow_reader() -> None:
-    """
-    A client that does not read makes the server wait, not its memory grow; then everything arrives.
-    """
-    reply = Prerendered(deltas=20_000, events_per_write=64, padding=500)
-    async with PrerenderedServer(reply) as server, aiohttp.ClientSession(read_bufsize=4096) as session:
-        client = Client(server, session)
-        async with client.open("/chat/completions", chat(stream=True)) as response:
-            for _ in range(20):
-                await asyncio.sleep(0)
-            held = server.stats.bytes_sent
-            data = await response.read()
-
-    assert held < len(data)
-    assert data.endswith(b"data: [DONE]\n\n")
-    assert reply.text == joined([json.loads(line[6:]) for line in data.split(b"\n\n")[:-2]], "content")
-
-
-async def test_prerendered_interval_paces_writes() -> None:
-    """
-    One write per interval, against the schedule.
-    """
-    reply = Prerendered(deltas=20, interval=0.005)
-    async with PrerenderedServer(reply) as server, aiohttp.ClientSession() as session:
-        loop = asyncio.get_running_loop()
-        started = loop.time()
-        await Client(server, session).chunks(chat())
-        took = loop.time() - started
-
-    assert took >= 0.005 * (len(reply.writes) - 1)
-
-
-@pytest.mark.parametrize("options", [[], ["--deltas", "10"]])
-def test_command_prints_its_address_and_stops_on_terminate(options: list[str]) -> None:
+def test_command_prints_its_address_and_stops_on_terminate() -> None:
     """
     The first line is the base URL; SIGTERM ends it cleanly.
     """
-    command = [sys.executable, "-m", "kimi_async.testing.simulator", *options]
+    command = [sys.executable, "-m", "kimi_async.testing.simulator"]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     try:
         assert process.stdout is not None

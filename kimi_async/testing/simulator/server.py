@@ -14,11 +14,8 @@ chunk in half must own its bytes, and a plain write costs a third of `StreamResp
 `python -m kimi_async.testing.simulator --help` runs it alone.
 """
 
-import argparse
 import asyncio
-import importlib
 import math
-import signal
 import socket
 import ssl as ssl_module
 import struct
@@ -31,7 +28,6 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from email.utils import formatdate
 from http import HTTPStatus
-from pathlib import Path
 from types import TracebackType
 from typing import Self
 
@@ -40,11 +36,10 @@ from aiohttp.typedefs import Handler
 from multidict import CIMultiDict
 
 from ..faults import FaultEntry, FaultPlan
-from ..prerendered import Prerendered, PrerenderedServer
 from .chat_model import MODELS, ModelInfo, Turn
 from .records import RecordedRequest, SimulatorStats
 from .replies import ACCOUNT, Account, Answer, End, Head, Pace, Pause, Raw, Refusal, Send, Step
-from .server_limits import TIERS, LimitsServer, ServerLimits
+from .server_limits import ServerLedger, ServerLimits
 from .service import KimiService, Responder, Scripted
 from .storage import Storage, add_routes
 
@@ -60,7 +55,7 @@ class KimiSimulator:
     The server; an async context manager. `base_url` ends in `/v1`.
 
     `pace` shapes the timing of replies. `words` is the least and greatest length of an answer, `seed` changes
-    every text. `limits` (a tier's name, `ServerLimits`, or a `LimitsServer`) refuses requests as Kimi does. `faults`
+    every text. `limits` (a tier's name, `ServerLimits`, or a `ServerLedger`) refuses requests as Kimi does. `faults`
     (a `FaultPlan` or its entries) makes replies fail. `ssl` is a server-side context, for https. `keep_requests` bounds `requests`. Port 0 lets the system choose.
 
     It serves on the running loop: no thread, no subprocess (but see `in_thread`).
@@ -78,7 +73,7 @@ class KimiSimulator:
         account: Account = ACCOUNT,
         words: tuple[int, int] = (40, 120),
         responder: Responder | None = None,
-        limits: LimitsServer | ServerLimits | str | None = None,
+        limits: ServerLedger | ServerLimits | str | None = None,
         faults: FaultPlan | Iterable[FaultEntry] | None = None,
         ssl: ssl_module.SSLContext | None = None,
         keep_requests: int = 1_000,
@@ -123,7 +118,7 @@ class KimiSimulator:
         return self.service.storage
 
     @property
-    def limits(self) -> LimitsServer | None:
+    def limits(self) -> ServerLedger | None:
         """The ledger of limits, with its counters; `limits.change(...)` works while the server runs."""
         return self.service.limits
 
@@ -474,93 +469,3 @@ def _reset(transport: asyncio.Transport) -> None:
     sock = transport.get_extra_info("socket")
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     transport.abort()
-
-
-# --- on its own -----------------------------------------------------------------------------------------
-
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    """`python -m kimi_async.testing.simulator`: serve until interrupted. The first line printed is the base URL."""
-    parser = argparse.ArgumentParser(
-        prog="python -m kimi_async.testing.simulator",
-        description="A Kimi server on loopback. Prints its base URL, then serves until interrupted.",
-    )
-    parser.add_argument("--host", default="127.0.0.1")
-    parser.add_argument("--port", type=int, default=0, help="0 lets the system choose (default)")
-    parser.add_argument(
-        "--api-key", default="sk-simulator", help="the one key that opens it (default: %(default)s)"
-    )
-    parser.add_argument("--seed", type=int, default=0, help="changes every text")
-    parser.add_argument("--words", type=int, nargs=2, default=(40, 120), metavar=("LEAST", "MOST"))
-    trouble = parser.add_argument_group("trouble")
-    trouble.add_argument("--limits", choices=sorted(TIERS), help="refuse as this tier does")
-    trouble.add_argument(
-        "--faults", type=Path, metavar="FILE", help="a FaultPlan as JSON, one entry per chat request"
-    )
-    trouble.add_argument(
-        "--random-faults", type=int, metavar="SEED", help="a random fault in half of the requests"
-    )
-    pace = parser.add_argument_group("pace (default: as fast as it can)")
-    pace.add_argument("--headers-delay", type=float, default=0.0, metavar="SECONDS")
-    pace.add_argument("--first-token", type=float, default=0.0, metavar="SECONDS")
-    pace.add_argument("--tokens-per-second", type=float, default=0.0, metavar="N")
-    pace.add_argument("--tokens-per-chunk", type=int, default=1, metavar="N")
-    pace.add_argument("--events-per-write", type=int, default=1, metavar="N")
-    fixed = parser.add_argument_group("benchmarks: the same bytes for every stream, prepared once")
-    fixed.add_argument("--deltas", type=int, metavar="N", help="turns this on: content chunks in the stream")
-    fixed.add_argument(
-        "--interval", type=float, default=0.0, metavar="SECONDS", help="between two writes of a stream"
-    )
-    parser.add_argument("--uvloop", action="store_true", help="serve on uvloop, if it is installed")
-    options = parser.parse_args(arguments)
-    factory = None
-    if options.uvloop:
-        factory = importlib.import_module("uvloop").new_event_loop
-    try:
-        with asyncio.Runner(loop_factory=factory) as runner:
-            runner.run(_serve(options))
-    except KeyboardInterrupt:
-        pass
-    return 0
-
-
-async def _serve(options: argparse.Namespace) -> None:
-    server: KimiSimulator | PrerenderedServer
-    if options.deltas is not None:
-        reply = Prerendered(options.deltas, options.events_per_write, options.interval)
-        server = PrerenderedServer(reply, host=options.host, port=options.port)
-    else:
-        faults: FaultPlan | None = None
-        if options.faults is not None:
-            faults = FaultPlan.from_json(options.faults.read_bytes())
-        elif options.random_faults is not None:
-            faults = FaultPlan.random(options.random_faults)
-        server = KimiSimulator(
-            limits=options.limits,
-            faults=faults,
-            host=options.host,
-            port=options.port,
-            api_key=options.api_key,
-            seed=options.seed,
-            words=tuple(options.words),
-            pace=Pace(
-                options.headers_delay,
-                options.first_token,
-                options.tokens_per_second,
-                options.tokens_per_chunk,
-                options.events_per_write,
-            ),
-        )
-    stop = asyncio.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        try:
-            asyncio.get_running_loop().add_signal_handler(number, stop.set)
-        except NotImplementedError:  # Windows: the interrupt arrives as KeyboardInterrupt
-            pass
-    async with server:
-        print(server.base_url, flush=True)
-        await stop.wait()
-
-
-if __name__ == "__main__":
-    raise SystemExit(main())

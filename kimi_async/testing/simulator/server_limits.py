@@ -4,7 +4,7 @@ The server's side of rate limits: who is admitted, who gets which 429, and what 
 Arithmetic only. `now` is passed in (any clock in seconds), so that the same ledger stands behind the socket simulator and
 behind a `MemoryTransport` under a virtual clock.
 
-    ledger = LimitsServer("tier5")
+    ledger = ServerLedger("tier5")
     permit = ledger.admit(now, tokens=1_200)
     if permit.refusal is None:
         ...                                # 200; `permit.release()` when the response has ended
@@ -23,7 +23,7 @@ from typing import Literal, Protocol
 
 from .replies import ACCOUNT, Account, Refusal, error_reply
 
-__all__ = ["TIERS", "LimitsServer", "Permit", "ServerLimits", "Storm", "WindowKind"]
+__all__ = ["TIERS", "Permit", "ServerLedger", "ServerLimits", "Storm", "WindowKind"]
 
 WindowKind = Literal["sliding", "fixed", "bucket"]
 
@@ -83,7 +83,7 @@ class Permit:
             free()
 
 
-class LimitsServer:
+class ServerLedger:
     """
     The ledger of one organisation.
 

@@ -47,7 +47,7 @@ from .replies import (
     script,
     usage_of,
 )
-from .server_limits import LimitsServer, Permit, ServerLimits
+from .server_limits import Permit, ServerLedger, ServerLimits
 from .validation import budget_of, check_chat, check_estimate, stop_words
 
 if TYPE_CHECKING:
@@ -99,7 +99,7 @@ class KimiService:
         account: Account = ACCOUNT,
         words: tuple[int, int] = (40, 120),
         responder: Responder | None = None,
-        limits: LimitsServer | ServerLimits | str | None = None,
+        limits: ServerLedger | ServerLimits | str | None = None,
         faults: FaultPlan | Iterable[FaultEntry] | None = None,
         wall: Callable[[], float] | None = None,
     ) -> None:
@@ -107,8 +107,8 @@ class KimiService:
         self.seed = seed
         self.pace: Pace = pace or Pace()
         self.models: tuple[ModelInfo, ...] = tuple(models)
-        if limits is not None and not isinstance(limits, LimitsServer):
-            limits = LimitsServer(limits, account=account, seed=seed)
+        if limits is not None and not isinstance(limits, ServerLedger):
+            limits = ServerLedger(limits, account=account, seed=seed)
         if limits is not None and limits.tier is not None:
             account = replace(account, group=f"enterprise-tier-{limits.tier.removeprefix('tier')}")
         self.limits = limits

@@ -33,7 +33,7 @@ from kimi_async.testing.clock import run
 from kimi_async.testing.memory_transport import MemoryTransport, Reply
 from kimi_async.testing.simulator.server_limits import ServerLimits
 from kimi_async.transport.exchange import Request, Response
-from support.limit_server import BODY, URL, Outcome, Storm, jain, simulate
+from support.limited_transport import BODY, URL, Outcome, Storm, jain, simulate
 
 
 def now() -> float:
@@ -966,8 +966,8 @@ def test_crowd_through_the_client():
     """
     The same through `AsyncKimi(transport=MemoryTransport(handler))`, as users would.
     """
-    from kimi_async.testing.simulator.server_limits import LimitsServer
-    from support.limit_server import LimitServer
+    from kimi_async.testing.simulator.server_limits import ServerLedger
+    from support.limited_transport import LimitedServer
 
     answer = json.dumps(
         {
@@ -982,7 +982,7 @@ def test_crowd_through_the_client():
     ).encode()
 
     async def main() -> tuple[int, int]:
-        server = LimitServer(LimitsServer("tier1"), ack=None, latency=3.0)
+        server = LimitedServer(ServerLedger("tier1"), ack=None, latency=3.0)
 
         async def handler(request: Request) -> Reply:
             reply = await server(request)
@@ -1048,10 +1048,10 @@ def test_shared_limits_two_controllers_use_one_quota_up_together():
     Two controllers over one `InProcessLimits`: the whole quota, no refusal, both alike.
     """
     from kimi_async.middleware.rate_limit.middleware import InProcessLimits
-    from kimi_async.testing.simulator.server_limits import LimitsServer
-    from support.limit_server import LimitServer, crowd
+    from kimi_async.testing.simulator.server_limits import ServerLedger
+    from support.limited_transport import LimitedServer, crowd
 
-    server = LimitServer(LimitsServer("tier5"), seed=4)
+    server = LimitedServer(ServerLedger("tier5"), seed=4)
     outcome = Outcome(300.0, server)
 
     async def main() -> None:

@@ -1,7 +1,7 @@
 """
 A Kimi-like server with limits behind a `MemoryTransport`, and the crowd that uses it up: ten minutes in a second.
 
-The ledger is `kimi_async.testing.limits_server`; here are the times: the way there and back, how long an answer takes,
+The ledger is `kimi_async.testing.ServerLedger`; here are the times: the way there and back, how long an answer takes,
 and whether its headers come early (a stream) or at its end.
 """
 
@@ -20,16 +20,16 @@ from kimi_async.middleware.rate_limit.middleware import AdmissionController, Rat
 from kimi_async.middleware.retry.attempts import RetryMiddleware
 from kimi_async.testing.clock import run
 from kimi_async.testing.memory_transport import MemoryTransport, Reply
-from kimi_async.testing.simulator.server_limits import LimitsServer, ServerLimits, Storm
+from kimi_async.testing.simulator.server_limits import ServerLedger, ServerLimits, Storm
 from kimi_async.transport.exchange import Request, Response
 
-__all__ = ["LimitServer", "Outcome", "crowd", "jain", "simulate"]
+__all__ = ["LimitedServer", "Outcome", "crowd", "jain", "simulate"]
 
 URL = "https://api.moonshot.ai/v1/chat/completions"
 BODY = b'{"model":"kimi-k3","messages":[],"max_completion_tokens":16}'
 
 
-class LimitServer:
+class LimitedServer:
     """
     Times are seconds: `rtt` both ways together (each way varies by `jitter`), `latency` the mean of a lognormal with `sigma`;
     `ack` is when the headers of a stream come, None where they come with the whole answer.
@@ -37,7 +37,7 @@ class LimitServer:
 
     def __init__(
         self,
-        ledger: LimitsServer,
+        ledger: ServerLedger,
         *,
         latency: float = 6.0,
         sigma: float = 0.6,
@@ -112,13 +112,13 @@ def _body(refusal: Any) -> bytes:
 @dataclass
 class Outcome:
     duration: float
-    server: LimitServer
+    server: LimitedServer
     succeeded: int = 0
     lost: list[BaseException] = field(default_factory=list)
     finished_at: float = 0.0
 
     @property
-    def ledger(self) -> LimitsServer:
+    def ledger(self) -> ServerLedger:
         return self.server.ledger
 
     @property
@@ -202,9 +202,9 @@ def simulate(
 ) -> Outcome:
     """
     One experiment on a virtual clock. `client` is what the callers know (`limits=`); `users` processes that do not know
-    of each other, the second from `join` on; `ledger` goes to `LimitsServer`, `timing` to `LimitServer`.
+    of each other, the second from `join` on; `ledger` goes to `ServerLedger`, `timing` to `LimitedServer`.
     """
-    server = LimitServer(LimitsServer(limits, seed=seed, **(ledger or {})), seed=seed, **timing)
+    server = LimitedServer(ServerLedger(limits, seed=seed, **(ledger or {})), seed=seed, **timing)
     outcome = Outcome(duration, server)
 
     async def main() -> None:
