@@ -22,7 +22,10 @@ from kimi_async.providers.hosts import CHAT, PROVIDERS
 from kimi_async.testing import KimiSimulator
 
 ROOT = Path(__file__).parents[2]
-PAGES = ["README.md", "examples/README.md", "tests/README.md", "CONTRIBUTING.md"]
+PAGES = [
+    *("README.md", "examples/README.md", "tests/README.md", "CONTRIBUTING.md"),
+    *sorted(path.relative_to(ROOT).as_posix() for path in (ROOT / "docs").rglob("*.md")),
+]
 
 
 @dataclass(frozen=True)
