@@ -11,6 +11,7 @@ from typing import Any
 from urllib.parse import unquote
 
 from .alternatives import NEVER, Alt, Conj, Node, expressible, is_number
+from .document import Document
 from .keywords import DROPPED, EFFECTIVE, HINTS, REF_KEYS, is_not_anything
 from .reader import Reader
 from .rules import ALL_TYPES, FORBIDDEN_KEYS, MAX_BRANCHES, MAX_ENUM, Json, SchemaError, escape, is_list, same
@@ -18,13 +19,12 @@ from .rules import ALL_TYPES, FORBIDDEN_KEYS, MAX_BRANCHES, MAX_ENUM, Json, Sche
 __all__ = ["Builder", "listed"]
 
 
-class Builder(Reader):
-    """
-    A document whose places can be written. `defs` fills with definitions, by name; references are names, not pointers.
-    """
+class Builder:
+    """Writes the places of a document. `defs` fills with definitions, by name; references are names, not pointers."""
 
-    def __init__(self, schema: Json, *, describe: bool) -> None:
-        super().__init__(schema, describe=describe)
+    def __init__(self, reader: Reader) -> None:
+        self.reader: Reader = reader
+        self.document: Document = reader.document
         self.names: dict[frozenset[str], str] = {}
         self.defs: dict[str, Json] = {}
         self.building: dict[frozenset[str], bool] = {}
@@ -33,7 +33,7 @@ class Builder(Reader):
 
     def effective(self, node: Node) -> set[str]:
         keywords = node.keywords
-        if self.legacy and "$ref" in keywords:
+        if self.document.legacy and "$ref" in keywords:
             return {"$ref"}
         found = {k for k in EFFECTIVE if k in keywords and (keywords[k] is not None or k == "const")}
         if is_not_anything(keywords):
@@ -42,7 +42,7 @@ class Builder(Reader):
             found.discard("nullable")
         if isinstance(keywords.get("required"), bool):
             found.discard("required")
-            self.lose(
+            self.document.lose(
                 node.pointer,
                 "required",
                 "a boolean: it belongs, as a list of names, into the schema of the object",
@@ -65,23 +65,23 @@ class Builder(Reader):
 
     def build(self, conj: Conj) -> Json:
         """The MFJS of a conjunction of places: a new dict, or `NEVER`. References are names still, not pointers."""
-        self.step()
+        self.reader.step()
         self.depth += 1
         try:
             if self.depth > 150:
                 raise SchemaError(conj[0].pointer.partition("\0")[0], "the schema is nested too deeply")
             for node in conj:
                 if node.schema is False:
-                    self.contradict(node.pointer, "the schema `false` accepts nothing")
+                    self.document.contradict(node.pointer, "the schema `false` accepts nothing")
                     return NEVER
             solid = [n for n in conj if n.branches is not None or self.effective(n)]
             notes: Json = {}
             for node in conj:
-                notes = {**self.notes(node), **notes}
+                notes = {**self.document.notes(node), **notes}
                 if node not in solid:
                     for keyword, reason in DROPPED.items():
                         if node.keywords.get(keyword) not in (None, False, {}):
-                            self.lose(node.pointer, keyword, reason)
+                            self.document.lose(node.pointer, keyword, reason)
             if len(solid) == 1:
                 return self.one(solid[0], notes)
             if not solid:
@@ -107,9 +107,9 @@ class Builder(Reader):
                 for k, v in node.keywords.items()
                 if k not in ("nullable", "title", "description", "default")
             }
-            inner = self.artificial(rest, f"{node.pointer}\0nonnull", node)
-            null = self.artificial({"type": "null"}, f"{node.pointer}\0null", node)
-            if not any(alt.kind == "null" for alt in self.alts(inner).settled()):
+            inner = self.document.artificial(rest, f"{node.pointer}\0nonnull", node)
+            null = self.document.artificial({"type": "null"}, f"{node.pointer}\0null", node)
+            if not any(alt.kind == "null" for alt in self.reader.alts(inner).settled()):
                 if keys - {"nullable", "type", "enum"}:
                     return self.union(node, [(inner,), (null,)], notes)
                 return self.full((node,), notes)
@@ -117,18 +117,22 @@ class Builder(Reader):
         applicators = keys & {*REF_KEYS, "allOf", "anyOf", "oneOf"}
         if len(applicators) == 1 and keys - applicators <= {"type"}:
             (keyword,) = applicators
-            targets = [self.resolve(node, keyword)] if keyword in REF_KEYS else self.list_of(node, keyword)
+            targets = (
+                [self.document.resolve(node, keyword)]
+                if keyword in REF_KEYS
+                else self.document.list_of(node, keyword)
+            )
             if (keyword != "allOf" or len(targets) == 1) and self.covered(node, targets):
                 for dropped, reason in DROPPED.items():
                     if node.keywords.get(dropped) not in (None, False, {}):
-                        self.lose(node.pointer, dropped, reason)
+                        self.document.lose(node.pointer, dropped, reason)
                 if keyword in REF_KEYS:
                     return self.reference(targets[0], notes, node)
                 if len(targets) == 1:
-                    inner_notes = self.notes(targets[0])
+                    inner_notes = self.document.notes(targets[0])
                     return self.build_with(targets[0], {**inner_notes, **notes})
                 if keyword == "oneOf":
-                    self.lose(
+                    self.document.lose(
                         node.pointer, "oneOf", "became anyOf: MFJS cannot forbid that two branches match"
                     )
                 return self.union(node, [(t,) for t in targets], notes)
@@ -143,12 +147,12 @@ class Builder(Reader):
 
     def covered(self, node: Node, targets: Sequence[Node]) -> bool:
         """Whether a `type` beside a reference or union says nothing that the targets do not say themselves."""
-        types = self.types(node)
+        types = self.document.types(node)
         if types is None:
             return True
         kinds = {"number" if t == "integer" else t for t in types}
         for target in targets:
-            found = self.alts(target)
+            found = self.reader.alts(target)
             if not found.typed or any(alt.kind not in kinds for alt in found.alts):
                 return False
             if "number" not in types and any(alt.kind == "number" and not alt.integer for alt in found.alts):
@@ -159,7 +163,7 @@ class Builder(Reader):
         key = frozenset((node.pointer,))
         if key in self.built:
             return self.annotate(self.built[key], notes, node.pointer)
-        if any(node.pointer == p for conj in branches for n in conj for p in self.heads(n)):
+        if any(node.pointer == p for conj in branches for n in conj for p in self.document.heads(n)):
             return self.full((node,), notes)
         shown: list[Json] = []
         for conj in branches:
@@ -176,7 +180,7 @@ class Builder(Reader):
         if len(branches) == 1:
             return branches[0]
         if len(branches) > MAX_BRANCHES:
-            self.lose(at, "anyOf", f"more than {MAX_BRANCHES} alternatives")
+            self.document.lose(at, "anyOf", f"more than {MAX_BRANCHES} alternatives")
             kinds = list(dict.fromkeys(k for b in branches for k in listed(b.get("type", list(ALL_TYPES)))))
             return {"type": kinds[0] if len(kinds) == 1 else kinds}
         return {"anyOf": branches}
@@ -192,10 +196,10 @@ class Builder(Reader):
             refs = [k for k in REF_KEYS if k in keys]
             if len(keys) != 1 or not refs:
                 break
-            notes = {**self.notes(target), **notes}
-            target = self.resolve(target, refs[0])
+            notes = {**self.document.notes(target), **notes}
+            target = self.document.resolve(target, refs[0])
         else:
-            self.contradict(site.pointer, "the reference leads back to itself")
+            self.document.contradict(site.pointer, "the reference leads back to itself")
             return NEVER
         key = frozenset((target.pointer,))
         name = self.name(key, target)
@@ -225,13 +229,13 @@ class Builder(Reader):
         if key in self.building:
             self.building[key] = True
             return self.annotate({"$ref": self.name(key, conj[0])}, notes, conj[0].pointer)
-        if not notes.get("description") and (inner := self.notes_of(conj).get("description")):
+        if not notes.get("description") and (inner := self.reader.notes_of(conj).get("description")):
             notes = {**notes, "description": inner}
         if key in self.built:
             return self.annotate(self.built[key], notes, conj[0].pointer)
         self.building[key] = False
         try:
-            found = self.meet_all(conj)
+            found = self.reader.meet_all(conj)
             branches: list[Json] = []
             for alt in found.settled():
                 built = self.write(alt)
@@ -266,7 +270,9 @@ class Builder(Reader):
             self.write_bounds(alt, built)
         elif alt.kind == "boolean":
             if alt.values is not None and len(alt.values) == 1:
-                self.lose(alt.at, "enum", "MFJS lists strings and numbers only: either boolean is allowed")
+                self.document.lose(
+                    alt.at, "enum", "MFJS lists strings and numbers only: either boolean is allowed"
+                )
         elif alt.kind == "array":
             if alt.items:
                 items = self.build(alt.items)
@@ -294,7 +300,7 @@ class Builder(Reader):
             if not expressible(value):
                 # The nearest number outside that can be written: 1e-07 as a minimum becomes 0.
                 wider = outward(value * 1000) / 1000 if abs(value) < 1 else outward(value)
-                self.lose(
+                self.document.lose(
                     alt.at,
                     keyword,
                     f"{value} cannot be written without an exponent or as an integer below 2^53",
@@ -311,18 +317,18 @@ class Builder(Reader):
         if values is None:
             return
         if len(values) > MAX_ENUM:
-            self.lose(alt.at, "enum", f"has {len(values)} values; MFJS allows {MAX_ENUM}")
+            self.document.lose(alt.at, "enum", f"has {len(values)} values; MFJS allows {MAX_ENUM}")
             return
         if alt.kind == "number":
             if not all(expressible(v) for v in values):
-                self.lose(
+                self.document.lose(
                     alt.at, "enum", "has a number that MFJS cannot write (an exponent, or 2^53 and above)"
                 )
                 return
             whole = all(v == int(v) for v in values)
             values = tuple(dict.fromkeys(int(v) if whole else float(v) for v in values))
             if not whole and not all(expressible(v) for v in values):
-                self.lose(
+                self.document.lose(
                     alt.at, "enum", "has a number that MFJS cannot write (an exponent, or 2^53 and above)"
                 )
                 return
@@ -347,7 +353,9 @@ class Builder(Reader):
                     shown[name] = value
                 else:
                     at = f"{alt.at}/properties/{escape(name)}"
-                    self.lose(at, "properties", "no value of this property is possible, so it is left out")
+                    self.document.lose(
+                        at, "properties", "no value of this property is possible, so it is left out"
+                    )
             built["properties"] = shown
         if alt.required:
             built["required"] = list(alt.required)
@@ -387,7 +395,9 @@ class Builder(Reader):
                 branches[index] = self.with_default(branch, default, at)
                 return {**built, "anyOf": branches}
         if default is not None:
-            self.lose(at, "default", "MFJS takes a default only beside a scalar type that it belongs to")
+            self.document.lose(
+                at, "default", "MFJS takes a default only beside a scalar type that it belongs to"
+            )
         return built
 
 

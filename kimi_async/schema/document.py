@@ -21,7 +21,7 @@ class Document:
     """
 
     def __init__(self, schema: Json, *, describe: bool) -> None:
-        self.document: Json = schema
+        self.root: Json = schema
         self.describe: bool = describe
         self.losses: dict[tuple[str, str], Loss] = {}
         self.contradictions: list[tuple[str, str]] = []
@@ -132,7 +132,7 @@ class Document:
 
     def at(self, pointer: str) -> tuple[Any, str] | None:
         """The value at a document pointer, and the resource it belongs to."""
-        value: Any = self.document
+        value: Any = self.root
         resource = walked = ""
         for token in pointer.split("/")[1:]:
             key = token.replace("~1", "/").replace("~0", "~")

@@ -28,13 +28,11 @@ from .rules import ALL_TYPES, Json, SchemaError, escape, is_list, is_object, kin
 __all__ = ["Reader"]
 
 
-class Reader(Document):
-    """
-    A document whose places can be read. A place is read once.
-    """
+class Reader:
+    """Reads the places of a document. A place is read once."""
 
-    def __init__(self, schema: Json, *, describe: bool) -> None:
-        super().__init__(schema, describe=describe)
+    def __init__(self, document: Document) -> None:
+        self.document: Document = document
         self.memo: dict[str, Alts] = {}
         self.expanding: set[str] = set()
         self.cut: int = 0
@@ -46,69 +44,78 @@ class Reader(Document):
         keywords = node.keywords
         alts = {kind: Alt(kind, at) for kind in ALL_TYPES}
         text = alts["string"]
-        text.low, text.high = self.count(node, "minLength"), self.count(node, "maxLength")
+        text.low, text.high = self.document.count(node, "minLength"), self.document.count(node, "maxLength")
         self.number(node, alts["number"])
         self.object(node, alts["object"])
         self.array(node, alts["array"])
         for keyword, reason in DROPPED.items():
             if keyword in keywords and keywords[keyword] not in (None, False) and keywords[keyword] != {}:
-                self.lose(at, keyword, reason)
+                self.document.lose(at, keyword, reason)
         return alts
 
     def number(self, node: Node, alt: Alt) -> None:
-        low, high = self.bound(node, "minimum"), self.bound(node, "maximum")
-        above, below = self.bound(node, "exclusiveMinimum"), self.bound(node, "exclusiveMaximum")
+        low, high = self.document.bound(node, "minimum"), self.document.bound(node, "maximum")
+        above, below = (
+            self.document.bound(node, "exclusiveMinimum"),
+            self.document.bound(node, "exclusiveMaximum"),
+        )
         if node.keywords.get("exclusiveMinimum") is True:
             above, low = low, None
         if node.keywords.get("exclusiveMaximum") is True:
             below, high = high, None
         step: Any = node.keywords.get("multipleOf")
-        types = self.types(node)
+        types = self.document.types(node)
         whole = types is not None and "integer" in types and "number" not in types
         if is_integral(step) and step != 0:
             # A multiple of a whole number is whole, and being whole is as much of it as MFJS can say.
             whole = True
             if abs(step) != 1:
-                self.lose(node.pointer, "multipleOf", "MFJS cannot ask for multiples")
+                self.document.lose(node.pointer, "multipleOf", "MFJS cannot ask for multiples")
         elif step is not None:
-            self.lose(node.pointer, "multipleOf", "MFJS cannot ask for multiples")
+            self.document.lose(node.pointer, "multipleOf", "MFJS cannot ask for multiples")
         if above is not None:
             if whole:
                 low = tighter_low(low, math.floor(above) + 1)
             else:
                 low = tighter_low(low, above)
-                self.lose(node.pointer, "exclusiveMinimum", "became minimum: MFJS has inclusive bounds only")
+                self.document.lose(
+                    node.pointer, "exclusiveMinimum", "became minimum: MFJS has inclusive bounds only"
+                )
         if below is not None:
             if whole:
                 high = tighter_high(high, math.ceil(below) - 1)
             else:
                 high = tighter_high(high, below)
-                self.lose(node.pointer, "exclusiveMaximum", "became maximum: MFJS has inclusive bounds only")
+                self.document.lose(
+                    node.pointer, "exclusiveMaximum", "became maximum: MFJS has inclusive bounds only"
+                )
         if whole:
             low = None if low is None else math.ceil(low)
             high = None if high is None else math.floor(high)
         alt.low, alt.high, alt.integer = low, high, whole
 
     def object(self, node: Node, alt: Alt) -> None:
-        properties: Json | None = self.get(node, "properties", dict, "an object of schemas")
+        properties: Json | None = self.document.get(node, "properties", dict, "an object of schemas")
         if "properties" in node.keywords and node.keywords["properties"] is not None:
-            alt.props = {name: (self.child(node, "properties", name),) for name in properties or {}}
+            alt.props = {name: (self.document.child(node, "properties", name),) for name in properties or {}}
         extra: Conj = ()
         if isinstance(node.keywords.get("additionalProperties"), (dict, bool)):
-            extra = (self.child(node, "additionalProperties"),)
+            extra = (self.document.child(node, "additionalProperties"),)
         elif node.keywords.get("additionalProperties") is not None:
-            self.lose(node.pointer, "additionalProperties", "it must be a schema or a boolean")
-        patterns = self.get(node, "patternProperties", dict, "an object of schemas")
+            self.document.lose(node.pointer, "additionalProperties", "it must be a schema or a boolean")
+        patterns = self.document.get(node, "patternProperties", dict, "an object of schemas")
         if patterns:
             # Names cannot be matched, so whatever some pattern allows is allowed for every name. Only a pattern that
             # matches all names keeps its strength.
-            matched = [self.child(node, "patternProperties", name) for name in patterns]
+            matched = [self.document.child(node, "patternProperties", name) for name in patterns]
             if len(matched) == 1 and next(iter(patterns)) in ("", ".*", "^.*$", ".*$", "^.*", "^"):
                 extra = (matched[0],)
             elif extra:
-                extra = (self.union_of(node, "patternProperties", [(m,) for m in matched] + [extra]),)
+                extra = (
+                    self.document.union_of(node, "patternProperties", [(m,) for m in matched] + [extra]),
+                )
             alt.patterned = True
-            self.lose(
+            self.document.lose(
                 node.pointer,
                 "patternProperties",
                 "MFJS cannot match names; their schemas hold for any other name",
@@ -120,25 +127,25 @@ class Reader(Document):
                 **(alt.props or {}),
             }
             alt.props = {name: conj for name, conj in alt.props.items() if name in names}
-            extra = (self.artificial(False, f"{node.pointer}\0closed", node),)
+            extra = (self.document.artificial(False, f"{node.pointer}\0closed", node),)
         alt.extra = extra
         required = node.keywords.get("required")
         if isinstance(required, bool):  # draft 3, and a common slip
-            self.lose(
+            self.document.lose(
                 node.pointer,
                 "required",
                 "a boolean: it belongs, as a list of names, into the schema of the object",
             )
         elif required is not None:
             if not is_list(required) or not all(isinstance(name, str) for name in required):
-                self.lose(node.pointer, "required", "it must be a list of property names")
+                self.document.lose(node.pointer, "required", "it must be a list of property names")
             named = [name for name in required if isinstance(name, str)] if is_list(required) else []
             wanted = list(dict.fromkeys(named))
             if alt.closed:
                 # Taken at its word nothing satisfies this; it is nearly always a name that has changed since.
                 for name in wanted:
                     if name not in (alt.props or {}):
-                        self.lose(
+                        self.document.lose(
                             node.pointer,
                             "required",
                             f"{name!r} is required but additionalProperties forbids it",
@@ -151,31 +158,31 @@ class Reader(Document):
         value = node.keywords.get("propertyNames")
         if not is_object(value):
             return None
-        names = self.child(node, "propertyNames")
+        names = self.document.child(node, "propertyNames")
         for _ in range(8):
             if "$ref" not in names.keywords:
                 break
-            names = self.resolve(names, "$ref")
+            names = self.document.resolve(names, "$ref")
         listed = names.keywords.get("enum")
         if "const" in names.keywords:
             listed = [names.keywords["const"]]
         if is_list(listed) and all(isinstance(name, str) for name in listed):
             return listed
         if names.keywords:
-            self.lose(node.pointer, "propertyNames", "MFJS cannot constrain names")
+            self.document.lose(node.pointer, "propertyNames", "MFJS cannot constrain names")
         return None
 
     def array(self, node: Node, alt: Alt) -> None:
-        alt.low, alt.high = self.count(node, "minItems"), self.count(node, "maxItems")
+        alt.low, alt.high = self.document.count(node, "minItems"), self.document.count(node, "maxItems")
         items = node.keywords.get("items")
-        prefix = self.list_of(node, "prefixItems")
+        prefix = self.document.list_of(node, "prefixItems")
         rest: Conj = ()
         if is_list(items):
-            prefix = self.list_of(node, "items")
+            prefix = self.document.list_of(node, "items")
             if isinstance(node.keywords.get("additionalItems"), (dict, bool)):
-                rest = (self.child(node, "additionalItems"),)
+                rest = (self.document.child(node, "additionalItems"),)
         elif isinstance(items, (dict, bool)):
-            rest = (self.child(node, "items"),)
+            rest = (self.document.child(node, "items"),)
         elif items is not None:
             raise SchemaError(
                 f"{node.pointer}/items", f"items is a schema or a list of schemas, not {kind_of(items)}"
@@ -191,9 +198,11 @@ class Reader(Document):
         if not closed and (alt.high is None or alt.high > len(prefix)):
             branches.append(rest)
         if branches and all(branches):
-            alt.items = (self.union_of(node, "items", branches),) if len(branches) > 1 else branches[0]
+            alt.items = (
+                (self.document.union_of(node, "items", branches),) if len(branches) > 1 else branches[0]
+            )
         if len(shown) > 1:
-            self.lose(
+            self.document.lose(
                 node.pointer, "prefixItems", "MFJS has one schema for all items: each may be any of them"
             )
 
@@ -202,7 +211,7 @@ class Reader(Document):
         keywords = node.keywords
         base = self.base(node)
         hints = frozenset(HINTS[k] for k, v in keywords.items() if k in HINTS and v is not None)
-        types = self.types(node)
+        types = self.document.types(node)
         alts: list[Alt] = []
         for kind in types or ALL_TYPES:
             if kind == "integer":
@@ -216,15 +225,17 @@ class Reader(Document):
             return Alts(alts, types is not None, hints)
         listed = [met for value in values for alt in alts if (met := meet(value, alt)) is not None]
         if not listed and types is not None and alts and values:
-            self.lose(node.pointer, "enum", f"none of its values is of type {'/'.join(types)}")
+            self.document.lose(node.pointer, "enum", f"none of its values is of type {'/'.join(types)}")
             return Alts(alts, True, hints)
         if not listed:
-            self.contradict(node.pointer, "none of the values of enum is allowed by the other keywords")
+            self.document.contradict(
+                node.pointer, "none of the values of enum is allowed by the other keywords"
+            )
         return Alts(listed, True, hints)
 
     def possible(self, alt: Alt) -> bool:
         if alt.low is not None and alt.high is not None and alt.low > alt.high:
-            self.contradict(alt.at, f"the lower bound {alt.low} is above the upper bound {alt.high}")
+            self.document.contradict(alt.at, f"the lower bound {alt.low} is above the upper bound {alt.high}")
             return False
         return not (alt.kind in ("string", "array") and alt.high is not None and alt.high < 0)
 
@@ -238,7 +249,7 @@ class Reader(Document):
                 listed = [v for v in listed if any(same(v, w) for w in keywords["enum"])]
         elif keywords.get("enum") is not None:
             if not is_list(keywords["enum"]):
-                self.lose(
+                self.document.lose(
                     node.pointer, "enum", f"it must be a list of values, not {kind_of(keywords['enum'])}"
                 )
                 return None
@@ -263,23 +274,24 @@ class Reader(Document):
             if is_object(value):
                 fixed = value
                 props: dict[str, Conj] = {
-                    k: (self.artificial({"const": v}, f"{place}/{escape(k)}", node),)
+                    k: (self.document.artificial({"const": v}, f"{place}/{escape(k)}", node),)
                     for k, v in fixed.items()
                 }
-                closed = (self.artificial(False, f"{place}\0closed", node),)
+                closed = (self.document.artificial(False, f"{place}\0closed", node),)
                 alts.append(Alt("object", at, props=props, required=tuple(props), extra=closed))
             elif is_list(value):
                 members = value
                 branches = [
-                    (self.artificial({"const": v}, f"{place}/{i}", node),) for i, v in enumerate(members)
+                    (self.document.artificial({"const": v}, f"{place}/{i}", node),)
+                    for i, v in enumerate(members)
                 ]
                 items: Conj = ()
                 if branches:
-                    union = self.artificial({}, f"{place}\0items", node)
+                    union = self.document.artificial({}, f"{place}\0items", node)
                     union.branches = tuple(branches)
                     items = (union,) if len(branches) > 1 else branches[0]
                 if len(branches) > 1:
-                    self.lose(at, "enum", "MFJS cannot fix the order of items")
+                    self.document.lose(at, "enum", "MFJS cannot fix the order of items")
                 alts.append(Alt("array", at, low=len(members) or None, high=len(members), items=items))
         return alts
 
@@ -291,7 +303,7 @@ class Reader(Document):
         if node.schema is True:
             return Alts(everything(node.pointer), False, frozenset())
         if node.schema is False:
-            self.contradict(node.pointer, "the schema `false` accepts nothing")
+            self.document.contradict(node.pointer, "the schema `false` accepts nothing")
             return Alts([], True, frozenset())
         if node.pointer in self.expanding:
             self.cut += 1
@@ -311,26 +323,26 @@ class Reader(Document):
         keywords = node.keywords
         if node.branches is not None:
             return self.join(node, [(conj, self.meet_all(conj)) for conj in node.branches])
-        if self.legacy and "$ref" in keywords:
-            result = self.alts(self.resolve(node, "$ref"))
+        if self.document.legacy and "$ref" in keywords:
+            result = self.alts(self.document.resolve(node, "$ref"))
         else:
             result = self.own(node)
             for keyword in REF_KEYS:
                 if keyword in keywords:
-                    result = self.meet(node, keyword, result, self.alts(self.resolve(node, keyword)))
-            for part in self.list_of(node, "allOf"):
+                    result = self.meet(node, keyword, result, self.alts(self.document.resolve(node, keyword)))
+            for part in self.document.list_of(node, "allOf"):
                 result = self.meet(node, "allOf", result, self.alts(part))
             for keyword in ("anyOf", "oneOf"):
-                branches = self.list_of(node, keyword)
+                branches = self.document.list_of(node, keyword)
                 if branches:
                     joined = self.join(node, [((b,), self.alts(b)) for b in branches])
                     result = self.meet(node, keyword, result, joined)
                 if keyword == "oneOf" and len(branches) > 1:
-                    self.lose(
+                    self.document.lose(
                         node.pointer, "oneOf", "became anyOf: MFJS cannot forbid that two branches match"
                     )
             if is_not_anything(keywords):
-                self.contradict(node.pointer, "`not` of everything accepts nothing")
+                self.document.contradict(node.pointer, "`not` of everything accepts nothing")
                 result = Alts([], True, frozenset())
             result = self.unevaluated(node, result)
         if keywords.get("nullable") is True and not any(alt.kind == "null" for alt in result.alts):
@@ -345,15 +357,15 @@ class Reader(Document):
         inner = {"unevaluatedProperties"}
         plain = all(
             not (branching if pointer == node.pointer else branching | inner)
-            & self.nodes[pointer].keywords.keys()
-            for pointer in self.heads(node)
+            & self.document.nodes[pointer].keywords.keys()
+            for pointer in self.document.heads(node)
         )
         if not plain or not isinstance(value, (dict, bool)):
-            self.lose(
+            self.document.lose(
                 node.pointer, "unevaluatedProperties", "MFJS cannot tell which branch has read a property"
             )
             return result
-        rest = (self.child(node, "unevaluatedProperties"),)
+        rest = (self.document.child(node, "unevaluatedProperties"),)
         alts = [
             replace(alt, extra=rest) if alt.kind == "object" and not alt.extra and not alt.patterned else alt
             for alt in result.alts
@@ -368,11 +380,11 @@ class Reader(Document):
 
     def meet(self, node: Node, keyword: str, a: Alts, b: Alts) -> Alts:
         if len(a.alts) * len(b.alts) > 4096:
-            self.lose(node.pointer, keyword, "too many combinations of alternatives")
+            self.document.lose(node.pointer, keyword, "too many combinations of alternatives")
             return a
         met = [m for x in a.alts for y in b.alts if (m := meet(x, y)) is not None]
         if not met and a.alts and b.alts:
-            self.contradict(
+            self.document.contradict(
                 f"{node.pointer}/{escape(keyword)}", "nothing satisfies all the schemas that meet here"
             )
         return Alts(met, a.typed or b.typed, a.hints | b.hints)
@@ -395,12 +407,16 @@ class Reader(Document):
         found: Json = {}
         later: list[Node] = []
         for node in conj:
-            found = {**self.notes(node), **found}
+            found = {**self.document.notes(node), **found}
             if any(keyword in node.keywords for keyword in REF_KEYS):
-                later += [self.resolve(node, k) for k in REF_KEYS if k in node.keywords]
-            later += self.list_of(node, "allOf") if not self.legacy or "$ref" not in node.keywords else []
+                later += [self.document.resolve(node, k) for k in REF_KEYS if k in node.keywords]
+            later += (
+                self.document.list_of(node, "allOf")
+                if not self.document.legacy or "$ref" not in node.keywords
+                else []
+            )
         for node in later:
-            notes = self.notes(node)
+            notes = self.document.notes(node)
             if "description" in notes:
                 found.setdefault("description", notes["description"])
         return found

@@ -12,7 +12,9 @@ from typing import Any, cast
 
 from .alternatives import NEVER
 from .builder import Builder, listed
+from .document import Document
 from .keywords import REF_KEYS
+from .reader import Reader
 from .rules import (
     ALL_TYPES,
     MAX_SIZE,
@@ -29,35 +31,36 @@ from .rules import (
 __all__ = ["mfjs_tool", "to_mfjs", "translate"]
 
 
-class _Translation(Builder):
+class _Translation:
     """One call of `to_mfjs`."""
 
     def __init__(self, schema: Json, *, describe: bool, exact_root: bool) -> None:
-        super().__init__(schema, describe=describe)
+        self.document: Document = Document(schema, describe=describe)
+        self.builder: Builder = Builder(Reader(self.document))
         self.exact_root = exact_root
 
     def finish(self) -> Json:
-        root_node = self.node(self.document, "", "")
+        root_node = self.document.node(self.document.root, "", "")
         seen: set[str] = set()
-        notes = self.notes(root_node)
+        notes = self.document.notes(root_node)
         target = root_node
-        while len(keys := self.effective(target)) == 1 and (refs := keys & {*REF_KEYS}):
+        while len(keys := self.builder.effective(target)) == 1 and (refs := keys & {*REF_KEYS}):
             if target.pointer in seen:
                 raise SchemaError(target.pointer, "the reference leads back to itself")
             seen.add(target.pointer)
-            target = self.resolve(target, refs.pop())
-            notes = {**self.notes(target), **notes}
-        name = self.name(frozenset((target.pointer,)), target)
-        self.defs[name] = {}
-        self.defs[name] = self.build((target,))
+            target = self.document.resolve(target, refs.pop())
+            notes = {**self.document.notes(target), **notes}
+        name = self.builder.name(frozenset((target.pointer,)), target)
+        self.builder.defs[name] = {}
+        self.builder.defs[name] = self.builder.build((target,))
         self.prune()
-        root = self.annotate(
-            self.as_object(self.defs.get(name, NEVER)),
+        root = self.builder.annotate(
+            self.as_object(self.builder.defs.get(name, NEVER)),
             {k: v for k, v in notes.items() if k != "default"},
             "",
         )
         if {k: v for k, v in root.items() if k not in ("title", "description")} == {
-            k: v for k, v in self.defs[name].items() if k not in ("title", "description")
+            k: v for k, v in self.builder.defs[name].items() if k not in ("title", "description")
         }:
             own: str | None = name
         else:
@@ -68,15 +71,17 @@ class _Translation(Builder):
         """Remove what nothing can satisfy: required recursion without an end, `false`, contradictions."""
         alive: set[str] = set()
         while True:
-            more = {n for n, built in self.defs.items() if n not in alive and _finite(built, alive)}
+            more = {n for n, built in self.builder.defs.items() if n not in alive and _finite(built, alive)}
             if not more:
                 break
             alive |= more
-        dead = set(self.defs) - alive
-        for name in sorted(name for name in dead if self.defs[name] is not NEVER):
-            self.contradict("", f"{name} requires itself and so never ends")
-        self.defs = {
-            name: self.without(built, dead, name) for name, built in self.defs.items() if name in alive
+        dead = set(self.builder.defs) - alive
+        for name in sorted(name for name in dead if self.builder.defs[name] is not NEVER):
+            self.document.contradict("", f"{name} requires itself and so never ends")
+        self.builder.defs = {
+            name: self.without(built, dead, name)
+            for name, built in self.builder.defs.items()
+            if name in alive
         }
 
     def without(self, built: Json, dead: set[str], where: str) -> Json:
@@ -99,7 +104,7 @@ class _Translation(Builder):
                 elif name in built.get("required", ()):
                     return NEVER
                 else:
-                    self.lose(
+                    self.document.lose(
                         f"/{where}/{escape(name)}", "properties", "no value of this property is possible"
                     )
             result["properties"] = props
@@ -120,11 +125,15 @@ class _Translation(Builder):
     def as_object(self, root: Json) -> Json:
         """The root as one object schema. Null goes; alternatives of objects become one that accepts them all."""
         if root is NEVER:
-            at, why = self.contradictions[0] if self.contradictions else ("", "it contradicts itself")
+            at, why = (
+                self.document.contradictions[0]
+                if self.document.contradictions
+                else ("", "it contradicts itself")
+            )
             raise SchemaError(at, f"the schema accepts no value: {why}")
         if "$ref" in root:
             return self.as_object(
-                {**self.defs[root["$ref"]], **{k: v for k, v in root.items() if k != "$ref"}}
+                {**self.builder.defs[root["$ref"]], **{k: v for k, v in root.items() if k != "$ref"}}
             )
         advice = "MFJS wants an object at the root: put it into a property of one"
         if "anyOf" not in root:
@@ -134,7 +143,7 @@ class _Translation(Builder):
             loose = kinds == {"object", "null"} or kinds >= set(ALL_TYPES)
             if "object" in kinds and loose and not self.exact_root:
                 if kinds == {"object", "null"}:
-                    self.lose("", "type", "null is not possible: MFJS wants an object at the root")
+                    self.document.lose("", "type", "null is not possible: MFJS wants an object at the root")
                 return {**root, "type": "object"}
             raise RootError("", f"the root is {'/'.join(sorted(kinds))}; {advice}")
         if self.exact_root:
@@ -142,7 +151,7 @@ class _Translation(Builder):
         branches: list[Json] = []
         for branch in root["anyOf"]:
             if branch.get("type") == "null":
-                self.lose("", "type", "null is not possible: MFJS wants an object at the root")
+                self.document.lose("", "type", "null is not possible: MFJS wants an object at the root")
                 continue
             branches.append(self.as_object(branch))
         if not branches:
@@ -150,12 +159,12 @@ class _Translation(Builder):
         notes = {k: v for k, v in root.items() if k != "anyOf"}
         if len(branches) == 1:
             return {**branches[0], **notes}
-        self.lose("", "anyOf", "alternatives at the root became one object that allows each of them")
+        self.document.lose("", "anyOf", "alternatives at the root became one object that allows each of them")
         return {**_one_object(branches), **notes}
 
     def assemble(self, root: Json, own: str | None) -> Json:
         """Put the root and the definitions it reaches into one document."""
-        defs = dict(self.defs)
+        defs = dict(self.builder.defs)
         # A slash in any key below $defs is refused (walle, keyword_validators.go): such a definition moves to where it is
         # used, unless it is recursive; and so does, then, the one that it moved into.
         while True:
@@ -381,11 +390,11 @@ def translate(
         # Titles say what names say already; without them many a generated schema fits.
         slim = _without_titles(result)
         if not check_mfjs(slim):
-            translation.lose("", "title", f"left out everywhere, to stay below {MAX_SIZE} bytes")
+            translation.document.lose("", "title", f"left out everywhere, to stay below {MAX_SIZE} bytes")
             result, problems = slim, []
     if problems:
         pointer, _, reason = problems[0].partition(": ")
         raise SchemaError("" if pointer == "/" else pointer, f"{reason} (in the translated schema)")
     if report is not None:
-        report.extend(translation.losses.values())
+        report.extend(translation.document.losses.values())
     return result
