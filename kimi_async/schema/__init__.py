@@ -20,8 +20,9 @@ is refused, with the JSON pointer of the place.
 
 from __future__ import annotations
 
+from .check import check_mfjs
 from .python_types import ROOT_KEY, OutputError, ResponseFormat, decoder_for, json_schema, response_format_for
-from .rules import Loss, SchemaError, check_mfjs
+from .rules import Loss, SchemaError
 from .translate import mfjs_tool, to_mfjs
 
 __all__ = [

@@ -59,6 +59,7 @@ class Alt:
     low: int | float | None = None
     high: int | float | None = None
     values: tuple[Any, ...] | None = None
+    pattern: str | None = None
     props: dict[str, Conj] | None = None
     required: tuple[str, ...] = ()
     extra: Conj = ()
@@ -68,18 +69,6 @@ class Alt:
     @property
     def closed(self) -> bool:
         return any(node.schema is False for node in self.extra)
-
-    @property
-    def bare(self) -> bool:
-        return (
-            self.low is None
-            and self.high is None
-            and self.values is None
-            and not self.props
-            and not self.required
-            and not self.extra
-            and not self.items
-        )
 
 
 class Alts(NamedTuple):
@@ -133,6 +122,8 @@ def meet(a: Alt, b: Alt) -> Alt | None:
     elif low is not None and high is not None and low > high:
         return None
     met = replace(a, notes={**b.notes, **a.notes}, low=low, high=high, values=values, integer=integer)
+    if met.pattern is None:
+        met.pattern = b.pattern
     if a.kind == "object":
         props = dict(a.props or {})
         for name, conj in (b.props or {}).items():

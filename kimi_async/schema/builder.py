@@ -14,7 +14,18 @@ from .alternatives import NEVER, Alt, Conj, Node, expressible, is_number
 from .document import Document
 from .keywords import DROPPED, EFFECTIVE, HINTS, REF_KEYS, is_not_anything
 from .reader import Reader
-from .rules import ALL_TYPES, FORBIDDEN_KEYS, MAX_BRANCHES, MAX_ENUM, Json, SchemaError, escape, is_list, same
+from .rules import (
+    ALL_TYPES,
+    FORBIDDEN_KEYS,
+    MAX_BRANCHES,
+    MAX_ENUM,
+    Json,
+    SchemaError,
+    escape,
+    is_list,
+    is_object,
+    same,
+)
 
 __all__ = ["Builder", "listed"]
 
@@ -263,6 +274,8 @@ class Builder:
         if alt.kind == "string":
             self.write_values(alt, built)
             self.write_counts(alt, built, "minLength", "maxLength")
+            if alt.pattern is not None:
+                built["pattern"] = alt.pattern
         elif alt.kind == "number":
             if alt.integer:
                 built["type"] = "integer"
@@ -270,9 +283,7 @@ class Builder:
             self.write_bounds(alt, built)
         elif alt.kind == "boolean":
             if alt.values is not None and len(alt.values) == 1:
-                self.document.lose(
-                    alt.at, "enum", "MFJS lists strings and numbers only: either boolean is allowed"
-                )
+                built["enum"] = list(alt.values)
         elif alt.kind == "array":
             if alt.items:
                 items = self.build(alt.items)
@@ -325,13 +336,7 @@ class Builder:
                     alt.at, "enum", "has a number that MFJS cannot write (an exponent, or 2^53 and above)"
                 )
                 return
-            whole = all(v == int(v) for v in values)
-            values = tuple(dict.fromkeys(int(v) if whole else float(v) for v in values))
-            if not whole and not all(expressible(v) for v in values):
-                self.document.lose(
-                    alt.at, "enum", "has a number that MFJS cannot write (an exponent, or 2^53 and above)"
-                )
-                return
+            values = tuple(dict.fromkeys(int(v) if v == int(v) else v for v in values))
         built["enum"] = list(values)
 
     def write_object(self, alt: Alt) -> Json:
@@ -380,7 +385,7 @@ class Builder:
         return result
 
     def with_default(self, built: Json, default: Any, at: str) -> Json:
-        """A default may stand with one scalar type that it belongs to, so it moves into such a branch or goes."""
+        """A default may stand with one type that it belongs to, so it moves into such a branch or goes."""
         kinds = listed(built.get("type", []))
         if len(kinds) == 1 and _accepts(built, default):
             value = int(default) if built["type"] == "integer" else default
@@ -395,9 +400,7 @@ class Builder:
                 branches[index] = self.with_default(branch, default, at)
                 return {**built, "anyOf": branches}
         if default is not None:
-            self.document.lose(
-                at, "default", "MFJS takes a default only beside a scalar type that it belongs to"
-            )
+            self.document.lose(at, "default", "MFJS takes a default only beside a type that it belongs to")
         return built
 
 
@@ -417,8 +420,10 @@ def _enums_joined(branches: list[Json]) -> list[Json]:
 
 
 def _accepts(built: Json, value: Any) -> bool:
-    """Whether a scalar belongs to a schema with a single `type`."""
+    """Whether a value belongs to a schema with a single `type`, as far as that schema says without its subschemas."""
     kind = built.get("type")
+    if kind in ("object", "array"):
+        return is_object(value) if kind == "object" else is_list(value)
     if "enum" in built and not any(same(value, v) for v in built["enum"]):
         return False
     if kind == "string":

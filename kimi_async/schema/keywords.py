@@ -111,6 +111,7 @@ EFFECTIVE: Final = frozenset(
         "maxItems",
         "minLength",
         "maxLength",
+        "pattern",
         "minimum",
         "maximum",
         "exclusiveMinimum",
@@ -121,7 +122,6 @@ EFFECTIVE: Final = frozenset(
 
 # Keywords that constrain and have no MFJS form, with what becomes of them.
 DROPPED: Final = {
-    "pattern": "MFJS has no regular expressions",
     "format": "MFJS has no formats",
     "contentEncoding": "MFJS does not describe the content of strings",
     "contentMediaType": "MFJS does not describe the content of strings",

@@ -46,9 +46,8 @@ class OutputError(KimiError, ValueError):
         self.text: str = text
         self.truncated: bool = truncated
         self.completion: Any = None
-        super().__init__(
-            f"the answer is {'cut short' if truncated else 'not of the type asked for'}: {reason}"
-        )
+        what = "cut short" if truncated else "not of the type asked for"
+        super().__init__(f"the answer is {what}: {reason}" if text.strip() else reason)
 
     def __reduce__(self) -> tuple[Any, ...]:
         return (_output_error, (self.reason, self.text, self.truncated, self.completion))
@@ -187,6 +186,8 @@ class ResponseFormat(Generic[T]):
 
         """
         body: str | bytes = _unfenced(text)
+        if not body:
+            raise OutputError("the answer is empty", text)
         try:
             if self.wrapped:
                 body = _unwrapped(body)

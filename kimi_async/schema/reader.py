@@ -45,6 +45,10 @@ class Reader:
         alts = {kind: Alt(kind, at) for kind in ALL_TYPES}
         text = alts["string"]
         text.low, text.high = self.document.count(node, "minLength"), self.document.count(node, "maxLength")
+        if isinstance(pattern := keywords.get("pattern"), str):
+            text.pattern = pattern
+        elif pattern is not None:
+            self.document.lose(at, "pattern", f"it must be a string, not {kind_of(pattern)}")
         self.number(node, alts["number"])
         self.object(node, alts["object"])
         self.array(node, alts["array"])
@@ -383,6 +387,8 @@ class Reader:
             self.document.lose(node.pointer, keyword, "too many combinations of alternatives")
             return a
         met = [m for x in a.alts for y in b.alts if (m := meet(x, y)) is not None]
+        if any(x.pattern and y.pattern and x.pattern != y.pattern for x in a.alts for y in b.alts):
+            self.document.lose(node.pointer, "pattern", "MFJS takes one pattern for a string")
         if not met and a.alts and b.alts:
             self.document.contradict(
                 f"{node.pointer}/{escape(keyword)}", "nothing satisfies all the schemas that meet here"

@@ -12,6 +12,7 @@ from typing import Any, cast
 
 from .alternatives import NEVER
 from .builder import Builder, listed
+from .check import check_mfjs
 from .document import Document
 from .keywords import REF_KEYS
 from .reader import Reader
@@ -22,7 +23,6 @@ from .rules import (
     Loss,
     RootError,
     SchemaError,
-    check_mfjs,
     escape,
     is_object,
     kind_of,
@@ -54,6 +54,7 @@ class _Translation:
         self.builder.defs[name] = {}
         self.builder.defs[name] = self.builder.build((target,))
         self.prune()
+        self.end_arrays()
         root = self.builder.annotate(
             self.as_object(self.builder.defs.get(name, NEVER)),
             {k: v for k, v in notes.items() if k != "default"},
@@ -83,6 +84,41 @@ class _Translation:
             for name, built in self.builder.defs.items()
             if name in alive
         }
+
+    def end_arrays(self) -> None:
+        """
+        Let arrays of what never ends hold null instead, where nothing else on the required way ends.
+
+        `{"children": []}` ends a tree, but the servers' validator does not count the empty array, and refuses.
+        """
+        ended: set[str] = set()
+        while more := {
+            n for n, built in self.builder.defs.items() if n not in ended and _stops(built, ended)
+        }:
+            ended |= more
+        for name in self.builder.defs.keys() - ended:
+            self.builder.defs[name] = self.nullable_items(self.builder.defs[name], ended, name)
+
+    def nullable_items(self, built: Json, ended: set[str], where: str) -> Json:
+        if "anyOf" in built:
+            branches = [self.nullable_items(branch, ended, where) for branch in built["anyOf"]]
+            return {**built, "anyOf": branches}
+        if "items" in built and not _stops(built["items"], ended):
+            self.document.lose(
+                f"/{where}",
+                "items",
+                "may be null: the servers refuse a recursion that only an empty array ends",
+            )
+            return {**built, "items": {"anyOf": [built["items"], {"type": "null"}]}}
+        if required := built.get("required"):
+            props = {
+                name: self.nullable_items(prop, ended, f"{where}/{escape(name)}")
+                if name in required
+                else prop
+                for name, prop in built["properties"].items()
+            }
+            return {**built, "properties": props}
+        return built
 
     def without(self, built: Json, dead: set[str], where: str) -> Json:
         if built is NEVER or built.get("$ref") in dead:
@@ -196,6 +232,18 @@ def _finite(built: Json, alive: set[str]) -> bool:
         return _finite(built["items"], alive)
     required = built.get("required", ())
     return all(_finite(built["properties"][name], alive) for name in required)
+
+
+def _stops(built: Json, ended: set[str]) -> bool:
+    """The same as the servers' validator sees it: an array ends where its items do, an object where one property does."""
+    if "$ref" in built:
+        return built["$ref"] in ended
+    if "anyOf" in built:
+        return any(_stops(branch, ended) for branch in built["anyOf"])
+    if "items" in built:
+        return _stops(built["items"], ended)
+    required = built.get("required", ())
+    return not required or any(_stops(built["properties"][name], ended) for name in required)
 
 
 def _subschemas(built: Json) -> Iterator[Json]:

@@ -134,9 +134,10 @@ async def test_parse_tells_cut_from_filtered_from_wrong() -> None:
     assert not wrong.value.truncated
     with pytest.raises(OutputError, match="less than or equal to 5"):
         await Script(answer('{"stars": 9}')).parse(Hotel)
-    with pytest.raises(OutputError) as empty:
-        await Script(answer("")).parse(City)
-    assert empty.value.truncated
+    for nothing in ("", "\n"):
+        with pytest.raises(OutputError, match=r"^the answer is empty$") as empty:
+            await Script(answer(nothing)).parse(City)
+        assert not empty.value.truncated
 
 
 async def test_parse_asks_again_with_the_validators_words() -> None:

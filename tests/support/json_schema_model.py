@@ -68,6 +68,8 @@ def accepts(schema: Any, value: Any, root: Any, within: frozenset[tuple[int, int
     if isinstance(value, str):
         if not schema.get("minLength", 0) <= len(value) <= schema.get("maxLength", 10**9):
             return False
+        if "pattern" in schema and not re.search(schema["pattern"], value):
+            return False
     elif TYPES["number"](value):
         if value < schema.get("minimum", value) or value > schema.get("maximum", value):
             return False

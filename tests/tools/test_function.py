@@ -88,7 +88,7 @@ def test_tool_definition_from_signature_and_docstring() -> None:
                     "days": {"type": "integer", "description": "How many days ahead.", "default": 1},
                     "unit": {"$ref": "#/$defs/Unit"},
                     "near": {"anyOf": [{"$ref": "#/$defs/Place"}, {"type": "null"}]},
-                    "tags": {"type": "array", "items": {"type": "string"}},
+                    "tags": {"type": "array", "items": {"type": "string"}, "default": []},
                     "note": {"type": "string", "maxLength": 5, "description": "Said here.", "default": "x"},
                 },
                 "required": ["city"],
@@ -320,7 +320,7 @@ async def test_tool_from_definition() -> None:
     made = tool_from(definition, read)
     assert made.definition["function"]["parameters"] == {
         "type": "object",
-        "properties": {"path": {"type": "string"}},
+        "properties": {"path": {"type": "string", "pattern": "^/"}},
     }
     assert await made.run('{"path": "/x"}', ToolContext()) == '{"ok":true}'
     assert (
