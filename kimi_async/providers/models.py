@@ -126,21 +126,23 @@ MODELS: Final[dict[str, ModelInfo]] = {
         ),
         ModelInfo(
             "kimi-k2.7-code", _QUARTER_MI, "always", (), _K2_DEFAULT, images=True, videos=True, batch=True,
-            removed=_END_OF_K2,
+            released=date(2026, 6, 1), removed=_END_OF_K2,
             prices={
                 "USD": _price("0.19", "0.95", "4.00", source=_OFFICIAL),
                 "CNY": _price("1.30", "6.50", "27", source=_OFFICIAL_CN),
             },
         ),
         ModelInfo(
-            "kimi-k2.7-code-highspeed", _QUARTER_MI, "always", (), _K2_DEFAULT, images=True, videos=True, removed=_END_OF_K2,
+            "kimi-k2.7-code-highspeed", _QUARTER_MI, "always", (), _K2_DEFAULT, images=True, videos=True,
+            released=date(2026, 6, 1), removed=_END_OF_K2,
             prices={
                 "USD": _price("0.38", "1.90", "8.00", source=_OFFICIAL),
                 "CNY": _price("2.60", "13", "54", source=_OFFICIAL_CN),
             },
         ),
         ModelInfo(
-            "kimi-k2.6", _QUARTER_MI, "switchable", (), _K2_DEFAULT, images=True, videos=True, batch=True, removed=_END_OF_K2,
+            "kimi-k2.6", _QUARTER_MI, "switchable", (), _K2_DEFAULT, images=True, videos=True, batch=True,
+            released=date(2026, 4, 1), removed=_END_OF_K2,
             prices={
                 "USD": _price("0.16", "0.95", "4.00", source=_OFFICIAL),
                 "CNY": _price("1.10", "6.50", "27", source=_OFFICIAL_CN),

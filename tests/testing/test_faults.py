@@ -51,7 +51,8 @@ from kimi_async.testing.faults import (
     random_fault,
 )
 from kimi_async.testing.service_in_memory import in_memory
-from kimi_async.testing.simulator.chat_model import MODELS, Turn, think
+from kimi_async.testing.simulator.chat_model import Turn, think
+from kimi_async.testing.simulator.models import MODELS
 from kimi_async.testing.simulator.replies import ERRORS, Pace
 from kimi_async.testing.simulator.server import KimiSimulator
 from kimi_async.testing.simulator.service import KimiService

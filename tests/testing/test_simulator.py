@@ -22,14 +22,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kimi_async import testing
+from kimi_async.schema import check_mfjs
 from kimi_async.testing.faults import Drop, Error, Fault, FaultPlan
 from kimi_async.testing.service_in_memory import in_memory
-from kimi_async.testing.simulator.chat_model import MODELS, ToolCall, Turn, generate, think, tokenize
+from kimi_async.testing.simulator.chat_model import ToolCall, Turn, generate, think
+from kimi_async.testing.simulator.models import MODELS
 from kimi_async.testing.simulator.replies import Head, Pace, error_reply
 from kimi_async.testing.simulator.server import KimiSimulator
 from kimi_async.testing.simulator.server_limits import ServerLedger, ServerLimits, Storm
 from kimi_async.testing.simulator.service import KimiService
-from kimi_async.testing.simulator.validation import check_chat, check_mfjs
+from kimi_async.testing.simulator.validation import check_chat
+from kimi_async.testing.simulator.words import tokenize
 from kimi_async.transport.exchange import Headers, Request
 
 USER = [{"role": "user", "content": "Tell me about the moon."}]
@@ -295,7 +298,7 @@ def test_think_json_schema_is_satisfied(seed: int) -> None:
     request = {"response_format": {"type": "json_schema", "json_schema": {"name": "x", "schema": schema}}}
     value = json.loads(think(MODELS[2], {"messages": USER, **request}, seed=seed).content)
 
-    assert check_mfjs(schema) is None
+    assert check_mfjs(schema) == []
     assert value["kind"] in ("a", "b")
     assert 3 <= value["count"] <= 5
     assert 0.5 <= value["share"] <= 0.75
@@ -680,9 +683,11 @@ ASSISTANT_CALL = {
                     }
                 ]
             },
-            "At path '/properties/x': 'type' must not be beside 'anyOf'",
+            "At path '/properties/x/type': type must not stand beside anyOf",
         ),
         ({"tool_choice": "required"}, "tool_choice 'required' needs tools"),
+        ({"tool_choice": "required", "tools": []}, "tool_choice 'required' needs tools"),
+        ({"thinking": {"effort": "none"}}, "effort must be low, high or max"),
         (
             {"model": "kimi-k2.6", "tools": [TOOL], "tool_choice": "required"},
             "tool_choice 'required' is incompatible with thinking enabled",
@@ -709,7 +714,7 @@ ASSISTANT_CALL = {
                     "json_schema": {"name": "x", "schema": {"type": "array"}},
                 }
             },
-            "root type must be object",
+            "the root must have type object",
         ),
         (
             {
@@ -742,6 +747,10 @@ def test_check_chat_refuses(change: dict[str, Any], text: str) -> None:
         {"seed": 1, "store": True, "parallel_tool_calls": False, "user": "u", "never_heard_of": {}},
         {"stop": ["a", "b", "c", "d", "e"]},
         {"tools": [TOOL], "tool_choice": "required"},
+        {"messages": [{"role": "system", "tools": [TOOL]}, *USER], "tool_choice": "required"},
+        {"thinking": {"effort": "low"}},
+        {"thinking": {"type": "enabled", "keep": "all", "effort": "max"}},
+        {"thinking": {"type": "disabled"}, "temperature": 0.6},
         {"tool_choice": "none"},
         {"thinking": {"type": "disabled"}, "reasoning_effort": "medium"},
         {"messages": [*USER, {"role": "assistant", "content": "", "name": "Kelsier", "partial": True}]},

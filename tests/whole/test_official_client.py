@@ -5,8 +5,10 @@ The `openai` package, a client we did not write, judges the simulator: what it d
 import asyncio
 import json
 from collections.abc import AsyncIterator
+from datetime import date, datetime
 from typing import Any
 
+import pydantic
 import pytest
 
 from kimi_async.testing.faults import Drop, Error, ErrorEvent, FaultPlan
@@ -248,3 +250,24 @@ async def test_concurrency_limit_is_enforced(client: Any) -> None:
 
     assert 1 == len(refused)
     assert "max concurrency: 2" in str(refused[0])
+
+
+async def test_pydantic_model_with_a_date_is_answered(client: Any) -> None:
+    """
+    The schemas that the official client makes of pydantic models are taken, and the answer validates.
+    """
+
+    class Event(pydantic.BaseModel):
+        when: date
+        at: datetime | None = None
+        code: str = pydantic.Field(pattern=r"^[A-Z]{2}\d{4}$")
+        share: float = pydantic.Field(gt=0, lt=1)
+
+    completion = await client.chat.completions.parse(
+        model="kimi-k3", messages=MESSAGES, response_format=Event, tools=[]
+    )
+    tool = openai.pydantic_function_tool(Event)
+    called = await ask(client, tools=[tool])
+
+    assert isinstance(completion.choices[0].message.parsed, Event)
+    Event.model_validate_json(called.choices[0].message.tool_calls[0].function.arguments)

@@ -9,8 +9,8 @@ from typing import Any, Literal
 
 import msgspec
 
-from ..simulator.chat_model import as_list, as_object
 from ..simulator.replies import Cut, End, Step, error_reply, json_bytes
+from ..simulator.words import as_list, as_object
 from .fault import DONE, Fault
 
 __all__ = [

@@ -11,8 +11,8 @@ from typing import Any, Literal, Self, cast
 import msgspec
 
 from ...sse import encode_event
-from ..simulator.chat_model import as_list, as_object
 from ..simulator.replies import Answer, End, Head, Pause, Send, Step, paced
+from ..simulator.words import as_list, as_object
 from .byte_faults import BadFraming, CloseIdle, Compress, Drop, LateTerminator, Stall, Trickle
 from .chunk_faults import (
     DuplicateFinish,

@@ -35,8 +35,10 @@ from aiohttp import web
 from aiohttp.typedefs import Handler
 from multidict import CIMultiDict
 
+from ...providers.models import ModelInfo
 from ..faults import FaultEntry, FaultPlan
-from .chat_model import MODELS, ModelInfo, Turn
+from .chat_model import Turn
+from .models import MODELS
 from .records import RecordedRequest, SimulatorStats
 from .replies import ACCOUNT, Account, Answer, End, Head, Pace, Pause, Raw, Refusal, Send, Step
 from .server_limits import ServerLedger, ServerLimits

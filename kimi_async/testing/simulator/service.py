@@ -18,20 +18,10 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from ...providers.models import ModelInfo
 from ..faults import FaultEntry, FaultPlan, apply_faults
-from .chat_model import (
-    MODELS,
-    ModelInfo,
-    Turn,
-    as_list,
-    as_object,
-    continue_from,
-    estimate_tokens,
-    find_model,
-    generate,
-    partial_message,
-    think,
-)
+from .chat_model import Turn, continue_from, estimate_tokens, generate, partial_message, think
+from .models import MODELS, find_model, public
 from .replies import (
     ACCOUNT,
     Account,
@@ -49,6 +39,7 @@ from .replies import (
 )
 from .server_limits import Permit, ServerLedger, ServerLimits
 from .validation import budget_of, check_chat, check_estimate, stop_words
+from .words import as_list, as_object
 
 if TYPE_CHECKING:
     from .storage import Storage
@@ -173,12 +164,12 @@ class KimiService:
                 return Answer(stored.status, self.storage.headers(stored.content_type), stored.body)
         if method == "GET":
             if route == "/models":
-                return self._json({"object": "list", "data": [model.public() for model in self.models]})
+                return self._json({"object": "list", "data": [public(model) for model in self.models]})
             if route.startswith("/models/"):
                 # Not documented on the official host; shaped like an entry of the list.
                 name = route.removeprefix("/models/")
                 model = find_model(self.models, name)
-                return self._json(model.public()) if model is not None else self.refuse(_unknown_model(name))
+                return self._json(public(model)) if model is not None else self.refuse(_unknown_model(name))
             if route == "/users/me/balance":
                 data = msgspec.to_builtins(self.balance)
                 return self._json({"code": 0, "data": data, "scode": "0x0", "status": True})

@@ -7,21 +7,17 @@ the status and the type are known and the wording is ours. Unknown top-level fie
 """
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from .chat_model import (
-    ModelInfo,
-    as_list,
-    as_object,
-    estimate_tokens,
-    find_model,
-    partial_message,
-    thinking_enabled,
-)
+from ...providers.models import ModelInfo
+from ...schema import check_mfjs
+from .chat_model import estimate_tokens, partial_message
+from .models import budget_default, family, find_model, thinking_enabled
 from .replies import Refusal
+from .words import as_list, as_object
 
-__all__ = ["budget_of", "check_chat", "check_estimate", "check_mfjs", "check_model", "stop_words"]
+__all__ = ["budget_of", "check_chat", "check_estimate", "check_model", "stop_words"]
 
 
 def _is_list(value: object) -> bool:
@@ -55,10 +51,10 @@ def check_chat(request: Mapping[str, Any], models: Sequence[ModelInfo]) -> Refus
     if refusal is not None:
         return refusal
     prompt = estimate_tokens(request)
-    if prompt + budget_of(request, model, explicit=True) > model.context_length:
+    if prompt + budget_of(request, model, explicit=True) > model.context:
         requested = prompt + budget_of(request, model, explicit=True)
         return _bad(
-            f"Invalid request: Your request exceeded model token limit: {model.context_length} "
+            f"Invalid request: Your request exceeded model token limit: {model.context} "
             f"(requested: {requested})"
         )
     return None
@@ -92,7 +88,7 @@ def budget_of(request: Mapping[str, Any], model: ModelInfo, *, explicit: bool = 
         value = request.get(key)
         if isinstance(value, int) and not isinstance(value, bool):
             return value
-    return 0 if explicit else model.default_budget
+    return 0 if explicit else budget_default(model)
 
 
 def stop_words(request: Mapping[str, Any]) -> list[str]:
@@ -137,7 +133,8 @@ def _check_plain(request: Mapping[str, Any], model: ModelInfo) -> Refusal | None
 def _check_sampling(request: Mapping[str, Any], model: ModelInfo) -> Refusal | None:
     """Every current model has its sampling fixed: only the fixed value may be sent."""
     thinking = thinking_enabled(model, request)
-    temperature = 0.6 if model.family == "k2.6" and not thinking else 1
+    # Without thinking 0.6 is K2.6's; that K3, where it can be switched off, takes both is only believed.
+    temperature = 1 if thinking or (family(model) == "k3" and request.get("temperature") != 0.6) else 0.6
     fixed = {"temperature": temperature, "top_p": 0.95, "n": 1, "presence_penalty": 0, "frequency_penalty": 0}
     for key, only in fixed.items():
         value = request.get(key)
@@ -153,15 +150,17 @@ def _check_thinking(request: Mapping[str, Any], model: ModelInfo) -> Refusal | N
     if raw is None:
         return None
     thinking = as_object(raw)
-    if thinking is None or thinking.get("type") not in ("enabled", "disabled"):
+    if thinking is None or thinking.get("type", "enabled") not in ("enabled", "disabled"):
         return _bad("invalid thinking: type must be enabled or disabled")
     if unknown := sorted(thinking.keys() - {"type", "keep", "effort", "budget_tokens"}):
         return _bad(f"invalid thinking: unknown field {unknown[0]}")
-    if model.family == "k2.7" and thinking["type"] != "enabled":
+    if family(model) == "k2.7" and thinking.get("type", "enabled") != "enabled":
         return _bad("invalid thinking: only type=enabled is allowed for this model")
     if thinking.get("keep") not in (None, "all"):
         return _bad("invalid thinking: keep must be null or all")
-    if model.family == "k2.6" and request.get("reasoning_effort") is not None:
+    if thinking.get("effort") not in (None, "low", "high", "max"):
+        return _bad("invalid thinking: effort must be low, high or max")
+    if family(model) == "k2.6" and request.get("reasoning_effort") is not None:
         # Seen on kimi-k2.5, and documented as not allowed on its successors.
         return _bad("cannot specify both 'thinking' and 'reasoning_effort'")
     return None
@@ -229,9 +228,9 @@ def _check_definitions(tools: list[Any], seen: set[str]) -> Refusal | None:
         parameters = function.get("parameters")
         if parameters is not None and not isinstance(parameters, dict):
             return _bad(f"Invalid request: parameters of function {name} must be an object")
-        fault = check_mfjs(parameters) if strict and parameters is not None else None
-        if fault is not None:
-            return _bad(f"Invalid request: function {name}: {fault}")
+        faults = check_mfjs(parameters, level="strict") if strict and parameters is not None else []
+        if faults:
+            return _bad(f"Invalid request: function {name}: {_at_path(faults[0])}")
     return None
 
 
@@ -241,9 +240,10 @@ def _check_tool_choice(request: Mapping[str, Any], model: ModelInfo) -> Refusal 
         return None
     thinking = thinking_enabled(model, request)
     if choice == "required":
-        if thinking and model.family != "k3":
+        if thinking and family(model) != "k3":
             return _bad("tool_choice 'required' is incompatible with thinking enabled")
-        if not as_list(request.get("tools")):
+        # Those that system messages declare along the way count as well (K3's dynamic tools).
+        if not _tools_anywhere(request):
             return _bad("tool_choice 'required' needs tools")
         return None
     fields = as_object(choice)
@@ -254,11 +254,16 @@ def _check_tool_choice(request: Mapping[str, Any], model: ModelInfo) -> Refusal 
         return _bad("tool_choice 'specified' is incompatible with thinking enabled")
     names = [
         (as_object((as_object(tool) or {}).get("function")) or {}).get("name")
-        for tool in as_list(request.get("tools"))
+        for tool in _tools_anywhere(request)
     ]
     if function.get("name") not in names:
         return _bad(f"Invalid request: tool_choice names an unknown function: {function.get('name')}")
     return None
+
+
+def _tools_anywhere(request: Mapping[str, Any]) -> list[Any]:
+    dynamic = (as_list((as_object(raw) or {}).get("tools")) for raw in as_list(request.get("messages")))
+    return [*as_list(request.get("tools")), *(tool for tools in dynamic for tool in tools)]
 
 
 def _check_format(request: Mapping[str, Any], model: ModelInfo) -> Refusal | None:
@@ -281,8 +286,15 @@ def _check_format(request: Mapping[str, Any], model: ModelInfo) -> Refusal | Non
         return _bad("Invalid request: response_format.json_schema.strict must be a boolean")
     if not isinstance(schema.get("schema"), dict):
         return _bad("Invalid request: response_format.json_schema.schema must be an object")
-    fault = check_mfjs(schema["schema"]) if schema.get("strict", True) else None
-    return _bad(f"Invalid request: response_format: {fault}") if fault is not None else None
+    strict = schema.get("strict", True)
+    faults = check_mfjs(schema["schema"], level="strict") if strict else []
+    return _bad(f"Invalid request: response_format: {_at_path(faults[0])}") if faults else None
+
+
+def _at_path(problem: str) -> str:
+    """A sentence of `check_mfjs` as the servers' validator words its place."""
+    pointer, _, text = problem.partition(": ")
+    return f"At path '{'' if pointer == '/' else pointer}': {text}"
 
 
 # --- messages -------------------------------------------------------------------------------------------
@@ -319,7 +331,7 @@ def _check_messages(request: Mapping[str, Any], model: ModelInfo) -> Refusal | N
         if (
             calls
             and thinking
-            and model.family != "k3"
+            and family(model) != "k3"
             and not isinstance(message.get("reasoning_content"), str)
         ):
             return _bad(
@@ -376,85 +388,3 @@ def _check_part(part: Mapping[str, Any] | None) -> Refusal | None:
     if not isinstance(url, str) or not url.startswith(("data:", "ms://")):
         return _bad("unsupported image url")
     return None
-
-
-# --- MFJS -----------------------------------------------------------------------------------------------
-
-_TYPES = {"null", "boolean", "object", "array", "number", "integer", "string"}
-_KEYWORDS = {
-    "type", "description", "title", "default", "enum", "properties", "required", "additionalProperties", "items",
-    "anyOf", "$ref", "$defs", "$id", "minimum", "maximum", "minLength", "maxLength", "minItems", "maxItems",
-}  # fmt: skip
-
-
-def check_mfjs(schema: Any) -> str | None:
-    """
-    What is wrong with a schema under the basic rules of MFJS (github.com/MoonshotAI/walle), or None.
-
-    Checked: the root is an object, keywords, types everywhere, nothing beside `anyOf`/`$ref` but a
-    description, `$defs` at the root, `required` names that exist. Not checked: numeric limits, whose real values are
-    not known.
-    """
-    root = as_object(schema)
-    if root is None:
-        return "At path '': schema must be an object"
-    if not root:
-        return None
-    if root.get("type") != "object":
-        return "At path '': root type must be object"
-    return _check_subschema(root, "", as_object(root.get("$defs")) or {})
-
-
-def _check_subschema(schema: dict[str, Any], path: str, defs: Mapping[str, Any]) -> str | None:
-    for keyword in schema:
-        if keyword not in _KEYWORDS:
-            return f"At path '{path}': unsupported keyword '{keyword}'"
-        if path and keyword in ("$defs", "$id"):
-            return f"At path '{path}': '{keyword}' is only allowed at root"
-    for exclusive in ("anyOf", "$ref"):
-        if exclusive in schema and (
-            beside := schema.keys() - {exclusive, "description", "title", "$defs", "$id"}
-        ):
-            return f"At path '{path}': '{min(beside)}' must not be beside '{exclusive}'"
-    if "$ref" in schema:
-        target = str(schema["$ref"])
-        known = target == "#" or (target.startswith("#/$defs/") and target.removeprefix("#/$defs/") in defs)
-        return None if known else f"At path '{path}': unresolved $ref '{target}'"
-    if "anyOf" in schema:
-        branches = as_list(schema["anyOf"])
-        if not branches:
-            return f"At path '{path}': anyOf must not be empty"
-        return _first(_child(branch, f"{path}/anyOf/{at}", defs) for at, branch in enumerate(branches))
-    kinds = schema.get("type")
-    listed = [kinds] if isinstance(kinds, str) else as_list(kinds)
-    if not listed or not all(isinstance(kind, str) and kind in _TYPES for kind in listed):
-        return f"At path '{path}': type is missing or unknown"
-    properties = as_object(schema.get("properties")) or {}
-    for name in as_list(schema.get("required")):
-        if name not in properties:
-            return f"At path '{path}': required property '{name}' is not defined"
-    fault = _first(_child(child, f"{path}/properties/{key}", defs) for key, child in properties.items())
-    if fault is None and "items" in schema:
-        fault = _child(schema["items"], f"{path}/items", defs)
-    if (
-        fault is None
-        and isinstance(schema.get("additionalProperties"), dict)
-        and schema["additionalProperties"]
-    ):
-        fault = _child(schema["additionalProperties"], f"{path}/additionalProperties", defs)
-    if fault is None and not path:
-        fault = _first(_child(child, f"/$defs/{key}", defs) for key, child in defs.items())
-    return fault
-
-
-def _child(schema: Any, path: str, defs: Mapping[str, Any]) -> str | None:
-    fields = as_object(schema)
-    return (
-        f"At path '{path}': schema must be an object"
-        if fields is None
-        else _check_subschema(fields, path, defs)
-    )
-
-
-def _first(faults: Iterable[str | None]) -> str | None:
-    return next((fault for fault in faults if fault is not None), None)

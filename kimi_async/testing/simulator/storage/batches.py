@@ -11,7 +11,7 @@ import msgspec
 
 from ....bulk.request_files import CHAT_URL, MAX_LINE_SIZE, LineChecker, read_lines
 from ..replies import json_bytes
-from .files import paged
+from .files import page_of
 from .state import Storage, StorageReply, StoredBatch, invalid, missing, ok, refused
 
 __all__ = ["cancel_batch", "create_batch", "list_batches", "retrieve_batch"]
@@ -83,7 +83,10 @@ def list_batches(storage: Storage, query: Mapping[str, str], now: float) -> Stor
     for batch in storage.batches.values():
         _advance(storage, batch, now)
     ids = list(reversed(storage.batches))
-    shown, more = paged(storage, ids, query, storage.page or 20)
+    found = page_of(ids, query, storage.page or 20)
+    if isinstance(found, StorageReply):
+        return found
+    shown, more = found
     return ok({"object": "list", "data": [storage.batches[i].public() for i in shown], "has_more": more})
 
 

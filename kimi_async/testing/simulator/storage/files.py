@@ -15,7 +15,7 @@ __all__ = [
     "delete_file",
     "file_content",
     "list_files",
-    "paged",
+    "page_of",
     "retrieve_file",
     "unquoted",
     "upload_whole",
@@ -133,7 +133,10 @@ def list_files(storage: Storage, query: Mapping[str, str], now: float) -> Storag
     """
     storage.calls["list"] += 1
     files = [file for file in storage.files.values() if query.get("purpose") in (None, file.purpose)]
-    shown, more = paged(storage, [file.id for file in files], query, storage.page)
+    found = page_of([file.id for file in files], query, storage.page)
+    if isinstance(found, StorageReply):
+        return found
+    shown, more = found
     data = [storage.files[id_].public(now) for id_ in shown]
     ends = {
         "first_id": shown[0] if shown else "",
@@ -143,12 +146,16 @@ def list_files(storage: Storage, query: Mapping[str, str], now: float) -> Storag
     return ok({"object": "list", "data": data, **ends})
 
 
-def paged(
-    storage: Storage, ids: list[str], query: Mapping[str, str], page: int | None
-) -> tuple[list[str], bool]:
+def page_of(
+    ids: list[str], query: Mapping[str, str], page: int | None
+) -> tuple[list[str], bool] | StorageReply:
+    """The ids of one page and whether there are more; a refusal for a limit that is no number above 0."""
+    limit = query.get("limit", "1000")
+    if not (limit.isascii() and limit.isdigit() and 0 < int(limit[:9])):
+        return invalid(f"Invalid request: limit must be a positive integer, but got {limit[:40]}")
     if page is None:
         return ids, False
-    size = min(page, int(query.get("limit", page)))
+    size = min(page, int(limit[:9]))
     after = query.get("after")
     start = ids.index(after) + 1 if after in ids else 0
     return ids[start : start + size], start + size < len(ids)

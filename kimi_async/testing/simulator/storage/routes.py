@@ -10,6 +10,7 @@ from collections.abc import Awaitable, Callable
 from typing import cast
 
 from aiohttp import BodyPartReader, web
+from aiohttp.http_exceptions import HttpProcessingError
 
 from ..replies import Refusal
 from .batches import cancel_batch, create_batch, list_batches, retrieve_batch
@@ -32,7 +33,10 @@ def answer(
     route = "/" + urllib.parse.unquote(route).removeprefix("/v1").strip("/")
     wanted = dict(urllib.parse.parse_qsl(query))
     if route == "/files" and method == "POST":
-        return upload_whole(storage, body, content_type, now)
+        try:
+            return upload_whole(storage, body, content_type, now)
+        except ValueError:  # names that are not UTF-8
+            return invalid("Invalid request: malformed multipart/form-data")
     if route == "/files" and method == "GET":
         return list_files(storage, wanted, now)
     if found := re.fullmatch(r"/files/([^/]+)(/content)?", route):
@@ -130,8 +134,9 @@ async def _receive(request: web.Request, storage: Storage) -> StorageReply:
                     if cut is not None and size >= cut:
                         storage.calls["cut_upload"] += 1
                         _reset(request)
-    except ValueError as exc:
-        return invalid(f"Invalid request: {exc}")
+    except (ValueError, AssertionError, LookupError, HttpProcessingError) as exc:
+        # aiohttp refuses a malformed part in all of these ways.
+        return invalid(f"Invalid request: malformed multipart/form-data ({type(exc).__name__})")
     if name is None or purpose is None:
         return invalid("Invalid request: file and purpose are required")
     return add_file(

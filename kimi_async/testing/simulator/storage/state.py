@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+from ....providers.models import MODELS
 from ..replies import ACCOUNT, Account, Refusal, headers_for, json_bytes
 
 __all__ = [
@@ -28,6 +29,7 @@ __all__ = [
 Completer = Callable[[dict[str, Any]], tuple[int, Any]]
 """Answers the body of one batch line: HTTP status and the decoded reply."""
 
+BATCH_MODELS: Final = tuple(model.id for model in MODELS.values() if model.batch)
 _JSON: Final = "application/json; charset=utf-8"
 
 
@@ -209,7 +211,7 @@ class Storage:
         max_files: int = 1000,
         max_file_size: int = 100 * 1024 * 1024,
         max_total: int = 10 * 1024**3,
-        batch_models: Iterable[str] = ("kimi-k2.6", "kimi-k2.5"),
+        batch_models: Iterable[str] = BATCH_MODELS,
     ) -> None:
         self.files: dict[str, StoredFile] = {}
         self.batches: dict[str, StoredBatch] = {}
