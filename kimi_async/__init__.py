@@ -71,7 +71,7 @@ if TYPE_CHECKING:
     )
     from .streaming.resume import ResumePolicy, Resumption
     from .streaming.stream import AsyncStream
-    from .tools.function import Tool, ToolArgumentsError, ToolContext, ToolError, tool, tool_from, web_search
+    from .tools import Tool, ToolArgumentsError, ToolContext, ToolError, tool, tool_from, web_search
     from .tools.run import MaxTurnsError, ToolRun, ToolRunResult
     from .transport.exchange import Headers, Request, Response, Timeout, Transport
     from .types import NOT_GIVEN, BaseModel, NotGiven, Omit, not_given, omit
@@ -131,7 +131,7 @@ _ROOMS: dict[str, tuple[str, ...]] = {
     "streaming.stream": ("AsyncStream",),
     "schema.answers": ("pydantic_function_tool",),
     "tools.run": ("MaxTurnsError", "ToolRun", "ToolRunResult"),
-    "tools.function": (
+    "tools": (
         "Tool",
         "ToolArgumentsError",
         "ToolContext",

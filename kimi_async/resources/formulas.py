@@ -12,7 +12,7 @@ from typing import Any, cast
 from ..client import TimeoutLike
 from ..codec import json as codec
 from ..errors import ConfigurationError
-from ..tools.function import Tool, ToolContext
+from ..tools import Tool, ToolContext
 from ..types._base import NOT_GIVEN
 from ..types.formulas import Fiber, FormulaTools
 from ._base import Resource

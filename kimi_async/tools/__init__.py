@@ -4,19 +4,9 @@ Functions that a model may call: `@tool` describes one, the run calls them in tu
 May use schema, streaming and types, and from outside anyio.
 """
 
-from .function import (
-    EchoTool,
-    FunctionTool,
-    Tool,
-    ToolArgumentsError,
-    ToolContext,
-    ToolError,
-    parse_docstring,
-    result_text,
-    tool,
-    tool_from,
-    web_search,
-)
+from .docstrings import parse_docstring
+from .function import FunctionTool, tool, tool_from
+from .tool import EchoTool, Tool, ToolArgumentsError, ToolContext, ToolError, result_text, web_search
 
 __all__ = [
     "EchoTool",

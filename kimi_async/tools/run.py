@@ -35,7 +35,8 @@ from ..types.chat import (
     PromptTokensDetails,
 )
 from ..types.events import ChatCompletionStreamEvent
-from .function import EchoTool, Tool, ToolContext, ToolError, tool
+from .function import tool
+from .tool import EchoTool, Tool, ToolContext, ToolError
 
 __all__ = [
     "MaxTurnsError",

@@ -28,7 +28,7 @@ from kimi_async import (
 )
 from kimi_async.codec.json import encode
 from kimi_async.schema import check_mfjs
-from kimi_async.tools.function import ToolArgumentsError, parse_docstring, result_text
+from kimi_async.tools import ToolArgumentsError, parse_docstring, result_text
 
 
 class Unit(enum.Enum):
