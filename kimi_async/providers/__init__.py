@@ -6,14 +6,13 @@ Tables and look-ups, each with its source. May use errors.
 
 from .hosts import (
     PROVIDERS,
-    Gateway,
     Provider,
     by_base_url,
     foreign_model_message,
-    gateway_of_model_id,
     missing_endpoint_message,
     provider,
 )
+from .ids import Gateway, gateway_of_model_id, official_id
 
 __all__ = [
     "PROVIDERS",
@@ -23,5 +22,6 @@ __all__ = [
     "foreign_model_message",
     "gateway_of_model_id",
     "missing_endpoint_message",
+    "official_id",
     "provider",
 ]

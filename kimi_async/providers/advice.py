@@ -71,6 +71,13 @@ def _thinking(model: str, k2: bool, body: Mapping[str, Any], tell: Callable[[str
         tell(f"{model} always thinks: thinking of type 'disabled' is refused")
     if k2 and body.get("thinking") is not None and body.get("reasoning_effort") is not None:
         tell(f"{model} does not take both thinking and reasoning_effort; it goes by thinking")
+    thinking, effort = body.get("thinking"), body.get("reasoning_effort")
+    inner = cast("Mapping[str, Any]", thinking).get("effort") if isinstance(thinking, Mapping) else None
+    if not k2 and inner is not None and effort is not None and inner != effort:
+        # Moonshot's own verifier says the one in a comment and tests the other (2026-08).
+        tell(
+            f"thinking.effort is {inner!r} and reasoning_effort {effort!r}: sources differ on which wins; send one"
+        )
 
 
 def _tool_choice(model: str, k2: bool, body: Mapping[str, Any], tell: Callable[[str], None]) -> None:

@@ -8,20 +8,18 @@ sends it. A row adds what cannot be seen from a reply: the key's variable, the p
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from typing import Final
 from urllib.parse import urlsplit
 
 from ..errors import ConfigurationError
+from .ids import gateway_of_model_id
 
 __all__ = [
     "PROVIDERS",
-    "Gateway",
     "Provider",
     "by_base_url",
     "foreign_model_message",
-    "gateway_of_model_id",
     "missing_endpoint_message",
     "provider",
 ]
@@ -71,21 +69,13 @@ class Provider:
     :ivar base_url_variables: environment variables that may hold another address of it.
     :ivar key_required: False where a server often runs without any key.
     :ivar endpoints: what it has; see `supports`.
-    :ivar reasoning_fields: names under which its replies carry reasoning, the usual one first.
     :ivar request_reasoning: names under which earlier reasoning goes back in an assistant message. Several where servers
         of different age read different ones.
-    :ivar error_shape: its error bodies, in words; `error_shapes` reads all of them from anybody.
-    :ivar request_id_headers: where its replies name the request.
     :ivar headers: what it needs in every request beside the key.
-    :ivar optional_headers: what it understands; nothing is sent unasked.
     :ivar model_prefixes: how Kimi ids begin there; `""` where they are bare.
     :ivar example_model: an id that was valid there when this was written.
-    :ivar mfjs: whether tool and response schemas must be in Moonshot's flavour (`schema.to_mfjs`).
-    :ivar image_urls: whether pictures may be http(s) links, not only `data:` and `ms://`.
     :ivar fixed_sampling: whether temperature, top_p, n and the penalties are fixed per model, other values a 400.
     :ivar hosts: host names by which `by_base_url` knows it.
-    :ivar notes: what else sets it apart.
-    :ivar sources: where this was read.
     """
 
     name: str
@@ -95,20 +85,12 @@ class Provider:
     base_url_variables: tuple[str, ...] = ()
     key_required: bool = True
     endpoints: frozenset[str] = frozenset((CHAT, _MODELS))
-    reasoning_fields: tuple[str, ...] = ("reasoning_content",)
     request_reasoning: tuple[str, ...] = ("reasoning_content",)
-    error_shape: str = '{"error": {"message", "type"}}'
-    request_id_headers: tuple[str, ...] = ("x-request-id",)
     headers: tuple[tuple[str, str], ...] = ()
-    optional_headers: tuple[str, ...] = ()
     model_prefixes: tuple[str, ...] = ("",)
     example_model: str = "kimi-k3"
-    mfjs: bool = False
-    image_urls: bool = False
     fixed_sampling: bool = False
     hosts: tuple[str, ...] = ()
-    notes: tuple[str, ...] = ()
-    sources: tuple[str, ...] = ()
 
     def supports(self, endpoint: str) -> bool:
         """
@@ -133,6 +115,10 @@ def _endpoint_of(endpoint: str) -> str | None:
 PROVIDERS: Final[dict[str, Provider]] = {
     row.name: row
     for row in (
+        # Keys of the Chinese host are refused here with 401, and the other way round.
+        # Balances and prices are in US dollars.
+        # https://platform.kimi.ai/docs/api/overview (2026-09)
+        # https://platform.kimi.ai/docs/openapi.json (2026-08)
         Provider(
             name="moonshot",
             title="the Kimi Open Platform (international)",
@@ -140,16 +126,12 @@ PROVIDERS: Final[dict[str, Provider]] = {
             key_variables=("MOONSHOT_API_KEY", "KIMI_API_KEY"),
             base_url_variables=("MOONSHOT_BASE_URL", "KIMI_BASE_URL", "MOONSHOT_API_BASE"),
             endpoints=_OFFICIAL,
-            request_id_headers=("msh-request-id", "x-msh-trace-id"),
-            mfjs=True,
             fixed_sampling=True,
             hosts=("api.moonshot.ai", "api-sg.moonshot.ai"),
-            notes=(
-                "Keys of the Chinese host are refused here with 401, and the other way round.",
-                "Balances and prices are in US dollars.",
-            ),
-            sources=("https://platform.kimi.ai/docs/api/overview (2026-09)", "https://platform.kimi.ai/docs/openapi.json (2026-08)"),
         ),
+        # The same contract as the international host, with accounts of its own.
+        # Balances and prices are in yuan.
+        # https://platform.kimi.com/docs/api/overview (2026-09)
         Provider(
             name="moonshot-cn",
             title="the Kimi Open Platform (China)",
@@ -158,16 +140,16 @@ PROVIDERS: Final[dict[str, Provider]] = {
             key_variables=("MOONSHOT_CN_API_KEY", "MOONSHOT_API_KEY", "KIMI_API_KEY"),
             base_url_variables=("MOONSHOT_CN_BASE_URL",),
             endpoints=_OFFICIAL,
-            request_id_headers=("msh-request-id", "x-msh-trace-id"),
-            mfjs=True,
             fixed_sampling=True,
             hosts=("api.moonshot.cn",),
-            notes=(
-                "The same contract as the international host, with accounts of its own.",
-                "Balances and prices are in yuan.",
-            ),
-            sources=("https://platform.kimi.com/docs/api/overview (2026-09)",),
         ),
+        # For interactive coding agents known to it; others get 403 access_terminated_error. Its terms forbid
+        # batches and a faked client identity.
+        # Keys begin with sk-kimi- and do not open the Open Platform; overseas https://api.kimi.ai/coding/v1.
+        # A request body may hold 2 MiB.
+        # 429 engine_overloaded may mean that the plan is used up: repeating does not help for some 20 minutes.
+        # https://www.kimi.com/code/docs/en/kimi-code/error-reference.html (2026-09)
+        # https://github.com/MoonshotAI/kimi-code (2026-08)
         Provider(
             name="kimi-code",
             title="Kimi Code (subscription)",
@@ -175,20 +157,12 @@ PROVIDERS: Final[dict[str, Provider]] = {
             key_variables=("KIMI_CODE_API_KEY", "KIMI_API_KEY"),
             base_url_variables=("KIMI_CODE_BASE_URL",),
             endpoints=frozenset((CHAT, _MODELS, "files", "messages", "responses")),
-            request_id_headers=("x-trace-id", "msh-request-id", "x-msh-trace-id"),
             example_model="k3",
-            mfjs=True,
             fixed_sampling=True,
             hosts=("api.kimi.com", "api.kimi.ai"),
-            notes=(
-                "For interactive coding agents known to it; others get 403 access_terminated_error. Its terms forbid batches "
-                "and a faked client identity.",
-                "Keys begin with sk-kimi- and do not open the Open Platform; overseas https://api.kimi.ai/coding/v1.",
-                "A request body may hold 2 MiB.",
-                "429 engine_overloaded may mean that the plan is used up: repeating does not help for some 20 minutes.",
-            ),
-            sources=("https://www.kimi.com/code/docs/en/kimi-code/error-reference.html (2026-09)", "https://github.com/MoonshotAI/kimi-code (2026-08)"),
         ),
+        # Documented as being under development; replies are taken to be passed on as they are.
+        # https://kimi.api365.cloud, page "Chat" (2026-03-23)
         Provider(
             name="api365",
             title="API365",
@@ -196,66 +170,54 @@ PROVIDERS: Final[dict[str, Provider]] = {
             key_variables=("API365_API_KEY",),
             example_model="kimi-k2.5",
             hosts=("kimi.api365.cloud",),
-            notes=("Documented as being under development; replies are taken to be passed on as they are.",),
-            sources=("https://kimi.api365.cloud, page \"Chat\" (2026-03-23)",),
         ),
+        # A stream ends with a usage chunk whether asked for or not, and carries "usage": null before it.
+        # Ids begin with msg_.
+        # https://docs.acedata.cloud, page "Kimi Chat Completion API" (2026-07)
         Provider(
             name="acedata",
             title="AceData",
             base_url="https://api.acedata.cloud/kimi",
             key_variables=("ACEDATACLOUD_API_KEY", "ACEDATA_API_KEY"),
             endpoints=frozenset((CHAT,)),
-            reasoning_fields=("reasoning_content", "reasoning"),
-            error_shape='{"success": false, "error": {"code", "message"}, "trace_id"}',
-            request_id_headers=("x-request-id",),
             hosts=("api.acedata.cloud",),
-            notes=(
-                "A stream ends with a usage chunk whether asked for or not, and carries \"usage\": null before it.",
-                "Ids begin with msg_.",
-            ),
-            sources=("https://docs.acedata.cloud, page \"Kimi Chat Completion API\" (2026-07)",),
         ),
+        # Success may be 201.
+        # 403 "You've run out of credits" is about money, not permission.
+        # Ids are written kimi-k2-6 where others write kimi-k2.6; /models lists its whole catalogue.
+        # https://docs.aimlapi.com/api-references/text-models-llm/moonshot (2026-08)
         Provider(
             name="aimlapi",
             title="AI/ML API",
             base_url="https://api.aimlapi.com/v1",
             key_variables=("AIMLAPI_API_KEY", "AIML_API_KEY"),
-            reasoning_fields=("reasoning", "reasoning_content"),
             request_reasoning=("reasoning",),
-            error_shape='{"message", "path", "requestId", "statusCode", "timestamp"}',
             model_prefixes=("moonshot/", "moonshotai/"),
             example_model="moonshotai/kimi-k3",
-            image_urls=True,
             hosts=("api.aimlapi.com",),
-            notes=(
-                "Success may be 201.",
-                "403 \"You've run out of credits\" is about money, not permission.",
-                "Ids are written kimi-k2-6 where others write kimi-k2.6; /models lists its whole catalogue.",
-            ),
-            sources=("https://docs.aimlapi.com/api-references/text-models-llm/moonshot (2026-08)",),
         ),
+        # Comment lines ": OPENROUTER PROCESSING" keep a waiting stream open.
+        # An error in a stream, or in a whole reply of status 200, comes as a choice with finish_reason "error".
+        # reasoning_details must go back unchanged where it came.
+        # Ids may end in :free or :nitro.
+        # https://openrouter.ai/docs/api/reference/streaming (2026)
+        # https://openrouter.ai/docs/api/errors (2026)
         Provider(
             name="openrouter",
             title="OpenRouter",
             base_url="https://openrouter.ai/api/v1",
             key_variables=("OPENROUTER_API_KEY",),
-            reasoning_fields=("reasoning", "reasoning_content"),
             request_reasoning=("reasoning",),
-            error_shape='{"error": {"code": int, "message", "metadata": {"error_type"}}}',
-            request_id_headers=("x-generation-id",),
-            optional_headers=("HTTP-Referer", "X-Title"),
             model_prefixes=("moonshotai/",),
             example_model="moonshotai/kimi-k3",
-            image_urls=True,
             hosts=("openrouter.ai",),
-            notes=(
-                "Comment lines \": OPENROUTER PROCESSING\" keep a waiting stream open.",
-                "An error in a stream, or in a whole reply of status 200, comes as a choice with finish_reason \"error\".",
-                "reasoning_details must go back unchanged where it came.",
-                "Ids may end in :free or :nitro.",
-            ),
-            sources=("https://openrouter.ai/docs/api/reference/streaming (2026)", "https://openrouter.ai/docs/api/errors (2026)"),
         ),
+        # The model's name is whatever --served-model-name says.
+        # Thinking is set by chat_template_kwargs={"thinking": …, "thinking_effort": …} in extra_body.
+        # Usage in a stream only with stream_options={"include_usage": True}.
+        # Tool call ids functions.name:0 must go back unchanged.
+        # https://docs.vllm.ai/en/latest/features/reasoning_outputs.html (2026)
+        # https://github.com/vllm-project/vllm/issues/38488
         Provider(
             name="vllm",
             title="vLLM",
@@ -263,21 +225,13 @@ PROVIDERS: Final[dict[str, Provider]] = {
             key_variables=("VLLM_API_KEY",),
             base_url_variables=("VLLM_BASE_URL",),
             key_required=False,
-            reasoning_fields=("reasoning", "reasoning_content"),
             # Up to 0.10 it reads reasoning_content, later only reasoning (vllm issues 27752 and 38488).
             request_reasoning=("reasoning_content", "reasoning"),
-            error_shape='{"error": {"message", "type", "param", "code": int}}, {"object": "error", …}, {"error": "Unauthorized"}, {"detail": …}',
             model_prefixes=("moonshotai/", ""),
             example_model="moonshotai/Kimi-K3",
-            image_urls=True,
-            notes=(
-                "The model's name is whatever --served-model-name says.",
-                "Thinking is set by chat_template_kwargs={\"thinking\": …, \"thinking_effort\": …} in extra_body.",
-                "Usage in a stream only with stream_options={\"include_usage\": True}.",
-                "Tool call ids functions.name:0 must go back unchanged.",
-            ),
-            sources=("https://docs.vllm.ai/en/latest/features/reasoning_outputs.html (2026)", "https://github.com/vllm-project/vllm/issues/38488"),
         ),
+        # Start it with --reasoning-parser kimi_k3 --tool-call-parser kimi_k3.
+        # https://docs.sglang.ai/advanced_features/separate_reasoning.html (2026)
         Provider(
             name="sglang",
             title="SGLang",
@@ -285,12 +239,8 @@ PROVIDERS: Final[dict[str, Provider]] = {
             key_variables=("SGLANG_API_KEY",),
             base_url_variables=("SGLANG_BASE_URL",),
             key_required=False,
-            error_shape='{"object": "error", "message", "type", "param", "code": int}, {"detail": …}',
             model_prefixes=("moonshotai/", ""),
             example_model="moonshotai/Kimi-K3",
-            image_urls=True,
-            notes=("Start it with --reasoning-parser kimi_k3 --tool-call-parser kimi_k3.",),
-            sources=("https://docs.sglang.ai/advanced_features/separate_reasoning.html (2026)",),
         ),
     )
 }  # fmt: skip
@@ -339,65 +289,6 @@ def missing_endpoint_message(row: Provider, endpoint: str) -> str:
         f"{row.title} has no {name} endpoint, only {', '.join(sorted(row.endpoints))}{elsewhere}. "
         "If that has changed, call it with client.get or client.post"
     )
-
-
-@dataclass(frozen=True, slots=True)
-class Gateway:
-    """
-    Where a model id of this form is spoken.
-
-    :ivar names: of the providers, the likeliest first; empty for gateways that have no row.
-    :ivar title: as a sentence names it.
-    :ivar official_id: the same model's id on the official host, as far as it can be told.
-    """
-
-    names: tuple[str, ...]
-    title: str
-    official_id: str
-
-
-# Order matters: the first pattern that fits decides.
-_ID_FORMS: Final = (
-    (
-        re.compile(r"moonshotai/Kimi-(?P<id>K.+)"),
-        ("vllm", "sglang"),
-        "Hugging Face, vLLM, SGLang or Together",
-    ),
-    (re.compile(r"moonshotai/(?P<id>kimi-[^:]+)(?::\w+)?"), ("openrouter", "aimlapi"), "OpenRouter"),
-    (re.compile(r"moonshot/(?P<id>kimi-.+)"), ("aimlapi",), "AI/ML API"),
-    (re.compile(r"openrouter/moonshotai/(?P<id>kimi-.+)"), ("openrouter",), "LiteLLM's name for OpenRouter"),
-    (re.compile(r"accounts/fireworks/models/(?P<id>kimi-.+)"), (), "Fireworks"),
-    (re.compile(r"@cf/moonshotai/(?P<id>kimi-.+)"), (), "Cloudflare Workers AI"),
-    (
-        re.compile(r"(?P<id>(?:k3(?:\.1-pro)?|k3-256k|kimi-for-coding(?:-highspeed)?))"),
-        ("kimi-code",),
-        "Kimi Code",
-    ),
-)
-
-
-def gateway_of_model_id(model: str) -> Gateway | None:
-    """
-    The gateway whose form a model id has; None for the official form (`kimi-k3`) and for anything unknown.
-
-    `moonshotai/kimi-k2.6` is OpenRouter's, `moonshotai/Kimi-K3` a self-hosted server's, `moonshot/kimi-k2-6` AI/ML API's.
-    """
-    for form, names, title in _ID_FORMS:
-        found = form.fullmatch(model)
-        if found is not None:
-            return Gateway(names, title, _official(found["id"]))
-    return None
-
-
-def _official(name: str) -> str:
-    """`Kimi-K3`, `kimi-k2-6`, `kimi-k3-20260715`, `k3`: as the official host writes it."""
-    if name.startswith("kimi-for-coding"):
-        return "kimi-k2.7-code"  # as of 2026-08; what the name means changes over time
-    text = name.lower().removeprefix("kimi-")
-    text = re.sub(r"-20\d{6}$", "", text)  # a dated slug
-    text = re.sub(r"^k(\d)-(\d)(?=$|-)", r"k\1.\2", text)
-    text = text.removesuffix("-256k") if text.startswith("k3") else text
-    return f"kimi-{text}"
 
 
 def foreign_model_message(model: str, here: Provider | None, known: tuple[str, ...] = ()) -> str | None:

@@ -13,7 +13,7 @@ from datetime import date
 from decimal import Decimal
 from typing import Any, Final, Literal, Protocol, cast
 
-from .hosts import gateway_of_model_id
+from .ids import official_id
 
 __all__ = ["AS_OF", "BATCH_SHARE", "MODELS", "Currency", "ModelInfo", "Price", "cost", "model_info", "price"]
 
@@ -97,6 +97,7 @@ def _price(
 _OFFICIAL: Final = "https://platform.kimi.ai/docs/pricing/chat (2026-09-23)"
 _OFFICIAL_CN: Final = "https://platform.kimi.com/docs/pricing/chat (2026-09-23)"
 _K31: Final = "https://apidog.com/blog/kimi-k3-1-pro-api (2026-10-26)"
+_V1: Final = "https://www.lava.so/docs/gateway/providers/moonshot (2026-11; as their text-only namesakes)"
 _EFFORTS: Final = ("low", "high", "max")
 _MI: Final = 1_048_576
 _QUARTER_MI: Final = 262_144
@@ -160,10 +161,11 @@ MODELS: Final[dict[str, ModelInfo]] = {
         ModelInfo("moonshot-v1-8k", 8_192, "no", (), 1024, removed=_AUGUST, prices={"USD": _price("0.20", "0.20", "2.00", source=_OFFICIAL)}),
         ModelInfo("moonshot-v1-32k", 32_768, "no", (), 1024, removed=_AUGUST, prices={"USD": _price("1.00", "1.00", "3.00", source=_OFFICIAL)}),
         ModelInfo("moonshot-v1-128k", 131_072, "no", (), 1024, removed=_AUGUST, prices={"USD": _price("2.00", "2.00", "5.00", source=_OFFICIAL)}),
+        # Billed as the smallest of the three that holds the call: see `cost`.
         ModelInfo("moonshot-v1-auto", 131_072, "no", (), 1024, removed=_AUGUST),
-        ModelInfo("moonshot-v1-8k-vision-preview", 8_192, "no", (), 1024, images=True, removed=_AUGUST),
-        ModelInfo("moonshot-v1-32k-vision-preview", 32_768, "no", (), 1024, images=True, removed=_AUGUST),
-        ModelInfo("moonshot-v1-128k-vision-preview", 131_072, "no", (), 1024, images=True, removed=_AUGUST),
+        ModelInfo("moonshot-v1-8k-vision-preview", 8_192, "no", (), 1024, images=True, removed=_AUGUST, prices={"USD": _price("0.20", "0.20", "2.00", source=_V1)}),
+        ModelInfo("moonshot-v1-32k-vision-preview", 32_768, "no", (), 1024, images=True, removed=_AUGUST, prices={"USD": _price("1.00", "1.00", "3.00", source=_V1)}),
+        ModelInfo("moonshot-v1-128k-vision-preview", 131_072, "no", (), 1024, images=True, removed=_AUGUST, prices={"USD": _price("2.00", "2.00", "5.00", source=_V1)}),
         ModelInfo("kimi-latest", 131_072, "no", images=True, removed=date(2026, 1, 28)),
         ModelInfo("kimi-thinking-preview", 131_072, "always", removed=date(2025, 11, 11)),
     )
@@ -171,14 +173,25 @@ MODELS: Final[dict[str, ModelInfo]] = {
 """Every model of the official hosts that is or was, by id. Removed ones are kept: gateways may still serve them."""
 
 
+# Kimi Code's own names where they differ from the open platform's model in what matters here: the context
+# (https://github.com/MoonshotAI/kimi-code 2.1.0, 2026-11). No prices: its plans are paid by the month.
+_CODE: Final[dict[str, ModelInfo]] = {
+    row.id: row
+    for row in (
+        ModelInfo("k3-256k", _QUARTER_MI, "effort", _EFFORTS, _K3_DEFAULT, images=True, videos=True),
+        ModelInfo("kimi-for-coding", _MI, "always", (), _K2_DEFAULT, images=True, videos=True),
+        ModelInfo(
+            "kimi-for-coding-highspeed", _QUARTER_MI, "always", (), _K2_DEFAULT, images=True, videos=True
+        ),
+    )
+}
+
+
 def model_info(model: str) -> ModelInfo | None:
     """
     What is known about a model, None if nothing. A gateway's form of an id (`moonshotai/kimi-k3`) is understood.
     """
-    found = MODELS.get(model)
-    if found is None and (gateway := gateway_of_model_id(model)) is not None:
-        found = MODELS.get(gateway.official_id)
-    return found
+    return MODELS.get(model) or _CODE.get(model) or MODELS.get(official_id(model))
 
 
 def price(model: str, currency: Currency = "USD") -> Price | None:
@@ -229,11 +242,14 @@ def cost(
 
     :param prices: yours, instead of the table's.
     """
+    prompt = _count(usage, "prompt_tokens")
+    if model == "moonshot-v1-auto":
+        size = prompt + _count(usage, "completion_tokens")
+        model = f"moonshot-v1-{'8k' if size <= 8_192 else '32k' if size <= 32_768 else '128k'}"
     rate = prices or price(model, currency)
     if rate is None:
         return None
     cached = _count(usage, "cached_tokens") or _count(usage, "prompt_tokens_details", "cached_tokens")
-    prompt = _count(usage, "prompt_tokens")
     cached = min(cached, prompt)
     written = min(_count(usage, "prompt_tokens_details", "cache_write_tokens"), prompt - cached)
     write = rate.write_1h if cache_ttl == "1h" else rate.write_5m

@@ -19,7 +19,8 @@ from ..errors import (
     NotFoundError,
 )
 from ..providers.advice import WATCHED, KimiWarning, certain_refusals
-from ..providers.hosts import Provider, foreign_model_message, gateway_of_model_id
+from ..providers.hosts import Provider, foreign_model_message
+from ..providers.ids import gateway_of_model_id
 from ..streaming.events import AsyncChatCompletionStreamManager
 from ..streaming.resume import ResumePolicy, ResumingStream
 from ..streaming.stream import AsyncStream

@@ -9,7 +9,8 @@ import msgspec
 
 from ..client import TimeoutLike, path_segment
 from ..errors import APIResponseValidationError, ConfigurationError, NotFoundError
-from ..providers.hosts import foreign_model_message, gateway_of_model_id
+from ..providers.hosts import foreign_model_message
+from ..providers.ids import gateway_of_model_id
 from ..types._base import NOT_GIVEN, Reply
 from ..types.models import Model
 from ._base import Resource

@@ -26,6 +26,7 @@ MESSAGES: list[dict[str, Any]] = [{"role": "user", "content": "hi"}]
         ({"model": "kimi-k2.6", "temperature": 1, "thinking": {"type": "disabled"}}, "0.6"),
         ({"model": "kimi-k2.7-code", "thinking": {"type": "disabled"}}, "always thinks"),
         ({"model": "kimi-k2.6", "thinking": {"type": "enabled"}, "reasoning_effort": "high"}, "both"),
+        ({"model": "kimi-k3", "thinking": {"effort": "low"}, "reasoning_effort": "max"}, "sources differ"),
         ({"model": "kimi-k2.6", "tool_choice": "required", "tools": [{}]}, "required"),
         ({"model": "kimi-k3", "tool_choice": {"type": "function"}, "tools": [{}]}, "named"),
         ({"model": "kimi-k3", "tool_choice": "required"}, "needs tools"),

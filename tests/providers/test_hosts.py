@@ -14,10 +14,10 @@ from kimi_async.providers.hosts import (
     Provider,
     by_base_url,
     foreign_model_message,
-    gateway_of_model_id,
     missing_endpoint_message,
     provider,
 )
+from kimi_async.providers.ids import gateway_of_model_id, official_id
 
 ROWS = list(PROVIDERS.values())
 
@@ -41,14 +41,12 @@ def test_providers_are_those_promised() -> None:
 
 @pytest.mark.parametrize("row", ROWS, ids=lambda row: row.name)
 def test_provider_row_holds_together(row: Provider) -> None:
-    """Each row has an address without a slash at its end, a key variable, chat, and says where it was learned."""
+    """Each row has an address without a slash at its end, a key variable, and chat."""
     parts = urlsplit(row.base_url)
     assert parts.scheme == ("http" if parts.hostname == "localhost" else "https")
     assert not row.base_url.endswith("/")
     assert row.key_variables
     assert row.supports("chat")
-    assert row.sources
-    assert row.reasoning_fields
     assert row.request_reasoning
     assert by_base_url(row.base_url) == (row if row.hosts else None)
     assert foreign_model_message(row.example_model, row) is None
@@ -125,6 +123,15 @@ def test_provider_by_base_url(url: str, expected: str | None) -> None:
         ("k3-256k", "kimi-code", "kimi-k3"),
         ("k3.1-pro", "kimi-code", "kimi-k3.1-pro"),
         ("accounts/fireworks/models/kimi-k3", None, "kimi-k3"),
+        ("accounts/fireworks/models/kimi-k3p1-pro", None, "kimi-k3.1-pro"),
+        ("accounts/fireworks/models/kimi-k2p6", None, "kimi-k2.6"),
+        ("moonshotai/Kimi-K3.1-Pro", "vllm", "kimi-k3.1-pro"),
+        ("moonshotai/kimi-k3.1-pro", "openrouter", "kimi-k3.1-pro"),
+        ("moonshotai.kimi-k3.1", None, "kimi-k3.1-pro"),
+        ("us.moonshotai.kimi-k3.1", None, "kimi-k3.1-pro"),
+        ("global.moonshotai.kimi-k3.1", None, "kimi-k3.1-pro"),
+        ("kimi-for-coding", "kimi-code", "kimi-k2.7-code"),
+        ("kimi-for-coding-highspeed", "kimi-code", "kimi-k2.7-code-highspeed"),
     ],
 )
 def test_gateway_of_model_id(model: str, first: str | None, official: str) -> None:
@@ -132,7 +139,7 @@ def test_gateway_of_model_id(model: str, first: str | None, official: str) -> No
     gateway = gateway_of_model_id(model)
     assert gateway is not None
     assert (gateway.names[0] if gateway.names else None) == first
-    assert gateway.official_id == official
+    assert gateway.official_id == official == official_id(model)
 
 
 @pytest.mark.parametrize(
@@ -141,6 +148,7 @@ def test_gateway_of_model_id(model: str, first: str | None, official: str) -> No
 def test_gateway_of_model_id_official_or_unknown(model: str) -> None:
     """Official and unknown ids belong to no gateway: they are never judged."""
     assert gateway_of_model_id(model) is None
+    assert official_id(model) == model
     assert foreign_model_message(model, PROVIDERS["moonshot"]) is None
 
 

@@ -29,9 +29,33 @@ def test_model_info_understands_gateway_ids_and_knows_nothing_of_others() -> Non
     """A gateway's form finds the model; an unknown id finds nothing and raises nothing."""
     assert model_info("moonshotai/kimi-k2.6") is MODELS["kimi-k2.6"]
     assert model_info("moonshotai/Kimi-K3") is MODELS["kimi-k3"]
+    assert model_info("global.moonshotai.kimi-k3.1") is MODELS["kimi-k3.1-pro"]
+    assert model_info("k3") is MODELS["kimi-k3"]
     assert model_info("kimi-k9") is None
     assert price("kimi-k9") is None
     assert price("kimi-k3.1-pro", "CNY") is None
+
+
+@pytest.mark.parametrize(
+    ("model", "context"),
+    [
+        ("k3", 1_048_576),
+        ("k3-256k", 262_144),
+        ("kimi-for-coding", 1_048_576),
+        ("kimi-for-coding-highspeed", 262_144),
+    ],
+)
+def test_model_info_of_kimi_code(model: str, context: int) -> None:
+    """Kimi Code's own names have the context they have there, which is not always that of the model behind."""
+    info = model_info(model)
+    assert info is not None
+    assert info.context == context
+
+
+@pytest.mark.parametrize(("tokens", "expected"), [(8_000, "0.0016"), (20_000, "0.02"), (100_000, "0.2")])
+def test_cost_of_the_automatic_model_is_that_of_the_size_it_takes(tokens: int, expected: str) -> None:
+    """`moonshot-v1-auto` is billed as the smallest of the three that holds the call."""
+    assert cost({"prompt_tokens": tokens}, "moonshot-v1-auto") == Decimal(expected)
 
 
 def test_model_info_availability_follows_announcements() -> None:
