@@ -60,7 +60,8 @@ LAYERS = [
     layer("testing", "aiohttp", "msgspec", "multidict", "pytest"),
     layer("integrations"),
     layer("kimi_async"),  # offers names of every layer, lazily
-    layer("cli", "anyio", "msgspec", "rich", "typer", "uvloop"),
+    layer("cli", "anyio", "msgspec", "prompt_toolkit", "rich", "typer", "uvloop"),
+    layer("__main__"),
 ]
 
 # What a pure layer may not lean on: who needs the time or a random number is given it.

@@ -5,59 +5,65 @@
 from collections.abc import Sequence
 from typing import Any
 
-import msgspec
-
 from .chat import prompt_from
-from .connect import connected
-from .terminal import run_async, table
+from .connect import Kimi
+from .terminal import Column, print_json, run_async, table
 
 __all__ = ["balance", "models", "tokens"]
 
 
-def models(*, as_json: bool, simulator: bool) -> None:
+def models(kimi: Kimi, *, as_json: bool) -> None:
     async def work() -> list[Any]:
-        async with connected(simulator=simulator) as client:
+        async with kimi.connected() as client:
             return [model async for model in client.models.list()]
 
     found = run_async(work())
     if as_json:
-        print(msgspec.json.encode([model.to_dict() for model in found]).decode())
+        print_json([model.to_dict() for model in found])
         return
-    rows = [
+    table(
         [
-            model.id,
-            model.context_length or "",
-            "yes" if model.supports_reasoning else "",
-            model.owned_by or "",
-        ]
-        for model in found
-    ]
-    table(["id", "context", "reasons", "owner"], rows, numbers=["context"])
+            Column("id", "id"),
+            Column("context", "number", drop=1),
+            Column("reasons", drop=2),
+            Column("owner", drop=3),
+        ],
+        [
+            (model.id, model.context_length, "yes" if model.supports_reasoning else "", model.owned_by)
+            for model in found
+        ],
+    )
 
 
-def tokens(words: Sequence[str], *, model: str, simulator: bool) -> None:
+def tokens(kimi: Kimi, words: Sequence[str], *, model: str, as_json: bool) -> None:
     messages = [{"role": "user", "content": prompt_from(words)}]
 
     async def work() -> int:
-        async with connected(simulator=simulator) as client:
+        async with kimi.connected() as client:
             estimate = await client.tokenizers.estimate_token_count(model=model, messages=messages)
             return estimate.total_tokens
 
-    print(run_async(work()))
+    counted = run_async(work())
+    if as_json:
+        print_json({"model": model, "total_tokens": counted})
+    else:
+        print(counted)
 
 
-def balance(*, as_json: bool, simulator: bool) -> None:
+def balance(kimi: Kimi, *, as_json: bool) -> None:
     async def work() -> Any:
-        async with connected(simulator=simulator) as client:
+        async with kimi.connected() as client:
             return await client.users.me.balance()
 
     found = run_async(work())
     if as_json:
-        print(msgspec.json.encode(found.to_dict()).decode())
+        print_json(found.to_dict())
         return
-    rows = [
-        ["available", found.available_balance],
-        ["voucher", found.voucher_balance],
-        ["cash", found.cash_balance],
-    ]
-    table(["balance", "amount"], rows, numbers=["amount"])
+    table(
+        [Column("balance"), Column("amount", "number")],
+        [
+            ("available", found.available_balance),
+            ("voucher", found.voucher_balance),
+            ("cash", found.cash_balance),
+        ],
+    )

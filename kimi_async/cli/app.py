@@ -7,13 +7,14 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from .bulk import app as bulk
-from .options import Json, Simulator, System
+from . import batch as batch_commands
+from . import files as files_commands
+from . import map as map_command
+from .connect import Kimi, asks_kimi
+from .options import Json, Model, System
 from .terminal import fail_quietly
 
 __all__ = ["app", "run"]
-
-DEFAULT_MODEL = "kimi-k3"
 
 app: typer.Typer = typer.Typer(
     name="kimi-async",
@@ -43,10 +44,6 @@ app: typer.Typer = typer.Typer(
     """,
 )
 
-Model = Annotated[
-    str, typer.Option("--model", "-m", envvar="KIMI_MODEL", help="Model id; see `kimi-async models`.")
-]
-
 
 def version(wanted: bool) -> None:
     if wanted:
@@ -66,7 +63,9 @@ def options(
 
 
 @app.command()
+@asks_kimi(simulator=False)
 def demo(
+    kimi: Kimi,
     chats: Annotated[
         int | None,
         typer.Option(
@@ -86,7 +85,7 @@ def demo(
     live: Annotated[
         bool, typer.Option("--live", help="Ask the real Kimi; this costs money and needs a key.")
     ] = False,
-    model: Model = DEFAULT_MODEL,
+    model: Model = None,
 ) -> None:
     """
     Run many streamed chats at once, and measure them.
@@ -95,18 +94,20 @@ def demo(
     """
     from . import demo
 
-    demo.main(chats=chats, tokens=tokens, pace=pace, live=live, model=model)
+    demo.main(kimi, chats=chats, tokens=tokens, pace=pace, live=live, model=kimi.model(model))
 
 
 @app.command()
+@asks_kimi(simulator=True)
 def chat(
+    kimi: Kimi,
     prompt: Annotated[
         list[str] | None,
         typer.Argument(
             help="What to say; '-' stands for standard input. Without it, a conversation.", show_default=False
         ),
     ] = None,
-    model: Model = DEFAULT_MODEL,
+    model: Model = None,
     system: System = None,
     thinking: Annotated[
         bool | None,
@@ -126,7 +127,6 @@ def chat(
     stats: Annotated[
         bool, typer.Option("--stats", help="Tell time to first token, speed and usage afterwards.")
     ] = False,
-    simulator: Simulator = False,
 ) -> None:
     """
     Ask once, or hold a conversation; answers are shown as they are written, reasoning dimmed.
@@ -142,44 +142,48 @@ def chat(
         extra["reasoning_effort"] = effort
     if max_tokens is not None:
         extra["max_completion_tokens"] = max_tokens
-    chat.main(prompt or [], model=model, system=system, stats=stats, simulator=simulator, options=extra)
+    chat.main(kimi, prompt or [], model=kimi.model(model), system=system, stats=stats, options=extra)
 
 
 @app.command()
-def models(as_json: Json = False, simulator: Simulator = False) -> None:
+@asks_kimi(simulator=True)
+def models(kimi: Kimi, as_json: Json = False) -> None:
     """
     List the models that your key may use.
     """
     from . import account
 
-    account.models(as_json=as_json, simulator=simulator)
+    account.models(kimi, as_json=as_json)
 
 
 @app.command()
+@asks_kimi(simulator=True)
 def tokens(
+    kimi: Kimi,
     text: Annotated[
         list[str] | None,
         typer.Argument(help="The text; '-' or nothing for standard input.", show_default=False),
     ] = None,
-    model: Model = DEFAULT_MODEL,
-    simulator: Simulator = False,
+    model: Model = None,
+    as_json: Json = False,
 ) -> None:
     """
     Count the tokens that a text costs as a prompt, before it is sent to a model.
     """
     from . import account
 
-    account.tokens(text or ["-"], model=model, simulator=simulator)
+    account.tokens(kimi, text or ["-"], model=kimi.model(model), as_json=as_json)
 
 
 @app.command()
-def balance(as_json: Json = False, simulator: Simulator = False) -> None:
+@asks_kimi(simulator=True)
+def balance(kimi: Kimi, as_json: Json = False) -> None:
     """
     Tell how much money is left: dollars on api.moonshot.ai, yuan on api.moonshot.cn.
     """
     from . import account
 
-    account.balance(as_json=as_json, simulator=simulator)
+    account.balance(kimi, as_json=as_json)
 
 
 @app.command()
@@ -204,7 +208,9 @@ def simulate(
     simulate.main(host=host, port=port, pace=pace)
 
 
-app.add_typer(bulk)
+app.add_typer(map_command.app)
+app.add_typer(batch_commands.app, name="batch")
+app.add_typer(files_commands.app, name="files")
 
 
 def run(arguments: Sequence[str]) -> int:

@@ -11,7 +11,7 @@ from typing import Any
 from rich.console import Console
 
 from ..client import AsyncKimi
-from .connect import connected
+from .connect import Kimi
 from .terminal import INTERRUPTED, Failure, console, fail_quietly, loop_factory, notes, read_stdin, run_async
 
 __all__ = ["main", "printable"]
@@ -33,23 +33,23 @@ def printable(text: str) -> str:
 
 
 def main(
+    kimi: Kimi,
     words: Sequence[str],
     *,
     model: str,
     system: str | None,
     stats: bool,
-    simulator: bool,
     options: dict[str, Any],
 ) -> None:
     messages: list[Any] = [{"role": "system", "content": system}] if system is not None else []
     if not words and sys.stdin.isatty():
-        converse(messages, model=model, stats=stats, simulator=simulator, options=options)
+        converse(kimi, messages, model=model, stats=stats, options=options)
         return
     prompt = prompt_from(words or ["-"])
     messages.append({"role": "user", "content": prompt})
 
     async def once() -> None:
-        async with connected(simulator=simulator) as client:
+        async with kimi.connected() as client:
             await answer(client, messages, model=model, stats=stats, options=options)
 
     run_async(once())
@@ -138,9 +138,7 @@ def tell(out: Console, started: float, first: float | None, ended: float, usage:
     out.print(f"[dim]{' · '.join(parts)}[/]")
 
 
-def converse(
-    messages: list[Any], *, model: str, stats: bool, simulator: bool, options: dict[str, Any]
-) -> None:
+def converse(kimi: Kimi, messages: list[Any], *, model: str, stats: bool, options: dict[str, Any]) -> None:
     """
     A conversation until Ctrl-D. The loop stands still while the person types, so that the line is read in the main
     thread, where Ctrl-C works.
@@ -148,7 +146,7 @@ def converse(
     out = notes()
     out.print(f"[dim]{model}. Ctrl-C stops an answer, Ctrl-D leaves.[/]")
     with asyncio.Runner(loop_factory=loop_factory()) as runner:
-        context = connected(simulator=simulator)
+        context = kimi.connected()
         client = runner.run(context.__aenter__())
         try:
             while True:

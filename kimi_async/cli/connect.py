@@ -1,18 +1,27 @@
 """
-The client that a command uses: of the key in the environment, or of a simulator started for it.
+Which Kimi a command talks to: that of the key in the environment, another by option, or a simulator started for it.
 """
 
-from collections.abc import AsyncGenerator
+import inspect
+from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
-from ..client import AsyncKimi
-from ..middleware.rate_limit.middleware import RateLimits
+import typer
+
+from ..providers.hosts import PROVIDERS, by_base_url
+from .terminal import Failure
 
 if TYPE_CHECKING:
+    from ..client import AsyncKimi
+    from ..providers.hosts import Provider
     from ..testing import KimiSimulator
 
-__all__ = ["connected", "simulated"]
+__all__ = ["DEFAULT_MODEL", "Kimi", "asks_kimi", "simulated"]
+
+DEFAULT_MODEL = "kimi-k3"
 
 
 def simulated(
@@ -22,27 +31,150 @@ def simulated(
     A simulator that writes `pace` tokens a second in each stream, after thinking for a third of a second; 0 is as fast as it
     can. `words` bounds the length of an answer.
     """
-    from ..testing import KimiSimulator
-    from ..testing.simulator.server import Pace
+    from ..testing import KimiSimulator, Pace
 
     pauses = Pace(first_token=0.3, tokens_per_second=pace) if pace else Pace()
     return KimiSimulator(host=host, port=port, pace=pauses, words=words)
 
 
-@asynccontextmanager
-async def connected(
-    *, simulator: "bool | KimiSimulator" = False, limits: str | None = None
-) -> AsyncGenerator[AsyncKimi]:
+@dataclass(frozen=True, slots=True)
+class Kimi:
     """
-    A client, closed at the end, together with the simulator if one was asked for. `limits` names a tier, of the real Kimi.
+    What the options of a command say about where its requests go.
     """
-    if not simulator:
-        async with AsyncKimi(limits=limits) as client:
+
+    simulator: bool = False
+    provider: str | None = None
+    base_url: str | None = None
+    api_key_file: Path | None = None
+
+    def model(self, given: str | None) -> str:
+        """
+        The model asked for, or the one that stands for Kimi K3 at this host.
+        """
+        if given is not None:
+            return given
+        host = self.host()
+        return DEFAULT_MODEL if host is None or self.simulator else host.example_model
+
+    def host(self) -> "Provider | None":
+        """
+        What is known about the host, as far as the options tell; None for one that is in no table.
+        """
+        if self.provider is not None:
+            return PROVIDERS[self.provider]
+        return None if self.base_url is None else by_base_url(self.base_url)
+
+    def key(self) -> str | None:
+        """
+        What --api-key-file holds; None where the environment is to tell.
+        """
+        if self.api_key_file is None:
+            return None
+        text = self.api_key_file.read_text("utf-8-sig").strip()
+        if not text:
+            raise Failure(f"--api-key-file: {self.api_key_file} is empty", status=2)
+        return text
+
+    @asynccontextmanager
+    async def connected(
+        self, *, limits: str | None = None, simulator: "KimiSimulator | None" = None
+    ) -> "AsyncGenerator[AsyncKimi]":
+        """
+        A client, closed at the end, together with the simulator if one was asked for. `limits` names a tier, of the real Kimi.
+        """
+        from ..client import AsyncKimi
+        from ..middleware.rate_limit.middleware import RateLimits
+
+        if not self.simulator:
+            async with AsyncKimi(
+                api_key=self.key(), base_url=self.base_url, provider=self.provider, limits=limits
+            ) as client:
+                yield client
+            return
+        async with (
+            simulator or simulated() as sim,
+            # It has no limits, so there is nothing to be learnt by starting slowly.
+            AsyncKimi(base_url=sim.base_url, api_key=sim.api_key, limits=RateLimits(hold=False)) as client,
+        ):
             yield client
-        return
-    async with (
-        simulated() if simulator is True else simulator as sim,
-        # It has no limits, so there is nothing to be learnt by starting slowly.
-        AsyncKimi(base_url=sim.base_url, api_key=sim.api_key, limits=RateLimits(hold=False)) as client,
-    ):
-        yield client
+
+
+def _known_provider(name: str | None) -> str | None:
+    if name is not None and name not in PROVIDERS:
+        raise typer.BadParameter(f"{name!r} is none of {', '.join(PROVIDERS)}")
+    return name
+
+
+def _options(
+    simulator: Annotated[
+        bool,
+        typer.Option("--simulator", help="Ask a Kimi simulated on this machine instead: no key, no cost."),
+    ] = False,
+    provider: Annotated[
+        str | None,
+        typer.Option(
+            "--provider",
+            help=f"A host by name: {', '.join(PROVIDERS)}.",
+            callback=_known_provider,
+            autocompletion=lambda: list(PROVIDERS),
+            show_default=False,
+            rich_help_panel="Where Kimi is",
+        ),
+    ] = None,
+    base_url: Annotated[
+        str | None,
+        typer.Option(
+            "--base-url",
+            help="Another address. [default: KIMI_BASE_URL, or https://api.moonshot.ai/v1]",
+            show_default=False,
+            rich_help_panel="Where Kimi is",
+        ),
+    ] = None,
+    api_key_file: Annotated[
+        Path | None,
+        typer.Option(
+            "--api-key-file",
+            help="A file that holds the key. [default: the key is in KIMI_API_KEY or MOONSHOT_API_KEY]",
+            exists=True,
+            dir_okay=False,
+            show_default=False,
+            rich_help_panel="Where Kimi is",
+        ),
+    ] = None,
+) -> None:
+    """
+    The options that say where Kimi is; only the signature counts.
+    """
+
+
+def asks_kimi(*, simulator: bool) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """
+    For a command that asks Kimi: adds the options that say which, and hands them over as its argument `kimi`.
+
+    A simulator ends with the command, so only commands that need nothing of an earlier one offer it.
+    """
+    more = [
+        each
+        for each in inspect.signature(_options).parameters.values()
+        if simulator or each.name != "simulator"
+    ]
+
+    def with_options(command: Callable[..., Any]) -> Callable[..., Any]:
+        signature = inspect.signature(command)
+        own = [each for each in signature.parameters.values() if each.name != "kimi"]
+        parameters = [each.replace(kind=inspect.Parameter.KEYWORD_ONLY) for each in (*own, *more)]
+
+        def run(**given: Any) -> Any:
+            kimi = Kimi(**{each.name: given.pop(each.name) for each in more})
+            if kimi.simulator and (kimi.provider or kimi.base_url or kimi.api_key_file):
+                raise Failure("--simulator has its own address and key: leave out the other", status=2)
+            return command(kimi=kimi, **given)
+
+        run.__name__, run.__doc__ = command.__name__, command.__doc__
+        # typer reads the options from these.
+        cast("Any", run).__signature__ = signature.replace(parameters=parameters)
+        run.__annotations__ = {each.name: each.annotation for each in parameters}
+        return run
+
+    return with_options

@@ -18,8 +18,8 @@ from rich.text import Text
 from ..client import AsyncKimi
 from ..errors import KimiError
 from .chat import printable
-from .connect import connected, simulated
-from .terminal import Failure, console, explain, notes, run_async, table
+from .connect import Kimi, simulated
+from .terminal import Column, Failure, console, explain, notes, run_async, table
 
 __all__ = ["Chat", "main", "percentile", "summary"]
 
@@ -242,7 +242,7 @@ async def perform(run: Run, client: AsyncKimi, *, model: str) -> None:
     run.ended = run.clock()
 
 
-def main(*, chats: int | None, tokens: int, pace: float, live: bool, model: str) -> None:
+def main(kimi: Kimi, *, chats: int | None, tokens: int, pace: float, live: bool, model: str) -> None:
     # 40 is a screen full; live, 3 is what the lowest paid tier allows at once (platform.kimi.ai, rate limits, 2026-09).
     count = chats or (3 if live else 40)
     out = console()
@@ -252,7 +252,8 @@ def main(*, chats: int | None, tokens: int, pace: float, live: bool, model: str)
         clock = asyncio.get_running_loop().time
         lines = [Chat(n, SUBJECTS[n % len(SUBJECTS)], tokens) for n in range(1, count + 1)]
         simulator = None if live else simulated(pace=pace)
-        async with connected(simulator=simulator or False) as client:
+        asked = kimi if live else Kimi(simulator=True)
+        async with asked.connected(simulator=simulator) as client:
             run = Run(lines, clock, clock())
             if simulator is not None:
                 run.connections = lambda: simulator.stats.connections_opened
@@ -284,4 +285,4 @@ def report(run: Run, *, live: bool, model: str) -> None:
     """
     where = "Kimi" if live else "a Kimi simulated on this machine"
     notes().print(f"[dim]{len(run.chats)} streamed chats at once, {model}, {where}.[/]")
-    table(["measure", "value"], summary(run), numbers=["value"])
+    table([Column("measure"), Column("value", "number")], summary(run))

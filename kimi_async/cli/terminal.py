@@ -6,8 +6,12 @@ import asyncio
 import os
 import sys
 from collections.abc import Callable, Coroutine, Sequence
-from typing import Any, TypeVar, cast
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, Literal, TypeVar, cast
 
+import msgspec
+from rich.cells import cell_len
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
@@ -17,14 +21,19 @@ from ..redact import redact
 
 __all__ = [
     "INTERRUPTED",
+    "Column",
     "Failure",
     "console",
+    "duration",
     "explain",
+    "facts",
     "fail_quietly",
     "loop_factory",
     "notes",
+    "print_json",
     "read_stdin",
     "run_async",
+    "size",
     "table",
 ]
 
@@ -36,12 +45,13 @@ PIPE_CLOSED = 1  # whoever read us has had enough; silent, as with other program
 
 class Failure(Exception):
     """
-    Ends the command with one line on standard error.
+    Ends the command with one line on standard error, or with several where `lines` says that they are meant.
     """
 
-    def __init__(self, message: str, *, status: int = 1) -> None:
+    def __init__(self, message: str, *, status: int = 1, lines: bool = False) -> None:
         super().__init__(message)
         self.status = status
+        self.lines = lines
 
 
 def console() -> Console:
@@ -119,7 +129,8 @@ def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:
 
 
 def _complain(error: BaseException) -> None:
-    notes().print(f"[red]kimi-async:[/] {escape(explain(error))}", soft_wrap=True)
+    text = str(error) if isinstance(error, Failure) and error.lines else explain(error)
+    notes().print(f"[red]kimi-async:[/] {escape(text)}", soft_wrap=True)
 
 
 def run_async(work: Coroutine[Any, Any, T]) -> T:
@@ -149,18 +160,140 @@ def read_stdin() -> str:
         raise Failure(f"standard input is not UTF-8 text ({exc.reason} at byte {exc.start})") from None
 
 
-def table(columns: Sequence[str], rows: Sequence[Sequence[object]], *, numbers: Sequence[str] = ()) -> None:
+def print_json(value: Any) -> None:
     """
-    A table for a terminal; for a pipe one header line and one line a row, separated by tabs.
+    The one form of JSON that commands print with --json.
+    """
+    encoded = msgspec.json.Encoder(decimal_format="number").encode(value)
+    print(msgspec.json.format(encoded, indent=2).decode())
+
+
+def facts(rows: Sequence[tuple[str, str]]) -> None:
+    """
+    What was measured, a line each, on standard error.
+    """
+    grid = Table.grid(padding=(0, 2))
+    grid.add_column()
+    grid.add_column(overflow="fold")
+    for name, value in rows:
+        grid.add_row(name, escape(value))
+    notes().print(grid)
+
+
+def duration(seconds: float) -> str:
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(int(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+
+
+def size(count: int) -> str:
+    value = float(count)
+    for unit in ("B", "kB", "MB"):
+        if value < 1000:
+            return f"{value:,.0f} {unit}" if unit == "B" else f"{value:,.1f} {unit}"
+        value /= 1000
+    return f"{value:,.1f} GB"
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """
+    A column of a table: how its values look, and what becomes of it where a terminal is too narrow.
+    """
+
+    name: str
+    kind: Literal["text", "id", "number", "size", "time"] = "text"
+    drop: int = 0
+    """Where the table is too wide, the column with the highest number is left out first; 0 stays."""
+
+    def plain(self, value: Any) -> str:
+        """
+        For another program: bytes, UTC, no separators.
+        """
+        if value is None:
+            return ""
+        if self.kind == "time":
+            return datetime.fromtimestamp(value, UTC).strftime("%Y-%m-%dT%H:%M:%SZ") if value else ""
+        return " ".join(str(value).split("\n")).replace("\t", " ")
+
+    def pretty(self, value: Any) -> str:
+        """
+        For a person.
+        """
+        if value is None or value == "":
+            return ""
+        if self.kind == "number":
+            return f"{value:,}" if isinstance(value, int | float) else str(value)
+        if self.kind == "size":
+            return size(value)
+        if self.kind == "time":
+            return datetime.fromtimestamp(value).strftime("%Y-%m-%d %H:%M") if value else ""
+        return self.plain(value)
+
+
+def table(columns: Sequence[Column], rows: Sequence[Sequence[object]]) -> None:
+    """
+    For a pipe one header line and one line a row, separated by tabs. For a terminal a table no wider than it: ids stay in one
+    piece, other text is folded, and columns that are only nice to have are left out.
     """
     out = console()
     if not out.is_terminal:
-        for row in [columns, *rows]:
-            print("\t".join(str(cell) for cell in row))
+        print("\t".join(column.name for column in columns))
+        for row in rows:
+            print("\t".join(column.plain(value) for column, value in zip(columns, row, strict=True)))
         return
+    cells = [[column.pretty(value) for column, value in zip(columns, row, strict=True)] for row in rows]
+    kept = fitting(columns, cells, out.width)
     grid = Table(box=None, header_style="bold", pad_edge=False)
-    for column in columns:
-        grid.add_column(column, justify="right" if column in numbers else "left", overflow="fold")
-    for row in rows:
-        grid.add_row(*(escape(str(cell)) for cell in row))
-    out.print(grid)
+    for number in kept:
+        column = columns[number]
+        whole = column.kind != "text"
+        grid.add_column(
+            column.name,
+            justify="right" if column.kind in ("number", "size") else "left",
+            overflow="ignore" if whole else "fold",
+            no_wrap=whole,
+        )
+    for row in cells:
+        grid.add_row(*(escape(row[number]) for number in kept))
+    # Wider than the terminal only where an id alone is: then the terminal wraps it, and no character is lost.
+    out.print(grid, width=max(out.width, least_width(columns, cells, kept)), soft_wrap=True)
+
+
+SHORTEST = 12
+"""Columns of text are folded to no less than this."""
+
+
+def widths(columns: Sequence[Column], cells: Sequence[Sequence[str]]) -> list[int]:
+    """
+    How wide each column is when nothing is folded.
+    """
+    return [
+        max([cell_len(column.name), *(cell_len(row[number]) for row in cells)])
+        for number, column in enumerate(columns)
+    ]
+
+
+def least_width(columns: Sequence[Column], cells: Sequence[Sequence[str]], kept: Sequence[int]) -> int:
+    """
+    How narrow the table may be: text folded as far as it goes, the rest in one piece.
+    """
+    wide = widths(columns, cells)
+    return sum(
+        min(wide[number], SHORTEST) if columns[number].kind == "text" else wide[number] for number in kept
+    ) + max(0, len(kept) - 1)
+
+
+def fitting(columns: Sequence[Column], cells: Sequence[Sequence[str]], width: int) -> list[int]:
+    """
+    The numbers of the columns that are shown in a terminal of this width.
+    """
+    kept = list(range(len(columns)))
+    while least_width(columns, cells, kept) > width:
+        going = max(kept, key=lambda number: columns[number].drop)
+        if columns[going].drop == 0:
+            break
+        kept.remove(going)
+    return kept

@@ -1,5 +1,5 @@
 """
-The commands for bulk work, against one simulator on loopback.
+`kimi-async map`, against one simulator on loopback.
 """
 
 import json
@@ -8,71 +8,14 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-pytest.importorskip("typer")
-pytest.importorskip("rich")
-
 from kimi_async.bulk.map import MapOptions, MapParams
-from kimi_async.cli.app import run
 from kimi_async.testing.simulator.replies import Pace, error_reply
 from kimi_async.testing.simulator.server import KimiSimulator
-from kimi_async.testing.simulator.storage import BatchPace
-
-Cli = Callable[..., tuple[int, str, str]]
-
-
-@pytest.fixture(scope="module")
-def simulator() -> Iterator[KimiSimulator]:
-    with KimiSimulator(words=(2, 5)).in_thread() as running:
-        running.storage.pace = BatchPace(0, 0, 0, 0)
-        yield running
-
-
-@pytest.fixture
-def cli(
-    simulator: KimiSimulator,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-    tmp_path: Path,
-) -> Cli:
-    """
-    Runs a command in an empty directory; gives its status, output and notes.
-    """
-    monkeypatch.setenv("KIMI_API_KEY", simulator.api_key)
-    monkeypatch.setenv("KIMI_BASE_URL", simulator.base_url)
-    monkeypatch.setenv("COLUMNS", "200")
-    monkeypatch.chdir(tmp_path)
-
-    def call(*arguments: str) -> tuple[int, str, str]:
-        status = run(arguments)
-        told = capsys.readouterr()
-        return status, told.out, told.err
-
-    return call
-
-
-def rows(path: str) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in Path(path).read_bytes().splitlines()]
-
-
-def requests(count: int) -> str:
-    return "".join(
-        json.dumps(
-            {
-                "custom_id": f"r{n}",
-                "method": "POST",
-                "url": "/v1/chat/completions",
-                "body": {"model": "kimi-k2.6", "messages": [{"role": "user", "content": f"question {n}"}]},
-            }
-        )
-        + "\n"
-        for n in range(count)
-    )
+from support.command_line import Cli, requests, rows
 
 
 def test_map_csv_with_a_template(cli: Cli, simulator: KimiSimulator):
@@ -138,7 +81,7 @@ def test_map_bad_lines_one_a_line(cli: Cli, simulator: KimiSimulator):
         (["a.csv", "-p", "{}"], "must name a column"),
         (["a.csv", "-p", "{text}", "--set", "x"], "NAME=VALUE"),
         (["a.csv", "-p", "{text}", "--price", "much"], "--price wants"),
-        (["a.csv", "-p", "{text}", "--budget", "1"], "needs price"),
+        (["a.csv", "-p", "{text}", "--budget", "1"], "--budget needs --price"),
         (["a.jsonl", "-p", "{text}"], "line 2: not JSON"),
         (["none.csv"], "does not exist"),
     ],
@@ -197,63 +140,6 @@ def test_map_interrupted_says_how_to_go_on(tmp_path: Path):
     assert "--resume" in notes
     assert f"-o {target}" in notes
     assert 0 < asked == len(rows(str(target))) < 400
-
-
-def test_batch_run_in_order(cli: Cli, simulator: KimiSimulator):
-    """
-    A whole job in one command; running it again asks for nothing new.
-    """
-    Path("in.jsonl").write_text(requests(20))
-    status, _, notes = cli("batch", "run", "in.jsonl", "--poll", "0.1")
-    created = simulator.storage.calls["create_batch"]
-    again, _, _ = cli("batch", "run", "in.jsonl", "--poll", "0.1", "-q")
-
-    assert (0, 0) == (status, again)
-    assert [f"r{n}" for n in range(20)] == [row["custom_id"] for row in rows("in.out.jsonl")]
-    assert created == simulator.storage.calls["create_batch"]
-    assert "answered" in notes
-
-
-def test_batch_submit_status_wait_cancel(cli: Cli, simulator: KimiSimulator):
-    """
-    The steps one by one, by state file and by id.
-    """
-    Path("in.jsonl").write_text(requests(3))
-    _, submitted, _ = cli("batch", "submit", "in.jsonl")
-    id_ = submitted.strip()
-    _, status, _ = cli("batch", "status", id_, "in.batch.json", "--json")
-    waited, _, _ = cli("batch", "wait", "in.batch.json", "-o", "w.jsonl", "--poll", "0.1", "-q")
-    _, listed, _ = cli("batch", "status")
-    cancelled, table, _ = cli("batch", "cancel", id_)
-
-    assert [id_, id_] == [each["id"] for each in json.loads(status)]
-    assert (0, 3) == (waited, len(rows("w.jsonl")))
-    assert f"{id_}\tcompleted\t3\t0\t3" in listed
-    assert 0 == cancelled
-    assert "completed" in table
-
-
-def test_files_upload_list_get_rm(cli: Cli, simulator: KimiSimulator):
-    """
-    Files go up, are listed, read and deleted; a bad one is told and does not stop the others.
-    """
-    for name in ("a.txt", "b.txt"):
-        Path(name).write_text(f"text of {name}")
-    status, out, notes = cli("files", "upload", "*.txt", "missing.txt", "--json")
-    uploaded = json.loads(out)
-    ids = [each["file"]["id"] for each in uploaded[:2]]
-
-    assert 1 == status
-    assert "missing.txt" in notes
-    assert "already there" in cli("files", "upload", "a.txt")[1]
-    assert set(ids) <= {each["id"] for each in json.loads(cli("files", "list", "--json")[1])}
-    assert "text of a.txt" in json.loads(cli("files", "get", ids[0])[1])["content"]
-    assert 0 == cli("files", "get", ids[1], "-o", "got.txt")[0]
-    assert "text of b.txt" in Path("got.txt").read_text()
-    assert 0 == cli("files", "rm", ids[0])[0]
-    assert 0 == cli("files", "rm", "--all", "file-extract", "--yes")[0]
-    assert not [file for file in simulator.storage.files.values() if file.purpose == "file-extract"]
-    assert 1 == cli("files", "rm")[0]
 
 
 def test_map_params_are_the_options():
