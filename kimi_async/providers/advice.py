@@ -80,12 +80,19 @@ def _thinking(model: str, k2: bool, body: Mapping[str, Any], tell: Callable[[str
         )
 
 
+def _dynamic_tools(body: Mapping[str, Any]) -> bool:
+    """Whether a system message declares tools along the way, as K3 takes them."""
+    messages = body.get("messages")
+    listed = cast("list[Any]", messages) if isinstance(messages, (list, tuple)) else []
+    return any(isinstance(m, Mapping) and bool(cast("Mapping[str, Any]", m).get("tools")) for m in listed)
+
+
 def _tool_choice(model: str, k2: bool, body: Mapping[str, Any], tell: Callable[[str], None]) -> None:
     choice = body.get("tool_choice")
     if choice is None:
         return
     named = isinstance(choice, Mapping)
-    if choice == "required" and not body.get("tools"):
+    if choice == "required" and not body.get("tools") and not _dynamic_tools(body):
         tell("tool_choice 'required' needs tools")
     elif _thinks(model, body) and (named or (choice == "required" and k2)):
         what = "a named function" if named else "'required'"

@@ -50,6 +50,8 @@ def test_certain_refusals(body: dict[str, Any], word: str) -> None:
         {"model": "kimi-k2.6", "temperature": 0.6, "thinking": {"type": "disabled"}},
         {"model": "kimi-k2.6", "tool_choice": "required", "tools": [{}], "thinking": {"type": "disabled"}},
         {"model": "kimi-k3", "tool_choice": "required", "tools": [{}]},
+        {"model": "kimi-k3", "tool_choice": "required", "messages": [{"role": "system", "tools": [{}]}]},
+        {"model": "kimi-k3", "thinking": {"effort": "low"}, "reasoning_effort": "low"},
         {"model": "moonshotai/Kimi-K3", "temperature": 0.2, "n": 4},
         {"model": "kimi-k9", "temperature": 0.2},
     ],

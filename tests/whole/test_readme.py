@@ -200,7 +200,7 @@ def test_readme_first_blocks_are_the_two_commands() -> None:
         first["Quick start"].language,
         first["Quick start"].text.splitlines()[-1],
     )
-    assert ("sh", ".venv/bin/python -m pytest") == (
+    assert ("sh", ".venv/bin/python -m pytest -n auto") == (
         first["Tests"].language,
         first["Tests"].text.splitlines()[-1],
     )
