@@ -11,7 +11,7 @@ from typing import Any, Literal, cast
 from urllib.parse import quote, urlsplit
 
 from .errors import ConfigurationError
-from .redact import Secret
+from .redact import Secret, is_secret
 from .transport.exchange import Headers, Timeout
 from .types._base import NotGiven, Omit
 
@@ -129,10 +129,44 @@ def resolve_base_url(
     return url.rstrip("/") + "/"
 
 
+# They say how a message is framed and how far it goes, and that is the transport's to say: with one of them from outside, a
+# proxy and the host can see two different requests in the same bytes (RFC 9112 §11.2). Some servers read `_` as `-`.
+FRAMING = frozenset(
+    {
+        "connection",
+        "content-length",
+        "expect",
+        "host",
+        "http2-settings",
+        "keep-alive",
+        "proxy-connection",
+        "te",
+        "trailer",
+        "trailers",
+        "transfer-encoding",
+        "upgrade",
+    }
+)
+
+
+def hidden(headers: Any) -> Any:
+    """The same headers; those that hold secrets masked where a traceback shows them."""
+    if not isinstance(headers, Mapping):
+        return headers  # `_mapping` says what is wrong with it
+    return {
+        name: Secret(value) if isinstance(value, str) and isinstance(name, str) and is_secret(name) else value
+        for name, value in cast("Mapping[Any, object]", headers).items()
+    }
+
+
 def check_headers(headers: Mapping[str, Any] | None) -> dict[str, str | Omit]:
     """
     Headers that can be sent. `omit` removes one that would be sent by default.
+
+    :raises ConfigurationError: for what no header can carry, and for those that frame the message (`Content-Length`,
+        `Transfer-Encoding`, `Host`, …), which a service might pass on from its own callers.
     """
+    headers = hidden(headers)
     checked: dict[str, str | Omit] = {}
     for name, value in _mapping(headers, "headers").items():
         if isinstance(value, NotGiven):
@@ -142,13 +176,25 @@ def check_headers(headers: Mapping[str, Any] | None) -> dict[str, str | Omit]:
         if isinstance(value, Omit):
             checked[name] = value
             continue
-        text = value if isinstance(value, str) else str(value)
-        if _CONTROL.search(text) or not text.isascii():
+        if name.lower().replace("_", "-") in FRAMING:
             raise ConfigurationError(
-                f"the value of header {name} holds a line break or a character that is not ASCII"
+                f"the header {name} cannot be set: it says how the message is framed or where it goes, which the "
+                "connection itself decides; leave it out (relaying a request, pass on only the headers that you know)"
             )
-        checked[name] = Secret(text) if name.lower() in ("authorization", "x-api-key") else text
+        checked[name] = check_header_value(f"header {name}", value)
     return checked
+
+
+def check_header_value(what: str, value: object) -> str:
+    """
+    The value as text that a header can carry; it stays a `Secret` if it was one.
+
+    :raises ConfigurationError: for a line break or what is not ASCII, without showing it.
+    """
+    text = value if isinstance(value, str) else str(value)
+    if _CONTROL.search(text) or not text.isascii():
+        raise ConfigurationError(f"the value of {what} holds a line break or a character that is not ASCII")
+    return text
 
 
 def _mapping(value: Any, what: str) -> Mapping[str, Any]:

@@ -39,11 +39,12 @@ Names and attributes follow the OpenAI SDK where it has them, so that `except Ra
 pickles, and none holds a key.
 """
 
+import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Self, cast
 
-from .redact import SECRET_HEADERS, redact, redact_url, redacted
+from .redact import PlainHeaders, redact, redact_url, redacted, secrets_in, shown
 
 if TYPE_CHECKING:
     from .types.chat import ChatCompletion
@@ -140,8 +141,8 @@ class RequestInfo:
     method: str
     url: str
     """Without query and user info."""
-    headers: Mapping[str, str] = field(default_factory=dict[str, str])
-    """Lower-case names; secrets left out."""
+    headers: Mapping[str, str] = field(default_factory=PlainHeaders)
+    """Lower-case names, found in any case; secrets left out."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,8 +153,29 @@ class ResponseInfo:
 
     status_code: int
     headers: Mapping[str, str]
-    """Lower-case names."""
+    """Lower-case names, found in any case; secrets left out."""
     request: RequestInfo | None = None
+    content: bytes = field(default=b"", repr=False)
+    """The body of an error, or inside a stream the event that told it, as far as it was read; keys are taken out."""
+
+    @property
+    def text(self) -> str:
+        return self.content.decode("utf-8", "replace")
+
+    def json(self) -> Any:
+        """
+        The decoded body.
+
+        :raises ValueError: if it is not JSON.
+        """
+        return json.loads(self.content)
+
+    def read(self) -> bytes:
+        return self.content
+
+    @property
+    def is_success(self) -> bool:
+        return 200 <= self.status_code < 300
 
     @property
     def status(self) -> int:
@@ -162,6 +184,12 @@ class ResponseInfo:
     @property
     def url(self) -> str:
         return self.request.url if self.request else ""
+
+
+def _secrets(request: Any) -> tuple[str, ...]:
+    """What a reply may repeat of this request's headers."""
+    headers = None if isinstance(request, RequestInfo) else getattr(request, "headers", None)
+    return secrets_in(cast("Mapping[str, str]", headers)) if isinstance(headers, Mapping) else ()
 
 
 def _remember(request: Any) -> Any:
@@ -312,7 +340,7 @@ class APIError(KimiError):
         super().__init__(message)
         self.message = message
         self.request: Any = _remember(request)
-        body = redacted(body)
+        body = redacted(body, _secrets(request))
         self.body: Any = body
         """The decoded `error` object of the reply, or the text if it is not JSON, or None. Keys and account ids are taken out."""
         self.code: str | None = None
@@ -451,7 +479,7 @@ class APIStatusError(APIError):
         super().__init__(message, getattr(response, "request", None), body=body)
         self.response: Any = _snapshot(response)
         self.status_code: int = getattr(response, "status_code", 0)
-        self.headers: Mapping[str, str] = getattr(self.response, "headers", {})
+        self.headers: Mapping[str, str] = getattr(self.response, "headers", PlainHeaders())
         self.request_id: str | None = request_id_from(self.headers)
         self.kind: str = ""
         """The cause in one word, the same for every gateway: `rate_limit`, `tpd`, `overloaded`, `quota`, …"""
@@ -472,20 +500,27 @@ class APIStatusError(APIError):
         code: str | None = None,
         param: str | None = None,
         request_id: str | None = None,
+        content: bytes = b"",
     ) -> Self:
         """
         The error for a reply. `text` is the server's own message; the error's message adds status, type, id and host.
+
+        :param content: the reply's body, or the event that held the error, for `error.response`.
         """
+        secrets = _secrets(request)
+        body = redacted(body, secrets)
         request = _remember(request)
-        kept = {name.lower(): value for name, value in headers.items() if name.lower() not in SECRET_HEADERS}
+        kept = shown(headers, secrets)
         rid = request_id or request_id_from(kept)
         facts = [fact for fact in (type, f"request {rid}" if rid else None) if fact]
         if request is not None:
             facts.append(f"{request.method} {redact_url(str(request.url))}")
         tail = f" [{'; '.join(facts)}]" if facts else ""
         error = cls(
-            f"Error code: {status} - {redact(text)}{tail}",
-            response=ResponseInfo(status, kept, request),
+            f"Error code: {status} - {redact(text, secrets)}{tail}",
+            response=ResponseInfo(
+                status, kept, request, redact(content.decode("utf-8", "replace"), secrets).encode()
+            ),
             body=body,
         )
         error.kind = kind

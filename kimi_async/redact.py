@@ -6,32 +6,51 @@ Keys (`sk-…`), and the account ids that Kimi writes into error messages (`org-
 """
 
 import re
-from typing import Any, cast
+from collections.abc import Mapping
+from functools import lru_cache
+from typing import Any, TypeVar, cast, overload
 from urllib.parse import urlsplit, urlunsplit
 
-__all__ = ["SECRET_HEADERS", "Secret", "mask", "redact", "redact_url", "redacted"]
+__all__ = [
+    "PlainHeaders",
+    "Secret",
+    "SecretURL",
+    "is_secret",
+    "mask",
+    "redact",
+    "redact_url",
+    "redacted",
+    "secrets_in",
+    "shown",
+]
 
-SECRET_HEADERS = frozenset(
-    {
-        "authorization",
-        "proxy-authorization",
-        "x-api-key",
-        "cookie",
-        "set-cookie",
-        "msh-uid",
-        "msh-org-id",
-        "msh-project-id",
-    }
+T = TypeVar("T")
+
+# `Msh-Gid` is not among them: on the official host it names the tier (`enterprise-tier-5`), which a log needs.
+_ACCOUNT = frozenset({"msh-uid", "msh-org", "msh-org-id", "msh-project-id"})
+
+# Words of a header's name that mean a secret wherever they stand, and such as do at its end (X-Auth-Token, X-Goog-Api-Key,
+# Ocp-Apim-Subscription-Key, X-Amz-Security-Token, CF-Access-Client-Secret); `X-RateLimit-Remaining-Tokens` is none.
+_WORDS = frozenset(
+    {"auth", "authentication", "authorization", "cookie", "credential", "credentials", "jwt", "password"}
 )
-"""
-Names, in lower case, of headers whose values are never shown.
+_ENDS = ("cookie", "key", "password", "passwd", "secret", "signature", "token")
+_NO_SECRET = frozenset({"cache-key", "idempotency-key", "surrogate-key", "x-cache-key", "x-idempotency-key"})
 
-`Msh-Gid` is not among them: on the official host it names the tier (`enterprise-tier-5`), which a log needs.
-"""
+
+@lru_cache(1024)
+def is_secret(name: str) -> bool:
+    """Whether a header of this name, in any case, is one whose value is never shown."""
+    low = name.lower().replace("_", "-")
+    if low in _NO_SECRET:
+        return False
+    return low in _ACCOUNT or low.endswith(_ENDS) or not _WORDS.isdisjoint(low.split("-"))
+
 
 _SECRETS = re.compile(
     r"""
     (?P<bearer>(?i:bearer)\s+)[^\s"'<>,]+           # an Authorization value
+  | (?P<user>://)[^/\s"'<>@]+@                       # user and password of a URL
   | \b(?P<kind>sk|ak|org|proj|cak)-[A-Za-z0-9_-]{8,}  # keys and account ids: org-<32 hex>, ak-<20 alnum>
     """,
     re.VERBOSE,
@@ -49,32 +68,83 @@ def mask(secret: str) -> str:
     return f"{prefix}…{secret[-4:]}"
 
 
-def redact(text: str) -> str:
+def redact(text: str, secrets: tuple[str, ...] = ()) -> str:
     """
     The text with keys and account ids taken out: `org-…<ak-…>`.
+
+    :param secrets: what was sent as one, however it looks (see `secrets_in`): a server may repeat it.
     """
+    for secret in secrets:
+        text = text.replace(secret, "…")
 
     def hide(match: re.Match[str]) -> str:
+        if match["user"]:
+            return "://…@"
         bearer = match["bearer"]
         return f"{bearer}…" if bearer else f"{match['kind']}-…"
 
     return _SECRETS.sub(hide, text)
 
 
-def redacted(value: Any, depth: int = 32) -> Any:
+def redacted(value: Any, secrets: tuple[str, ...] = (), depth: int = 32) -> Any:
     """
     Decoded JSON with every string in it redacted: a server that refuses a key may repeat it. What is nested deeper than any
     error is left out.
     """
     if isinstance(value, str):
-        return redact(value)
+        return redact(value, secrets)
     if depth == 0 and isinstance(value, (list, dict)):
         return "…"
     if isinstance(value, list):
-        return [redacted(item, depth - 1) for item in cast("list[object]", value)]
+        return [redacted(item, secrets, depth - 1) for item in cast("list[object]", value)]
     if isinstance(value, dict):
-        return {name: redacted(item, depth - 1) for name, item in cast("dict[Any, object]", value).items()}
+        return {
+            redact(name, secrets) if isinstance(name, str) else name: redacted(item, secrets, depth - 1)
+            for name, item in cast("dict[Any, object]", value).items()
+        }
     return value
+
+
+def secrets_in(headers: Mapping[str, str]) -> tuple[str, ...]:
+    """
+    The secret values among a request's headers, without their scheme (`Bearer …`); such as are too short to be told from
+    ordinary words are left out.
+    """
+    found: set[str] = set()
+    for name, value in headers.items():
+        if is_secret(name):
+            found.update((str(value), *str(value).split()))
+    return tuple(sorted((each for each in found if len(each) >= 8), key=len, reverse=True))
+
+
+class PlainHeaders(dict[str, str]):
+    """Headers without secrets, fit to be kept, printed and pickled: lower-case names, found in any case."""
+
+    def __getitem__(self, name: str) -> str:
+        return super().__getitem__(name.lower())
+
+    def __contains__(self, name: object) -> bool:
+        return super().__contains__(name.lower() if isinstance(name, str) else name)
+
+    @overload
+    def get(self, name: str, default: None = None, /) -> str | None: ...
+
+    @overload
+    def get(self, name: str, default: T, /) -> str | T: ...
+
+    def get(self, name: str, default: Any = None, /) -> Any:
+        return super().get(name.lower(), default)
+
+
+def shown(headers: Mapping[str, str], secrets: tuple[str, ...] = ()) -> PlainHeaders:
+    """What may be kept of headers: secret ones left out, the others redacted."""
+    return PlainHeaders(
+        {
+            str(name).lower(): redact(str(value), secrets)
+            for name, value in headers.items()
+            if not is_secret(name)
+        }
+    )
 
 
 def redact_url(url: str) -> str:
@@ -105,3 +175,18 @@ class Secret(str):
     def __reduce__(self) -> Any:
         # A key that travels inside a pickle ends on somebody's disk.
         return (str, (mask(str(self)),))
+
+
+class SecretURL(Secret):
+    """A URL whose user, password, query and fragment are masked where a `Secret` would be."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return repr(redact_url(str(self)))
+
+    def __getitem__(self, key: Any) -> Secret:
+        return Secret(redact_url(str(self))[key])
+
+    def __reduce__(self) -> Any:
+        return (str, (redact_url(str(self)),))

@@ -99,6 +99,45 @@ def test_headers_checked():
     assert "0123456789" not in repr(checked)
 
 
+@pytest.mark.parametrize(
+    "name",
+    [
+        "Transfer-Encoding",
+        "transfer_encoding",
+        "CONTENT-LENGTH",
+        "Connection",
+        "Keep-Alive",
+        "Proxy-Connection",
+        "TE",
+        "Trailer",
+        "Upgrade",
+        "HTTP2-Settings",
+        "Host",
+        "Expect",
+    ],
+)
+def test_headers_that_frame_the_message_refused(name: str):
+    """
+    A service that passes on its callers' headers must not let them make two requests out of one.
+    """
+    with pytest.raises(ConfigurationError, match=name):
+        check_headers({name: "x"})
+
+    assert {name: omit} == check_headers({name: omit})
+
+
+def test_headers_with_keys_masked():
+    """
+    Whatever the header in which a gateway takes its key: a repr does not show it.
+    """
+    checked = check_headers(
+        {"api-key": "0123456789abcdefghij", "X-Auth-Token": "0123456789abcdefghij", "X": "y"}
+    )
+
+    assert {"api-key": "0123456789abcdefghij", "X-Auth-Token": "0123456789abcdefghij", "X": "y"} == checked
+    assert "012345" not in repr(checked)
+
+
 def test_config_headers():
     """
     The defaults, replaced and removed as asked, whatever the case of their names.

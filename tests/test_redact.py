@@ -8,8 +8,18 @@ import pickle
 
 import pytest
 
-from kimi_async.redact import Secret, mask, redact, redact_url, redacted
-from kimi_async.transport.exchange import Headers
+from kimi_async.redact import (
+    Secret,
+    SecretURL,
+    is_secret,
+    mask,
+    redact,
+    redact_url,
+    redacted,
+    secrets_in,
+    shown,
+)
+from kimi_async.transport.exchange import Headers, TransportSettings
 
 KEY = "sk-Zx9secretsecretsecretsecret0000secretsecretsecret9f2c"
 
@@ -98,3 +108,99 @@ def test_redacted_keeps_the_shape():
     body = {"message": f"bad {KEY}", "code": 5, "list": [KEY, None, {"org": "org-0123456789abcdef"}]}
 
     assert {"message": "bad sk-…", "code": 5, "list": ["sk-…", None, {"org": "org-…"}]} == redacted(body)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "Authorization",
+        "Proxy-Authorization",
+        "api-key",
+        "API_KEY",
+        "apikey",
+        "X-Api-Key",
+        "X-Goog-Api-Key",
+        "Ocp-Apim-Subscription-Key",
+        "X-Auth-Token",
+        "X-Access-Token",
+        "X-Amz-Security-Token",
+        "CF-Access-Client-Secret",
+        "Cookie",
+        "Set-Cookie",
+        "X-User-Password",
+        "Msh-Uid",
+        "Msh-Org-Id",
+    ],
+)
+def test_is_secret_names_of_keys(name: str):
+    """
+    The headers in which gateways, clouds and proxies take keys.
+    """
+    assert is_secret(name)
+    assert "{}" == repr(shown({name: "0123456789abcdef"}))
+    assert "0123456789" not in repr(Headers({name: "0123456789abcdef"}))
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "Content-Type",
+        "X-RateLimit-Remaining-Tokens",
+        "Idempotency-Key",
+        "Msh-Gid",
+        "Msh-Request-Id",
+        "WWW-Authenticate",
+    ],
+)
+def test_is_secret_names_of_no_keys(name: str):
+    """
+    What somebody who looks for a fault needs stays.
+    """
+    assert not is_secret(name)
+    assert {name.lower(): "7"} == shown({name: "7"})
+
+
+def test_shown_found_in_any_case_also_after_pickling():
+    """
+    Kept headers are looked up as headers are.
+    """
+    kept = pickle.loads(pickle.dumps(shown({"Msh-Request-Id": "r-1"})))
+
+    assert "r-1" == kept["MSH-Request-ID"]
+    assert "r-1" == kept.get("msh-Request-Id")
+    assert "Msh-request-id" in kept
+    assert kept.get("other") is None
+
+
+def test_redact_a_secret_of_any_form_that_was_sent():
+    """
+    A server that repeats what it was sent cannot show it, whatever it looks like.
+    """
+    secrets = secrets_in(
+        {"X-Auth-Token": "letmein-please", "Cookie": "id=0123456789; a=b", "Accept": "application/json"}
+    )
+
+    assert "bad … of … for application/json" == redact(
+        "bad letmein-please of id=0123456789; a=b for application/json", secrets
+    )
+    assert {"…": ["…"]} == redacted({"letmein-please": ["letmein-please"]}, secrets)
+
+
+def test_redact_the_user_of_a_url():
+    """
+    A proxy's password stands in its URL, and messages of connections name that.
+    """
+    assert "no http://…@proxy:3128/ today" == redact("no http://me:pass@proxy:3128/ today")
+
+
+def test_secret_url_is_a_string_that_prints_without_its_user():
+    """
+    A proxy's URL is whole where it is used, and without password everywhere else.
+    """
+    url = SecretURL("http://me:pass@proxy:3128")
+
+    assert "http://me:pass@proxy:3128" == f"{url}"
+    assert "'http://proxy:3128'" == repr(url)
+    assert "pass" not in repr(url[:12])
+    assert "pass" not in pickle.dumps(url).decode("latin-1")
+    assert "pass" not in repr(TransportSettings(proxy="http://me:pass@proxy:3128"))

@@ -351,7 +351,7 @@ def error_from(
     `now` is Unix time, to read a `Retry-After` that is a date.
     """
     shape = classify(status, headers, body, now=now)
-    return _error(shape, status, headers, request)
+    return _error(shape, status, headers, request, body)
 
 
 def error_object(value: Any) -> Any:
@@ -385,10 +385,12 @@ def error_in_stream(
     except (UnicodeError, OverflowError, RecursionError, TypeError, ValueError):
         data = str(error).encode("utf-8", "replace")
     shape = classify(status, headers, data)
-    return _error(shape, status, headers, request)
+    return _error(shape, status, headers, request, data)
 
 
-def _error(shape: ErrorShape, status: int, headers: Mapping[str, str], request: Any) -> APIStatusError:
+def _error(
+    shape: ErrorShape, status: int, headers: Mapping[str, str], request: Any, content: bytes
+) -> APIStatusError:
     cls = _BY_KIND.get(shape.kind)
     exact = _BY_STATUS.get(status)
     if cls is None:
@@ -413,6 +415,7 @@ def _error(shape: ErrorShape, status: int, headers: Mapping[str, str], request: 
         code=shape.code,
         param=shape.param,
         request_id=shape.request_id,
+        content=content,
     )
     error.retry_after = shape.retry_after
     return error

@@ -30,7 +30,7 @@ from typing import Any, TypeAlias, cast
 import msgspec
 
 from ..errors import Attempt
-from ..redact import SECRET_HEADERS, redact, redact_url
+from ..redact import is_secret, redact, redact_url
 from ..transport.exchange import Request, Response
 from .chain import Handler
 
@@ -343,7 +343,7 @@ def headers_shown(headers: Mapping[str, str]) -> dict[str, str]:
     shown: dict[str, str] = {}
     for name, value in headers.items():
         low = name.lower()
-        if low in SECRET_HEADERS or low == "msh-org" or (low == "msh-gid" and not _TIER.fullmatch(value)):
+        if is_secret(low) or (low == "msh-gid" and not _TIER.fullmatch(value)):
             shown[name] = "…"
         else:
             shown[name] = redact(value[:200])

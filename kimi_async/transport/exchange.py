@@ -24,7 +24,7 @@ from ..errors import (
     ResponseTooLargeError,
     request_id_from,
 )
-from ..redact import SECRET_HEADERS, redact_url
+from ..redact import SecretURL, is_secret, redact_url, secrets_in, shown
 
 __all__ = [
     "Body",
@@ -44,8 +44,8 @@ class Headers(CIMultiDict[str]):
     """
 
     def __repr__(self) -> str:
-        shown = {name: "…" if name.lower() in SECRET_HEADERS else value for name, value in self.items()}
-        return f"<Headers {shown!r}>"
+        masked = {name: "…" if is_secret(name) else value for name, value in self.items()}
+        return f"<Headers {masked!r}>"
 
 
 FOR_EVER = 1e9
@@ -240,10 +240,7 @@ class Request:
         """
         What an error may keep: no key, no query, no body.
         """
-        kept = {
-            name.lower(): value for name, value in self.headers.items() if name.lower() not in SECRET_HEADERS
-        }
-        return RequestInfo(self.method, redact_url(self.url), kept)
+        return RequestInfo(self.method, redact_url(self.url), shown(self.headers))
 
     def __repr__(self) -> str:
         return f"<Request {self.method} {redact_url(self.url)}>"
@@ -478,9 +475,7 @@ class Response:
         """
         What an error may keep.
         """
-        kept = {
-            name.lower(): value for name, value in self.headers.items() if name.lower() not in SECRET_HEADERS
-        }
+        kept = shown(self.headers, secrets_in(self.request.headers))
         return ResponseInfo(self.status, kept, self.request.info())
 
     def __repr__(self) -> str:
@@ -496,6 +491,10 @@ class TransportSettings:
     proxy: str | None = None
     ssl: Any = None
     """An `ssl.SSLContext`; False not to verify; None or True for the default."""
+
+    def __post_init__(self) -> None:
+        if isinstance(self.proxy, str):
+            object.__setattr__(self, "proxy", SecretURL(self.proxy))  # it may hold a password
 
 
 class Transport(Protocol):

@@ -19,7 +19,7 @@ import pytest
 from rich.console import Console
 from rich.traceback import Traceback
 
-from kimi_async import AsyncKimi, KimiError, Timeout
+from kimi_async import AsyncKimi, AuthenticationError, KimiError, Timeout
 from kimi_async.testing import MemoryTransport, Reply
 from kimi_async.transport.exchange import Request, Response
 from support.raw_server import COMPLETION, HELLO, RawServer, chunk, chunked, event, head, reply, sends
@@ -222,7 +222,12 @@ async def wrong_header() -> None:
 
 
 ECHO = {"error": {"message": f"Incorrect API key provided: {KEY} of {ACCOUNT}<ak-0123456789abcdefghij>", "type": "incorrect_api_key_error"}}  # fmt: skip
-ACCOUNT_HEADERS = (f"Msh-Org-Id: {ACCOUNT}", f"Msh-Uid: {ACCOUNT}", f"Set-Cookie: id={ACCOUNT}")
+ACCOUNT_HEADERS = (
+    f"Msh-Org-Id: {ACCOUNT}",
+    f"Msh-Uid: {ACCOUNT}",
+    f"Set-Cookie: id={ACCOUNT}",
+    f"X-Echo: {KEY}",
+)
 
 CASES: dict[str, Callable[[], Awaitable[None]]] = {
     "a 401 that repeats the key": says(reply(ECHO, 401, *ACCOUNT_HEADERS)),
@@ -284,6 +289,21 @@ async def test_error_hides_the_key(name: str, caplog: pytest.LogCaptureFixture):
 
     assert_hidden(raised, prettily=name in PRETTILY)
     assert not any(secret in caplog.text for secret in HIDDEN)
+
+
+async def test_error_hides_a_key_of_any_form_that_the_server_repeats():
+    """
+    Keys of other hosts do not look like Kimi's: what was sent as a key is taken out of body and headers, whatever it is.
+    """
+    key = "Zx9secret+of/another=form0000secret"
+    said = {"error": {"message": f"no such key: {key}", key: [key]}}
+    async with RawServer(sends(reply(said, 401, f"X-Echo: Bearer {key}"))) as server:
+        with pytest.raises(AuthenticationError) as caught:
+            await ask(client_at(server.base_url, api_key=key))
+
+    assert_hidden(caught.value)
+    assert "no such key: …" in str(caught.value)
+    assert "no such key: …" == caught.value.response.json()["error"]["message"]
 
 
 async def test_error_hides_a_key_from_the_environment(monkeypatch: pytest.MonkeyPatch):
