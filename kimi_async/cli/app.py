@@ -197,6 +197,9 @@ def simulate(
     pace: Annotated[
         float, typer.Option(min=0, help="Tokens a second that the model writes; 0 for as fast as it can.")
     ] = 40.0,
+    exposed: Annotated[
+        bool, typer.Option("--exposed", help="Let --host be one that other machines can reach.")
+    ] = False,
 ) -> None:
     """
     Be a Kimi server for programs on this machine, until Ctrl-C.
@@ -205,7 +208,7 @@ def simulate(
     """
     from . import simulate
 
-    simulate.main(host=host, port=port, pace=pace)
+    simulate.main(host=host, port=port, pace=pace, exposed=exposed)
 
 
 app.add_typer(map_command.app)

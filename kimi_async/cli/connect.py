@@ -25,7 +25,12 @@ DEFAULT_MODEL = "kimi-k3"
 
 
 def simulated(
-    *, host: str = "127.0.0.1", port: int = 0, pace: float = 40.0, words: tuple[int, int] = (40, 120)
+    *,
+    host: str = "127.0.0.1",
+    port: int = 0,
+    pace: float = 40.0,
+    words: tuple[int, int] = (40, 120),
+    exposed: bool = False,
 ) -> "KimiSimulator":
     """
     A simulator that writes `pace` tokens a second in each stream, after thinking for a third of a second; 0 is as fast as it
@@ -34,7 +39,7 @@ def simulated(
     from ..testing import KimiSimulator, Pace
 
     pauses = Pace(first_token=0.3, tokens_per_second=pace) if pace else Pace()
-    return KimiSimulator(host=host, port=port, pace=pauses, words=words)
+    return KimiSimulator(host=host, port=port, pace=pauses, words=words, exposed=exposed)
 
 
 @dataclass(frozen=True, slots=True)

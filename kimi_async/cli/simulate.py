@@ -12,13 +12,13 @@ from .terminal import Failure, notes, run_async
 __all__ = ["main"]
 
 
-def main(*, host: str, port: int, pace: float) -> None:
+def main(*, host: str, port: int, pace: float, exposed: bool) -> None:
     async def work() -> None:
         # SIGTERM is how a script or a container says Ctrl-C.
         stop = asyncio.Event()
         asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
         try:
-            async with simulated(host=host, port=port, pace=pace) as sim:
+            async with simulated(host=host, port=port, pace=pace, exposed=exposed) as sim:
                 # Lines for `eval`, flushed: whoever started us is waiting for them.
                 print(f"export KIMI_BASE_URL={sim.base_url}")
                 print(f"export KIMI_API_KEY={sim.api_key}")

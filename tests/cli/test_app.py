@@ -372,7 +372,11 @@ def test_simulate_serves_other_programs_until_told_to_stop() -> None:
         (["chat", "hi", "--max-tokens", "none"], {}, r"--max-tokens"),
         (["chat", "hi", "--effort", "huge"], {}, r"--effort"),
         (["no-such-command"], {}, r"no-such-command"),
-        (["simulate", "--port", "0", "--host", "203.0.113.1"], {}, r"cannot listen on 203\.0\.113\.1"),
+        (
+            ["simulate", "--port", "0", "--exposed", "--host", "203.0.113.1"],
+            {},
+            r"cannot listen on 203\.0\.113\.1",
+        ),
     ],
 )
 def test_failure_is_one_line(

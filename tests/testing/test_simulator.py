@@ -22,6 +22,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kimi_async import testing
+from kimi_async.errors import ConfigurationError
 from kimi_async.schema import check_mfjs
 from kimi_async.testing.faults import Drop, Error, Fault, FaultPlan
 from kimi_async.testing.service_in_memory import in_memory
@@ -1244,6 +1245,25 @@ def test_in_memory_storm_waits_before_it_refuses() -> None:
         return response.status, asyncio.get_running_loop().time()
 
     assert (429, 8.0) == virtual(main())
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.0.2.1", "example.com", ""])
+def test_host_that_others_reach_needs_a_word(host: str) -> None:
+    """
+    A simulator whose key everybody knows is not opened to a network by a slip; `exposed` says that it is meant.
+    """
+    with pytest.raises(ConfigurationError, match="exposed=True"):
+        KimiSimulator(host=host)
+
+    assert host == KimiSimulator(host=host, exposed=True).host
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "127.8.8.8", "::1", "localhost"])
+def test_host_of_this_machine_needs_none(host: str) -> None:
+    """
+    Loopback, in every spelling, is the machine's own.
+    """
+    assert host == KimiSimulator(host=host).host
 
 
 # --- the command --------------------------------------------------------------------------------------

@@ -24,6 +24,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         description="A Kimi server on loopback. Prints its base URL, then serves until interrupted.",
     )
     parser.add_argument("--host", default="127.0.0.1")
+    parser.add_argument("--exposed", action="store_true", help="let --host be one that other machines reach")
     parser.add_argument("--port", type=int, default=0, help="0 lets the system choose (default)")
     parser.add_argument(
         "--api-key", default="sk-simulator", help="the one key that opens it (default: %(default)s)"
@@ -67,6 +68,7 @@ async def _serve(options: argparse.Namespace) -> None:
         limits=options.limits,
         faults=faults,
         host=options.host,
+        exposed=options.exposed,
         port=options.port,
         api_key=options.api_key,
         seed=options.seed,

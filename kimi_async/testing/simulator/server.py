@@ -15,6 +15,7 @@ chunk in half must own its bytes, and a plain write costs a third of `StreamResp
 """
 
 import asyncio
+import ipaddress
 import math
 import socket
 import ssl as ssl_module
@@ -35,6 +36,7 @@ from aiohttp import web
 from aiohttp.typedefs import Handler
 from multidict import CIMultiDict
 
+from ...errors import ConfigurationError
 from ...providers.models import ModelInfo
 from ..faults import FaultEntry, FaultPlan
 from .chat_model import Turn
@@ -58,7 +60,11 @@ class KimiSimulator:
 
     `pace` shapes the timing of replies. `words` is the least and greatest length of an answer, `seed` changes
     every text. `limits` (a tier's name, `ServerLimits`, or a `ServerLedger`) refuses requests as Kimi does. `faults`
-    (a `FaultPlan` or its entries) makes replies fail. `ssl` is a server-side context, for https. `keep_requests` bounds `requests`. Port 0 lets the system choose.
+    (a `FaultPlan` or its entries) makes replies fail. `ssl` is a server-side context, for https. `keep_requests` bounds
+    `requests`. Port 0 lets the system choose.
+
+    Its key is known to everybody, and it reads whatever it is sent: a `host` that other machines can reach is refused
+    with `ConfigurationError`, unless `exposed=True` says that it is meant.
 
     It serves on the running loop: no thread, no subprocess (but see `in_thread`).
     """
@@ -79,7 +85,13 @@ class KimiSimulator:
         faults: FaultPlan | Iterable[FaultEntry] | None = None,
         ssl: ssl_module.SSLContext | None = None,
         keep_requests: int = 1_000,
+        exposed: bool = False,
     ) -> None:
+        if not exposed and not _is_loopback(host):
+            raise ConfigurationError(
+                f"host={host!r} can be reached from other machines, and the simulator's key is known to everybody; "
+                "pass exposed=True (--exposed) if that is meant"
+            )
         self.service: KimiService = KimiService(
             api_key=api_key,
             seed=seed,
@@ -464,6 +476,14 @@ def _reason(status: int) -> str:
         return HTTPStatus(status).phrase
     except ValueError:
         return "Unknown"
+
+
+def _is_loopback(host: str) -> bool:
+    """Whether only this machine can reach an address; a name other than localhost may be anybody's."""
+    try:
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return host.lower() in ("localhost", "localhost.localdomain")
 
 
 def _reset(transport: asyncio.Transport) -> None:
