@@ -1,17 +1,14 @@
 """
-`AsyncKimi`: opens and closes the house.
+`AsyncKimi`, the client: options in, resources out, and one `call` through the whole chain that every resource uses.
 """
 
 import asyncio
-import difflib
-import re
 import ssl as ssl_module
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import cached_property
 from importlib import import_module
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar, Unpack, cast, overload
-from urllib.parse import quote, unquote, urlsplit
+from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar, Unpack, cast
 
 from ._version import __version__
 from .codec import json as codec
@@ -29,35 +26,37 @@ from .config import (
     resolve_key,
     user_agent,
 )
-from .errors import APIStatusError, APITimeoutError, ClientClosedError, ConfigurationError
-from .middleware.chain import Handler, Middleware, chain
+from .errors import APIStatusError, ClientClosedError, ConfigurationError
+from .middleware.chain import Middleware
+from .middleware.stack import Stack
 from .providers.hosts import Provider, by_base_url, missing_endpoint_message
 from .providers.hosts import provider as find_provider
 from .redact import Secret, mask
-from .resources.raw_replies import WithRawResponse, WithStreamingResponse, catching
-from .streaming.fold import Accumulator
-from .streaming.stream import AsyncStream
+from .resources.arguments import CALL_OPTIONS, unknown_argument
+from .resources.caller import CallOptions, TimeoutLike
+from .resources.raw_replies import WithRawResponse, WithStreamingResponse
+from .resources.verbs import Verbs
 from .transport.exchange import (
+    NOTHING,
     Body,
-    Deadline,
     Headers,
     Request,
     Response,
     Timeout,
     Transport,
     TransportSettings,
-    send_within,
 )
+from .transport.urls import url_below
 from .types._base import NOT_GIVEN, NotGiven, is_given
 
 if TYPE_CHECKING:
     import aiohttp
 
+    from .bulk.batches import AsyncBatches
     from .bulk.map import Map, MapParams, Requests
     from .middleware.events import Hook
     from .middleware.rate_limit.middleware import AdmissionController, RateLimits
-    from .middleware.retry.attempts import RetryBudget, RetryPolicy
-    from .resources.batches import AsyncBatches
+    from .middleware.retry.attempts import RetryPolicy
     from .resources.chat import AsyncBeta, AsyncChat
     from .resources.files import AsyncFiles
     from .resources.formulas import AsyncFormulas
@@ -70,108 +69,8 @@ __all__ = ["AsyncKimi"]
 
 T = TypeVar("T")
 
-WITH_SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
-NOT_IN_A_URL = re.compile(r"[^!-\[\]-~]")
 
-TimeoutLike = Any
-"""A number of seconds, a `Timeout`, an `httpx.Timeout`, an `aiohttp.ClientTimeout`, or None for no limit."""
-
-
-class _Core:
-    """
-    What a client shares with its `with_options` views: the transport, and the chain that leads to it.
-    """
-
-    def __init__(
-        self,
-        *,
-        transport: Transport | None,
-        pool_options: dict[str, Any],
-        middleware: Sequence[Middleware],
-        limits: Any,
-        limiter: Any,
-        retry: Any,
-        hooks: Sequence[Any],
-    ) -> None:
-        self.closed = False
-        self._transport = transport
-        self._pool_options = pool_options
-        self._middleware = list(middleware)
-        self._limits = limits
-        self._shared_limiter: AdmissionController | None = limiter
-        self._limiters: dict[tuple[str, str], AdmissionController] = {}
-        self._handlers: dict[tuple[str, str], Handler] = {}
-        self._budget: RetryBudget | None = None
-        self._retry = retry
-        self._hooks = hooks
-        # Whoever makes a client will use it: what its first call needs is imported now, so that the call does not pay.
-        import_module(".middleware.rate_limit", __package__)
-        import_module(".middleware.retry", __package__)
-        import_module(".resources.chat", __package__)
-
-        if transport is None:
-            import_module(".transport.aiohttp_pool", __package__)
-
-    def limiter_for(self, organisation: tuple[str, str]) -> "AdmissionController":
-        """
-        Who admits the requests of one organisation: the address and the key, as a digest. Views with another key have their own
-        limits, since Kimi counts by organisation; a limiter that was passed in serves them all.
-        """
-        from .middleware.rate_limit.middleware import AdmissionController
-
-        limiter = self._shared_limiter or self._limiters.get(organisation)
-        if limiter is None:
-            limiter = self._limiters[organisation] = AdmissionController(self._limits)
-        return limiter
-
-    def handler(self, organisation: tuple[str, str]) -> Handler:
-        """
-        The whole chain, made at an organisation's first call.
-        """
-        known = self._handlers.get(organisation)
-        if known is not None:
-            return known
-        from .middleware.events import TelemetryMiddleware, observer, setup_logging
-        from .middleware.rate_limit.middleware import RateLimitMiddleware
-        from .middleware.retry.attempts import RetryBudget, RetryMiddleware
-
-        setup_logging()
-        send = self.transport.send
-
-        def attempt(request: Request) -> Awaitable[Response]:
-            return send_within(send, request)
-
-        if self._budget is None:
-            self._budget = RetryBudget(500 if self._retry is None else self._retry.budget)
-        watcher = observer(self._hooks)
-        limiter = self.limiter_for(organisation)
-        layers: list[Middleware] = [
-            *([TelemetryMiddleware(watcher)] if watcher is not None else []),
-            *(layer for layer in self._middleware if getattr(layer, "per_call", False)),
-            RetryMiddleware(self._retry, budget=self._budget, watcher=watcher, limiter=limiter),
-            RateLimitMiddleware(limiter, watcher=watcher),
-            *(layer for layer in self._middleware if not getattr(layer, "per_call", False)),
-        ]
-        handle = self._handlers[organisation] = chain(layers, attempt)
-        return handle
-
-    @property
-    def transport(self) -> Transport:
-        if self._transport is None:
-            from .transport.aiohttp_pool import SessionPool
-
-            self._transport = SessionPool(**self._pool_options)
-        return self._transport
-
-    async def aclose(self) -> None:
-        self.closed = True
-        transport = self._transport
-        close = getattr(transport, "aclose", None)
-        if close is not None:
-            await close()
-
-
-class AsyncKimi:
+class AsyncKimi(Verbs):
     """
     The client. One for a whole service: it holds the connections, the limits and the retry budget that calls share.
 
@@ -289,7 +188,7 @@ class AsyncKimi:
                 )
         self._max_event_size = max_event_size
         self._advice = advice
-        self._core = _Core(
+        self._stack = Stack(
             transport=transport,
             pool_options={
                 "session": http_client,
@@ -306,6 +205,8 @@ class AsyncKimi:
             retry=retry,
             hooks=hooks,
         )
+        # Whoever makes a client will ask something, so that the first question need not pay for the import.
+        import_module(".resources.chat", __package__)
         self._settle()
 
     def _settle(self) -> None:
@@ -329,7 +230,7 @@ class AsyncKimi:
     def beta(self) -> "AsyncBeta":
         from .resources.chat import AsyncBeta
 
-        return AsyncBeta(self)
+        return AsyncBeta(self.chat)
 
     @cached_property
     def files(self) -> "AsyncFiles":
@@ -339,7 +240,7 @@ class AsyncKimi:
 
     @cached_property
     def batches(self) -> "AsyncBatches":
-        from .resources.batches import AsyncBatches
+        from .bulk.batches import AsyncBatches
 
         return AsyncBatches(self)
 
@@ -422,6 +323,11 @@ class AsyncKimi:
         self._reconfigure(base_url=resolve_base_url(value))
 
     @property
+    def account(self) -> str:
+        """Which account calls go to: the address and a digest of the key."""
+        return " ".join(self._organisation)
+
+    @property
     def gives_advice(self) -> bool:
         """
         Whether requests are looked through for what the official host refuses.
@@ -434,6 +340,11 @@ class AsyncKimi:
         The row of `kimi_async.providers` that this client goes by: the one it was given, or the one whose host it calls.
         """
         return self._row
+
+    @property
+    def max_event_size(self) -> int:
+        """Bytes that one streamed event may have."""
+        return self._max_event_size
 
     @property
     def timeout(self) -> Timeout:
@@ -468,7 +379,7 @@ class AsyncKimi:
         """
         Who admits requests: `client.limiter.stats()` says what is waiting, and for what.
         """
-        return self._core.limiter_for(self._organisation)
+        return self._stack.limiter_for(self._organisation)
 
     def _reconfigure(self, **changes: Any) -> None:
         self._config = self._config.replace(**changes)
@@ -480,13 +391,13 @@ class AsyncKimi:
         """
         Closes the connections, also those of streams still open. Views made by `with_options` are closed with it.
         """
-        await self._core.aclose()
+        await self._stack.aclose()
 
     async def aclose(self) -> None:
         await self.close()
 
     def is_closed(self) -> bool:
-        return self._core.closed
+        return self._stack.closed
 
     async def __aenter__(self) -> Self:
         return self
@@ -502,7 +413,7 @@ class AsyncKimi:
     def __repr__(self) -> str:
         key = self._config.api_key
         shown = mask(str(key)) if isinstance(key, str) else "from a function"
-        closed = ", closed" if self._core.closed else ""
+        closed = ", closed" if self._stack.closed else ""
         return f"<{type(self).__name__} {self._config.base_url} key {shown}{closed}>"
 
     def with_options(
@@ -573,7 +484,7 @@ class AsyncKimi:
             raise ConfigurationError(f"mode must be 'wait' or 'fail_fast'; got {mode!r}")
         view = object.__new__(type(self))
         view._max_event_size = self._max_event_size
-        view._core = self._core
+        view._stack = self._stack
         view._advice = self._advice
         view._provider = self._provider
         view._config = old.replace(**changes)
@@ -584,235 +495,27 @@ class AsyncKimi:
 
     # --- calls ---
 
-    @overload
-    async def get(
-        self, path: str, *, cast_to: type[T], options: Mapping[str, Any] = ..., **more: Any
-    ) -> T: ...
-
-    @overload
-    async def get(
-        self, path: str, *, cast_to: Any = ..., options: Mapping[str, Any] = ..., **more: Any
-    ) -> Any: ...
-
-    async def get(
-        self, path: str, *, cast_to: Any = object, options: Mapping[str, Any] = {}, **more: Any
-    ) -> Any:
-        """
-        Calls an endpoint that has no method yet. See `post`.
-        """
-        return await self._raw("GET", path, cast_to, None, options, more)
-
-    async def post(
-        self,
-        path: str,
-        *,
-        cast_to: Any = object,
-        body: Any = None,
-        content: bytes | None = None,
-        options: Mapping[str, Any] = {},
-        **more: Any,
-    ) -> Any:
-        """
-        Calls an endpoint that has no method yet.
-
-        :param path: below `base_url`: `"/chat/completions"`. A whole URL is taken if it has the same origin.
-        :param cast_to: what the reply is decoded to: a msgspec struct, dataclass or other type; `object` for plain dicts and
-            lists; `str` or `bytes` for the body as it is; `kimi_async.transport.Response` for the reply itself.
-        :param body: sent as JSON.
-        :param stream: with True, an `AsyncStream` of `cast_to` is returned, or of what `stream_cls=AsyncStream[X]` names.
-        :param extra_headers, extra_query, extra_body, timeout: as for every other call; `options={"headers": …, "params": …,
-            "timeout": …}` is understood too.
-        """
-        return await self._raw("POST", path, cast_to, content if content is not None else body, options, more)
-
-    async def put(
-        self,
-        path: str,
-        *,
-        cast_to: Any = object,
-        body: Any = None,
-        options: Mapping[str, Any] = {},
-        **more: Any,
-    ) -> Any:
-        return await self._raw("PUT", path, cast_to, body, options, more)
-
-    async def patch(
-        self,
-        path: str,
-        *,
-        cast_to: Any = object,
-        body: Any = None,
-        options: Mapping[str, Any] = {},
-        **more: Any,
-    ) -> Any:
-        return await self._raw("PATCH", path, cast_to, body, options, more)
-
-    async def delete(
-        self,
-        path: str,
-        *,
-        cast_to: Any = object,
-        body: Any = None,
-        options: Mapping[str, Any] = {},
-        **more: Any,
-    ) -> Any:
-        return await self._raw("DELETE", path, cast_to, body, options, more)
-
-    async def _raw(
-        self,
-        method: str,
-        path: str,
-        cast_to: Any,
-        body: Any,
-        options: Mapping[str, Any],
-        more: dict[str, Any],
-    ) -> Any:
-        known = ("extra_headers", "extra_query", "extra_body", "timeout", "stream", "stream_cls")
-        for name in more:
-            if name not in known:
-                raise unknown_argument(method.lower(), name, known)
-        timeout = more.get("timeout", options.get("timeout", NOT_GIVEN))
-        extra_headers: dict[str, Any] = {
-            **(options.get("headers") or {}),
-            **(more.get("extra_headers") or {}),
-        }
-        extra_query: dict[str, Any] = {**(options.get("params") or {}), **(more.get("extra_query") or {})}
-        extra_body: dict[str, Any] = {**(options.get("extra_json") or {}), **(more.get("extra_body") or {})}
-        if isinstance(body, Mapping):
-            body = {**codec.given(cast("Mapping[str, Any]", body)), **extra_body}
-        elif extra_body:
-            body = extra_body
-        stream_cls = more.get("stream_cls")
-        if stream_cls is not None:
-            arguments = getattr(stream_cls, "__args__", None)
-            cast_to = arguments[0] if arguments else cast_to
-        data = body if body is None or isinstance(body, bytes) else codec.encode(body)
-        if more.get("stream"):
-            return await self.open_stream(
-                method,
-                path,
-                data,
-                cast_to,
-                extra_headers=extra_headers,
-                extra_query=extra_query,
-                timeout=timeout,
-            )
-        # `httpx.Response` is what code written for the OpenAI SDK says when it means the reply itself.
-        raw = cast_to is Response or getattr(cast_to, "__module__", "").partition(".")[0] in (
-            "httpx",
-            "httpx2",
-        )
-        response = await self.send(
-            method,
-            path,
-            data,
-            extra_headers=extra_headers,
-            extra_query=extra_query,
-            timeout=timeout,
-            unlisted=True,
-        )
-        return response if raw else codec.decode_reply(response.content, cast_to, response)
-
-    async def request(
-        self,
-        method: str,
-        path: str,
-        cast_to: type[T],
-        *,
-        body: Any = None,
-        extra_headers: Mapping[str, Any] | None = None,
-        extra_query: Mapping[str, Any] | None = None,
-        extra_body: Any = None,
-        timeout: TimeoutLike = NOT_GIVEN,
-    ) -> T:
-        """
-        One call with a JSON body and a JSON reply, for the modules in `resources`.
-        """
-        if extra_body:
-            body = cast("dict[str, Any]", {**(body or {}), **extra_body})
-        response = await self.send(
-            method,
-            path,
-            None if body is None else codec.encode(body),
-            extra_headers=extra_headers,
-            extra_query=extra_query,
-            timeout=timeout,
-        )
-        value = codec.decode_reply(await response.read(), cast_to, response)
-        held = getattr(value, "__dict__", None)
-        if held is not None:
-            held["_rid"] = response.request_id
-        return value
-
-    async def open_stream(
-        self,
-        method: str,
-        path: str,
-        body: bytes | Body | None,
-        cast_to: Any = None,
-        *,
-        extra_headers: Mapping[str, Any] | None = None,
-        extra_query: Mapping[str, Any] | None = None,
-        timeout: TimeoutLike = NOT_GIVEN,
-        unlisted: bool = False,
-        refuse_empty: bool = False,
-        usage_follows: bool = False,
-    ) -> AsyncStream[Any]:
-        """
-        A streamed call, its first event received. `cast_to` None means chat chunks, folded and checked for completeness.
-        """
-        opened: list[AsyncStream[Any]] = []
-
-        async def accept(response: Response) -> None:
-            stream: AsyncStream[Any] = AsyncStream(
-                response,
-                decode=None
-                if cast_to is None
-                else codec.decoder_for(Any if cast_to is object else cast_to).decode,
-                fold=Accumulator(usage_follows=usage_follows) if cast_to is None else None,
-                max_event_size=self._max_event_size,
-                refuse_empty=refuse_empty,
-            )
-            await stream.prime()
-            opened[:] = [stream]
-
-        await self.send(
-            method,
-            path,
-            body,
-            extra_headers=extra_headers,
-            extra_query=extra_query,
-            timeout=timeout,
-            stream=True,
-            accept=accept,
-            unlisted=unlisted,
-        )
-        return (
-            opened.pop()
-        )  # not [0]: request, accept, list and stream would make a circle, and a dropped stream would stay
-
-    async def send(
+    async def build_request(
         self,
         method: str,
         path: str,
         body: bytes | Body | None = None,
         *,
-        extra_headers: Mapping[str, Any] | None = None,
-        extra_query: Mapping[str, Any] | None = None,
-        timeout: TimeoutLike = NOT_GIVEN,
         stream: bool = False,
-        accept: Callable[[Response], Awaitable[None]] | None = NOT_GIVEN,  # type: ignore[assignment]
         unlisted: bool = False,
-    ) -> Response:
+        **options: Unpack[CallOptions],
+    ) -> Request:
         """
-        Sends one request through the whole chain. What comes back has a good status.
+        A request of this client's: address, key, headers, timeout, retries, deadline and priority as for any other call.
 
-        :raises APIStatusError: the server's error, with the attempts before it.
-        :raises APIConnectionError: no reply.
+        :param path: below `base_url`: `"chat/completions"`; a whole URL is taken if it has the same origin.
+        :param body: JSON as bytes, or a `Body` that is produced while it is sent.
+        :param stream: whether the body of the reply will be taken piece by piece.
+        :param unlisted: whether the path may be one that the provider is not known to have.
+
+        :raises ConfigurationError: a path that leaves `base_url`, an endpoint that the provider does not have, a bad header.
         """
-        core, config = self._core, self._config
-        if core.closed:
-            raise ClientClosedError("this client was closed; make a new one")
+        config = self._config
         headers = Headers(self._headers)
         if callable(config.api_key):
             headers["Authorization"] = Secret(
@@ -822,23 +525,26 @@ class AsyncKimi:
             headers["Accept"] = "text/event-stream"
             # Compressing one token at a time costs more than it saves, and a compressor may hold tokens back.
             headers["Accept-Encoding"] = "identity"
-        if extra_headers:
-            merge_headers(headers, check_headers(extra_headers))
+        extra_query, timeout = None, NOT_GIVEN
+        if options:
+            for name in options:
+                if name not in CALL_OPTIONS:
+                    raise unknown_argument(method.lower(), name, CALL_OPTIONS)
+            extra_query, timeout = options.get("extra_query"), options.get("timeout", NOT_GIVEN)
+            if extra_headers := options.get("extra_headers"):
+                merge_headers(headers, check_headers(extra_headers))
         if body is None:
             headers.popall("Content-Type", None)
         elif not isinstance(body, bytes):
             headers["Content-Type"] = body.content_type
         if not unlisted and self._is_missing(path):
             raise ConfigurationError(missing_endpoint_message(cast("Provider", self.provider), path))
-        url = self._url(path)
+        url = url_below(config.base_url, path)
         if config.default_query or extra_query:
             query = query_string({**config.default_query, **check_query(extra_query)})
             if query:
                 url = f"{url}{'&' if '?' in url else '?'}{query}"
-        accept = read_whole if isinstance(accept, NotGiven) else accept
-        if (catch := catching.get()) is not None:
-            accept = catch.around(accept)
-        request = Request(
+        return Request(
             method,
             url,
             headers=headers,
@@ -850,17 +556,47 @@ class AsyncKimi:
             priority=config.priority,
             cost=config.cost,
             mode=config.mode,
-            accept=accept,
         )
-        response = await core.handler(self._organisation)(request)
+
+    async def send(self, request: Request) -> Response:
+        """
+        Sends a request through the whole chain: hooks, retries, limits, your middleware, the pool.
+
+        The door for whatever is not a method here. The reply may have any status, after as many attempts as `max_retries`
+        allows; its body is still to be read, or to be closed (`async with response:`), unless `request.accept` has taken it.
+        A slot of the limiter is held until then.
+
+        :raises APIConnectionError: no reply, or it broke off while `request.accept` read it.
+        :raises RateLimitWaitError, CircuitOpenError: it was not sent.
+        """
+        if self._stack.closed:
+            raise ClientClosedError("this client was closed; make a new one")
+        return await self._stack.handler(self._organisation)(request)
+
+    async def call(
+        self,
+        method: str,
+        path: str,
+        body: bytes | Body | None = None,
+        *,
+        accept: Callable[[Response], Awaitable[T]],
+        stream: bool = False,
+        unlisted: bool = False,
+        **options: Unpack[CallOptions],
+    ) -> T:
+        if self._stack.closed:
+            raise ClientClosedError("this client was closed; make a new one")
+        request = await self.build_request(method, path, body, stream=stream, unlisted=unlisted, **options)
+        request.accept = accept
+        response = await self._stack.handler(self._organisation)(request)
         if response.status >= 300:
             raise await self._error(response, request)
-        return response
+        value = response.take_value()
+        # A middleware may have answered by itself, with a reply that nobody has looked at.
+        return cast("T", await accept(response) if value is NOTHING else value)
 
     def _is_missing(self, path: str) -> bool:
-        """
-        Whether the provider is known not to have what this path leads to.
-        """
+        """Whether the provider is known not to have what this path leads to."""
         missing = self._missing.get(path)
         if missing is None:
             row = self.provider
@@ -869,90 +605,12 @@ class AsyncKimi:
                 self._missing[path] = missing
         return missing
 
-    def _url(self, path: str) -> str:
-        base = self._config.base_url
-        if not isinstance(path, str):  # pyright: ignore[reportUnnecessaryIsInstance]
-            raise TypeError(f"path must be a string, not {type(path).__name__}")
-        if odd := NOT_IN_A_URL.search(path):
-            # A line break in it would end the request line, and what follows would be headers.
-            raise ConfigurationError(
-                f"{odd[0]!r} cannot stand in a path ({path[:100]!r}); encode it with urllib.parse.quote()"
-            )
-        if WITH_SCHEME.match(path):
-            if urlsplit(path)[:2] != urlsplit(base)[:2]:
-                raise ConfigurationError(
-                    f"{path!r} is not at {base}; the key is sent to base_url only (make another client for another host)"
-                )
-            return path
-        if "." in path or "%" in path:
-            segments = [unquote(each) for each in re.split("[?#]", path, maxsplit=1)[0].split("/")]
-            if ".." in segments or "." in segments:
-                raise ConfigurationError(f"the path {path!r} climbs out of {base}")
-        return base + path.lstrip("/")
-
     async def _error(self, response: Response, request: Request) -> APIStatusError:
         body = await response.read()
         error = codec.error_from(response.status, response.headers, body, response.request)
         error.attempts = tuple(request.history)
         error.given_up = response.extensions.get("given_up", "")
         return error
-
-
-async def read_whole(response: Response) -> None:
-    """
-    Takes in a whole reply, within what its headers have left of `Timeout.read`, and of `total`.
-    """
-    if response.settle():
-        return
-    request = response.request
-    timeout = request.timeout
-    spent = 0.0 if response.started is None else asyncio.get_running_loop().time() - response.started
-    limit, phase = timeout.read, "body"
-    left = limit
-    if limit is not None and isinstance(request.body, (bytes, type(None))):
-        left = limit - spent  # after an upload, which took its own time, the count begins anew
-    if timeout.total is not None and (left is None or timeout.total - spent < left):
-        limit, left, phase = timeout.total, timeout.total - spent, "total"
-    deadline = Deadline(left)
-    try:
-        with deadline:
-            await response.read()
-    except TimeoutError:
-        response.close()
-        if not deadline.expired:
-            raise
-    else:
-        return
-    raise APITimeoutError(
-        request,
-        message=f"the reply of {urlsplit(response.url).hostname} began but did not end within {limit:g} s "
-        f"(Timeout.{'read' if phase == 'body' else phase})",
-        phase=phase,
-        elapsed=limit,
-    )
-
-
-def path_segment(name: str, value: object) -> str:
-    """
-    An id as one segment of a path, from which it cannot escape.
-    """
-    if not isinstance(value, str):
-        raise TypeError(f"{name} must be a string, not {type(value).__name__}")
-    if not value.strip() or value in (".", ".."):
-        raise ConfigurationError(f"expected a non-empty value for `{name}` but received {value!r}")
-    return quote(value, safe="")
-
-
-def unknown_argument(method: str, name: str, known: Sequence[str]) -> TypeError:
-    """
-    The error for a misspelt option. Kimi ignores unknown fields, so that a typo would go unnoticed there.
-    """
-    near = difflib.get_close_matches(name, known, n=1)
-    hint = f"; did you mean {near[0]!r}?" if near else ""
-    return TypeError(
-        f"{method}() got an unexpected keyword argument {name!r}{hint} "
-        "(fields that this client does not know go through extra_body={...})"
-    )
 
 
 def _check_session(session: Any) -> None:

@@ -510,3 +510,53 @@ async def test_error_of_a_call_is_ours():
     """
     assert issubclass(ConfigurationError, KimiError)
     assert issubclass(ConfigurationError, ValueError)
+
+
+async def test_send_takes_any_request_through_the_chain():
+    """
+    A request that the client built goes through retries and comes back as a reply of whatever status, to be read.
+    """
+    statuses = iter((500, 200, 404))
+
+    async def answer(_: Request) -> Reply:
+        return Reply(next(statuses), {"retry-after-ms": "1"}, b'{"a": 1}')
+
+    async with AsyncKimi(api_key=KEY, transport=MemoryTransport(answer)) as client:
+        good = await client.send(await client.build_request("POST", "/new/thing", b"{}"))
+        bad = await client.send(await client.build_request("GET", "new/thing"))
+
+        assert (200, b'{"a": 1}', 1) == (good.status, await good.read(), len(good.request.history))
+        assert (404, 1) == (bad.status, (await bad.read()).count(b"1"))
+        assert "https://api.moonshot.ai/v1/new/thing" == bad.url
+
+
+async def test_build_request_refuses_what_leaves_the_base_url():
+    """
+    The key goes to `base_url` and nowhere else; a misspelt option is named.
+    """
+    async with AsyncKimi(api_key=KEY) as client:
+        with pytest.raises(ConfigurationError, match="is not at"):
+            await client.build_request("GET", "https://example.com/v1/models")
+        with pytest.raises(TypeError, match="'timeout'"):
+            await client.build_request("GET", "models", tiemout=3)  # type: ignore[call-arg]
+
+
+async def test_call_reads_the_reply_of_a_middleware_that_answers_itself():
+    """
+    A middleware that never asks the server may answer: its reply is read as any other.
+    """
+
+    class Cached:
+        per_call = True
+
+        async def __call__(self, request: Request, send: object) -> Response:
+            return Response(200, {}, request=request, body=b'{"object": "list", "data": [{"id": "kimi-k3"}]}')
+
+    async with AsyncKimi(api_key=KEY, middleware=[Cached()], transport=MemoryTransport(never)) as client:
+        page = await client.models.list()
+
+    assert ["kimi-k3"] == [model.id for model in page.data]
+
+
+async def never(_: Request) -> Reply:
+    raise AssertionError("asked")

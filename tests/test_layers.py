@@ -54,9 +54,9 @@ LAYERS = [
     layer("streaming", "anyio", "msgspec"),
     layer("streaming.fold", "msgspec", pure=True),
     layer("tools", "anyio", "msgspec"),
-    layer("client", opens=("bulk", "resources")),
     layer("resources", "anyio", "msgspec", opens=("bulk",)),
     layer("bulk", "anyio", "msgspec"),
+    layer("client"),
     layer("testing", "aiohttp", "msgspec", "multidict", "pytest"),
     layer("integrations"),
     layer("kimi_async"),  # offers names of every layer, lazily
@@ -232,11 +232,7 @@ def circles(graph: dict[str, set[str]]) -> list[list[str]]:
     return found
 
 
-# Until the client and its resources part, and bulk work with them.
-TIED = {"client", "resources.batches", "resources.files"}
-
-
-@pytest.mark.parametrize("module", [module for module in MODULES if module not in TIED])
+@pytest.mark.parametrize("module", MODULES)
 def test_layers_import_only_earlier_ones(module: str) -> None:
     """
     A file imports the layers before its own and the outside packages of its layer, and nothing else.
@@ -246,7 +242,6 @@ def test_layers_import_only_earlier_ones(module: str) -> None:
     assert [] == complaints(module, path, path.read_text("utf-8"))
 
 
-@pytest.mark.xfail(strict=True, reason="client and resources still know each other")
 def test_no_import_closes_a_circle() -> None:
     """
     No module reaches itself through imports, counting those inside functions and those for types.

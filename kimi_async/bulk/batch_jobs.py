@@ -25,7 +25,7 @@ import tempfile
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Literal, Self, TypeAlias, cast
+from typing import Any, Final, Literal, Self, TypeAlias, cast
 
 import msgspec
 from msgspec import Struct
@@ -39,6 +39,10 @@ from ..errors import (
     KimiError,
     NotFoundError,
 )
+from ..resources.batches import BatchEndpoints
+from ..resources.caller import Caller
+from ..resources.files import AsyncFiles
+from ..transport.phases import whole
 from ..types.batches import Batch
 from .journal import Answer, ResultFiles, read_ids
 from .map import Map, Requests, options_of, request_of
@@ -55,9 +59,6 @@ from .request_files import (
     read_lines,
 )
 from .results import Result, UnansweredError
-
-if TYPE_CHECKING:
-    from ..client import AsyncKimi
 
 __all__ = [
     "BatchHandle",
@@ -544,7 +545,7 @@ async def _each(requests: Any) -> AsyncIterator[Any]:
 
 
 async def submit(
-    client: "AsyncKimi",
+    client: Caller,
     requests: Requests,
     *,
     completion_window: str = "24h",
@@ -654,21 +655,21 @@ def _with_part(handle: BatchHandle, number: int, **changes: Any) -> BatchHandle:
     return msgspec.structs.replace(handle, parts=tuple(parts))
 
 
-async def _uploaded(client: "AsyncKimi", handle: BatchHandle, number: int, fresh: bool) -> str:
+async def _uploaded(client: Caller, handle: BatchHandle, number: int, fresh: bool) -> str:
     part = handle.parts[number]
     assert part.path is not None
     name = f"{handle.job}-{number + 1:05}.jsonl"
     if not fresh:
         # The job's id is in the name, so name and size are proof enough.
-        async for file in client.files.list():
+        async for file in AsyncFiles(client).list():
             if file.filename == name and file.bytes == part.size:
                 return file.id
-    uploaded = await client.files.create(file=(name, part.path, "application/jsonl"), purpose="batch")
+    uploaded = await AsyncFiles(client).create(file=(name, part.path, "application/jsonl"), purpose="batch")
     return uploaded.id
 
 
 async def _created(
-    client: "AsyncKimi", handle: BatchHandle, number: int, metadata: Mapping[str, str], fresh: bool
+    client: Caller, handle: BatchHandle, number: int, metadata: Mapping[str, str], fresh: bool
 ) -> Batch:
     """
     Create the batch of a part once, whatever happens to the replies.
@@ -694,8 +695,8 @@ async def _created(
         if unsure and (found := await _find(client, marks)) is not None:
             return found
         try:
-            response = await client.send("POST", "batches", _Once(body))
-            return codec.decode_reply(await response.read(), Batch, response)
+            response = await client.call("POST", "batches", _Once(body), accept=whole)
+            return codec.decode_reply(response.content, Batch, response)
         except KimiError as exc:
             if not exc.retryable or attempt + 1 == attempts:
                 if isinstance(exc, APIConnectionError | InternalServerError):
@@ -727,9 +728,9 @@ class _Once:
         return self._data
 
 
-async def _find(client: "AsyncKimi", marks: Mapping[str, str]) -> Batch | None:
+async def _find(client: Caller, marks: Mapping[str, str]) -> Batch | None:
     seen = 0
-    async for batch in client.batches.list(limit=100):
+    async for batch in BatchEndpoints(client).list(limit=100):
         held = batch.metadata or {}
         if all(held.get(key) == value for key, value in marks.items()):
             return batch
@@ -740,7 +741,7 @@ async def _find(client: "AsyncKimi", marks: Mapping[str, str]) -> Batch | None:
     return None
 
 
-async def attach(client: "AsyncKimi", batch_ids: str | Sequence[str]) -> BatchHandle:
+async def attach(client: Caller, batch_ids: str | Sequence[str]) -> BatchHandle:
     """
     A handle for batches that exist, by their ids, in the order of their requests: for results from another machine.
     """
@@ -749,7 +750,7 @@ async def attach(client: "AsyncKimi", batch_ids: str | Sequence[str]) -> BatchHa
     job = ""
     window = "24h"
     for id_ in ids:
-        batch = await client.batches.retrieve(id_)
+        batch = await BatchEndpoints(client).retrieve(id_)
         job = job or str((batch.metadata or {}).get(_JOB) or "")
         window = batch.completion_window or window
         counts = batch.request_counts
@@ -763,24 +764,24 @@ async def attach(client: "AsyncKimi", batch_ids: str | Sequence[str]) -> BatchHa
     return BatchHandle(job or secrets.token_hex(8), tuple(parts), window)
 
 
-async def cancel(client: "AsyncKimi", handle: BatchHandle) -> list[Batch]:
+async def cancel(client: Caller, handle: BatchHandle) -> list[Batch]:
     """
     Cancel every batch of a job that has not ended; gives them all.
     """
     batches: list[Batch] = []
     for id_ in handle.batch_ids:
-        batch = await client.batches.retrieve(id_)
+        batch = await BatchEndpoints(client).retrieve(id_)
         if batch.status in ("validating", "in_progress", "finalizing"):
             try:
-                batch = await client.batches.cancel(id_)
+                batch = await BatchEndpoints(client).cancel(id_)
             except BadRequestError:
-                batch = await client.batches.retrieve(id_)  # it ended in between
+                batch = await BatchEndpoints(client).retrieve(id_)  # it ended in between
         batches.append(batch)
     return batches
 
 
 async def wait(
-    client: "AsyncKimi",
+    client: Caller,
     handle: BatchHandle,
     *,
     poll_interval: float = 5.0,
@@ -809,7 +810,7 @@ async def wait(
             if held is not None and held.ended:
                 continue
             try:
-                known[id_] = await client.batches.retrieve(id_)
+                known[id_] = await BatchEndpoints(client).retrieve(id_)
             except KimiError as exc:
                 if not exc.retryable:
                     raise
@@ -855,7 +856,7 @@ def _progress(
 
 
 async def collect(
-    client: "AsyncKimi",
+    client: Caller,
     handle: BatchHandle,
     *,
     directory: str | os.PathLike[str] | None = None,
@@ -882,7 +883,9 @@ async def collect(
     place = os.fspath(directory)
     await to_thread.run_sync(lambda: os.makedirs(place, exist_ok=True))
     ended = (
-        list(batches) if batches is not None else [await client.batches.retrieve(i) for i in handle.batch_ids]
+        list(batches)
+        if batches is not None
+        else [await BatchEndpoints(client).retrieve(i) for i in handle.batch_ids]
     )
     inputs: list[str] = []
     outputs: list[str] = []
@@ -914,7 +917,7 @@ async def collect(
     if delete:
         for file_id in on_account:
             try:
-                await client.files.delete(file_id)
+                await AsyncFiles(client).delete(file_id)
             except NotFoundError:
                 pass
     return results
@@ -927,16 +930,16 @@ def _is_whole(path: str, size: int) -> bool:
         return False
 
 
-async def _fetched(client: "AsyncKimi", file_id: str, path: str) -> None:
+async def _fetched(client: Caller, file_id: str, path: str) -> None:
     from anyio import to_thread
 
     # Downloads appear under their name only when whole, and a batch's files never change.
     if not await to_thread.run_sync(os.path.exists, path):
-        await client.files.download(file_id, path)
+        await AsyncFiles(client).download(file_id, path)
 
 
 async def run(
-    client: "AsyncKimi",
+    client: Caller,
     requests: Requests,
     *,
     completion_window: str = "24h",

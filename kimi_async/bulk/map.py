@@ -27,7 +27,7 @@ from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Final, Literal, Self, TypeAlias, TypedDict, cast
+from typing import Any, Final, Literal, Self, TypeAlias, TypedDict, cast
 
 import msgspec
 
@@ -38,19 +38,21 @@ from ..errors import (
     ClientClosedError,
     ConfigurationError,
     KimiError,
+    NotFoundError,
     PermissionDeniedError,
     QuotaExceededError,
     RateLimitWaitError,
     TokensPerDayLimitError,
 )
+from ..resources.caller import Caller
+from ..resources.chat import explain_missing_model
+from ..resources.chat_body import accept_with_reply, chat_body
 from ..schema.answers import parse_completion, response_format_of
+from ..transport.exchange import Response
 from ..types.chat import ChatCompletion
 from .journal import Answer, Journal, JournalMismatchError, JournalWriteError, Redo, RunInfo, fingerprint
 from .request_files import CHAT_URL, MAX_LINE_SIZE, IdTable, LineChecker, check_lines, read_lines
 from .results import Result, line_of_answer, line_of_failure
-
-if TYPE_CHECKING:
-    from ..client import AsyncKimi
 
 __all__ = [
     "FATAL",
@@ -293,7 +295,7 @@ class Map:
     A failed request does not stop the others: its `Result.error` says why, retries included.
     """
 
-    def __init__(self, client: "AsyncKimi", requests: Requests, options: MapOptions) -> None:
+    def __init__(self, client: Caller, requests: Requests, options: MapOptions) -> None:
         _check(options)
         self._run = _Engine(client, requests, options)
         self._task: asyncio.Task[None] | None = None
@@ -511,7 +513,7 @@ class _Engine:
     The run itself. Knows nothing of the `Map` that shows it, so that dropping the `Map` can end it.
     """
 
-    def __init__(self, client: "AsyncKimi", requests: Requests, options: MapOptions) -> None:
+    def __init__(self, client: Caller, requests: Requests, options: MapOptions) -> None:
         self._client = client
         self._requests = requests
         self._options = options
@@ -993,19 +995,25 @@ class _Engine:
         """
         Send one request: the completion, the reply as it came, its request id, attempts, and the parsed object.
         """
-        from ..resources.chat import _acceptor as acceptor  # pyright: ignore[reportPrivateUsage]
-        from ..resources.chat import chat_body
-
-        options = self._options
+        options, client = self._options, self._client
         body = item.body
         reader = tools = None
+        model: Any
+        fields: dict[str, Any]
         raw = isinstance(body, msgspec.Raw)
-        if raw and not (options.defaults or options.model or options.response_format or options.stream):
+        row = client.provider
+        as_it_is = row is None or row.request_reasoning == codec.REASONING
+        if (
+            raw
+            and as_it_is
+            and not (options.defaults or options.model or options.response_format or options.stream)
+        ):
             # As the Batch API would take it: the line's own bytes.
             data = bytes(body)
-            streamed = b'"stream"' in data and msgspec.json.decode(data).get("stream") is True
+            fields = msgspec.json.decode(data)
+            model, streamed = fields.get("model"), fields.get("stream") is True
         else:
-            fields: dict[str, Any] = dict(msgspec.json.decode(body)) if raw else dict(body)
+            fields = dict(msgspec.json.decode(body)) if raw else dict(body)
             for name, value in (options.defaults or {}).items():
                 fields.setdefault(name, value)
             model = fields.pop("model", None) or options.model
@@ -1022,34 +1030,46 @@ class _Engine:
             if wanted is not None:
                 fields["response_format"] = wanted if reader is None else reader.wire
             tools = fields.get("tools")
-            if raw:
-                data = codec.encode(
-                    {"model": model, "messages": messages, **({"stream": True} if streamed else {}), **fields}
-                )
-            else:
-                extra = fields.pop("extra_body", None)
-                data = chat_body("map", messages, model, fields, streamed, extra)
-        client = self._client
-        if streamed:
-            stream = await client.open_stream("POST", "chat/completions", data)
-            async with stream:
-                watch = options.on_chunk
-                async for chunk in stream:
-                    if watch is not None:
-                        watch(item.custom_id, chunk)
-            completion = stream.snapshot()
-            assert completion is not None
-            answered: bytes | None = None
-            response = stream.response
-        else:
-            accept, answers = acceptor()
-            response = await client.send("POST", "chat/completions", data, accept=accept)
-            completion, answered = answers[0], response.content
+            # A line of a file is the wire's own words: what is not known here is sent on.
+            extra = fields if raw else fields.pop("extra_body", None)
+            data = chat_body(
+                "map",
+                messages,
+                model,
+                {} if raw else fields,
+                streamed,
+                extra,
+                row,
+                advise=client.gives_advice,
+            )
+        try:
+            completion, answered, response = await self._answer(item, data, streamed)
+        except NotFoundError as exc:
+            await explain_missing_model(client, model, exc)
+            raise
         parsed = None
         if reader is not None:
             completion = parse_completion(completion, reader, tools)
             parsed = completion.parsed
         return completion, answered, response.request_id, len(response.request.history) + 1, parsed
+
+    async def _answer(
+        self, item: _Item, data: bytes, streamed: bool
+    ) -> tuple[ChatCompletion, bytes | None, Response]:
+        """One exchange: what it means, its bytes where it came whole, and the reply."""
+        client = self._client
+        if streamed:
+            stream = await client.open_stream("POST", "chat/completions", data)
+            async with stream:
+                watch = self._options.on_chunk
+                async for chunk in stream:
+                    if watch is not None:
+                        watch(item.custom_id, chunk)
+            snapshot = stream.snapshot()
+            assert snapshot is not None
+            return snapshot, None, stream.response
+        completion, response = await client.call("POST", "chat/completions", data, accept=accept_with_reply)
+        return completion, response.content, response
 
     # --- what is finished ---
 
@@ -1201,7 +1221,7 @@ def _cost_of(price: Any, completion: ChatCompletion) -> float:
     return float(price(completion) or 0.0)
 
 
-def _allowed(client: "AsyncKimi") -> int:
+def _allowed(client: Caller) -> int:
     """
     How many requests the client's limiter lets through at once, and a quarter more.
     """

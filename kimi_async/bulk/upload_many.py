@@ -8,15 +8,15 @@ import asyncio
 import hashlib
 import os
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import AsyncIterable, Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, TypeAlias, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, Protocol, TypeAlias, cast
 
 from ..errors import ConfigurationError, KimiError, NotFoundError
+from ..resources.parallel import in_parallel
 from ..resources.uploads import MAX_FILE_SIZE, FileTypes, UploadFile, hash_file, parts_of, read_at, size_of
 
 if TYPE_CHECKING:
-    from ..resources.files import AsyncFiles
     from ..types.files import FileObject
 
 __all__ = [
@@ -26,11 +26,8 @@ __all__ = [
     "FileLimits",
     "UploadProgress",
     "UploadResult",
-    "in_parallel",
     "upload_many",
 ]
-
-R = TypeVar("R")
 
 
 class FileLimitError(KimiError):
@@ -55,6 +52,18 @@ class FileLimits:
     max_files: int = 1000
     max_file_size: int = MAX_FILE_SIZE
     max_total: int = 10 * 1024**3
+
+
+class Uploader(Protocol):
+    """What is asked of the account's files."""
+
+    def list(self) -> AsyncIterable["FileObject"]: ...
+
+    async def create(
+        self, *, file: UploadFile, purpose: Any, on_progress: Callable[[int, int], object] | None = ...
+    ) -> "FileObject": ...
+
+    async def delete(self, file_id: str) -> object: ...
 
 
 Dedupe: TypeAlias = Literal["content", "name", "off"]
@@ -137,7 +146,7 @@ _UPLOADED_KEPT: Final = 20_000
 
 
 async def upload_many(
-    api: "AsyncFiles",
+    api: Uploader,
     files: Iterable[FileTypes] | FileTypes,
     *,
     purpose: str | Callable[[UploadFile], str],
@@ -184,31 +193,6 @@ async def upload_many(
     return await run.go(files, concurrency)
 
 
-async def in_parallel(jobs: Sequence[Callable[[], Awaitable[R]]], concurrency: int) -> list[R]:
-    """
-    The results of all jobs, in order, at most ``concurrency`` running at a time. The first failure cancels the rest.
-    """
-    import anyio
-
-    results: list[Any] = [None] * len(jobs)
-    queue = iter(enumerate(jobs))
-
-    async def work() -> None:
-        for number, job in queue:
-            results[number] = await job()
-
-    try:
-        async with anyio.create_task_group() as group:
-            for _ in range(min(concurrency, len(jobs))):
-                group.start_soon(work)
-    except BaseExceptionGroup as exc:
-        # One failure is the caller's business as itself, not as a group of one.
-        if len(exc.exceptions) == 1:
-            raise exc.exceptions[0] from None
-        raise
-    return results
-
-
 @dataclass(slots=True)
 class _Flight:
     """
@@ -225,7 +209,7 @@ class _Flight:
 class _Run:
     def __init__(
         self,
-        api: "AsyncFiles",
+        api: Uploader,
         *,
         purpose: str | Callable[[UploadFile], str],
         dedupe: str,

@@ -179,7 +179,7 @@ def rm(
     """
 
     async def work() -> int:
-        from ..bulk.upload_many import in_parallel
+        from ..resources.parallel import in_parallel
 
         async with kimi.connected() as client:
             ids = list(file_ids or ())

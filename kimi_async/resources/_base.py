@@ -1,31 +1,25 @@
 """
-What all resources share.
+What all resources share: the client that sends for them, and their raw and streaming views.
 """
 
-from ..client import AsyncKimi
+from .caller import Caller
 from .raw_replies import WithRawResponse, WithStreamingResponse
 
 __all__ = ["Resource"]
 
 
 class Resource:
-    """
-    A family of endpoints of one client.
-    """
+    """A family of endpoints of one client."""
 
-    def __init__(self, client: AsyncKimi) -> None:
+    def __init__(self, client: Caller) -> None:
         self._client = client
 
     @property
     def with_raw_response(self) -> WithRawResponse:
-        """
-        The same methods, giving the reply with what it means: `(await r.create(...)).headers`, `.parse()`.
-        """
+        """The same methods, giving the reply with what it means: `(await r.create(...)).headers`, `.parse()`."""
         return WithRawResponse(self)
 
     @property
     def with_streaming_response(self) -> WithStreamingResponse:
-        """
-        The same methods as `async with`, giving the reply before its body has been read.
-        """
+        """The same methods as `async with`, giving the reply before its body has been read."""
         return WithStreamingResponse(self)

@@ -2,30 +2,17 @@
 `client.chat.completions`: questions and answers.
 """
 
-import warnings
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, Unpack, cast, overload
 
-import msgspec
-
-from ..client import AsyncKimi, TimeoutLike, read_whole, unknown_argument
-from ..codec import json as codec
-from ..errors import (
-    APIResponseValidationError,
-    ConfigurationError,
-    EmptyResponseError,
-    KimiError,
-    NotFoundError,
-)
-from ..providers.advice import WATCHED, KimiWarning, certain_refusals
-from ..providers.hosts import Provider, foreign_model_message
+from ..errors import ConfigurationError, EmptyResponseError, KimiError, NotFoundError
+from ..providers.hosts import foreign_model_message
 from ..providers.ids import gateway_of_model_id
 from ..streaming.events import AsyncChatCompletionStreamManager
 from ..streaming.resume import ResumePolicy, ResumingStream
 from ..streaming.stream import AsyncStream
-from ..transport.exchange import Response
-from ..types._base import NOT_GIVEN, BaseModel, NotGiven, Omit, held, is_given
+from ..types._base import NOT_GIVEN, NotGiven, Omit, is_given
 from ..types.chat import (
     ChatCompletion,
     ChatCompletionChunk,
@@ -36,6 +23,10 @@ from ..types.chat import (
 )
 from ..types.parsed import ParsedChatCompletion
 from ._base import Resource
+from .arguments import call_options
+from .caller import Caller, CallOptions
+from .chat_body import accept_completion, chat_body
+from .models import AsyncModels
 
 if TYPE_CHECKING:
     from ..schema import ResponseFormat
@@ -45,181 +36,13 @@ __all__ = ["AsyncBeta", "AsyncChat", "AsyncCompletions"]
 
 T = TypeVar("T")
 
-_KNOWN = frozenset(ChatParams.__annotations__)
 
-_INT = (int, "an int")
-_NUMBER = ((int, float), "a number")
-_TEXT = (str, "a string")
-_OBJECT = (Mapping, "a mapping")
-_BOOL = (bool, "True or False")
-
-_TYPES: dict[str, tuple[Any, str]] = {
-    "frequency_penalty": _NUMBER,
-    "logprobs": _BOOL,
-    "max_completion_tokens": _INT,
-    "max_tokens": _INT,
-    "n": _INT,
-    "parallel_tool_calls": _BOOL,
-    "prediction": _OBJECT,
-    "presence_penalty": _NUMBER,
-    "prompt_cache_key": _TEXT,
-    "prompt_cache_options": _OBJECT,
-    "reasoning_effort": _TEXT,
-    "safety_identifier": _TEXT,
-    "seed": _INT,
-    "stop": ((str, list, tuple), "a string or a list of strings"),
-    "stream_options": _OBJECT,
-    "temperature": _NUMBER,
-    "thinking": _OBJECT,
-    "tool_choice": ((str, Mapping), "a string or a mapping"),
-    "top_logprobs": _INT,
-    "top_p": _NUMBER,
-    "user": _TEXT,
-}
+class CreateOptions(ChatParams, CallOptions, total=False):
+    """What `create` takes by name, the options of every call among it."""
 
 
-def outgoing_messages(
-    messages: Iterable[ChatCompletionMessageParam], reasoning: tuple[str, ...] = codec.REASONING
-) -> list[Any]:
-    """
-    Messages ready to be encoded; objects from replies go back as they came. For `reasoning` see `codec.outgoing`.
-
-    :raises ConfigurationError: if there are none.
-    :raises TypeError: naming the message that is not one.
-    """
-    if isinstance(messages, (str, bytes, Mapping, BaseModel)):
-        kind = type(cast("object", messages)).__name__
-        raise TypeError(
-            f"messages must be a list of messages, not one {kind}; "
-            'for a single question: [{"role": "user", "content": "…"}]'
-        )
-    out: list[Any] = []
-    try:
-        for message in messages:
-            if isinstance(message, (dict, BaseModel)):
-                out.append(codec.outgoing(message, reasoning))
-            elif isinstance(message, Mapping) or hasattr(message, "model_dump"):  # pyright: ignore[reportUnnecessaryIsInstance]
-                out.append(message)
-            else:
-                raise TypeError(
-                    f"messages[{len(out)}] must be a mapping with a role, or a message from a reply; "
-                    f"got {type(message).__name__}"
-                )
-    except TypeError as exc:
-        if "messages[" in str(exc):
-            raise
-        raise TypeError(f"messages must be a list of messages, not {type(messages).__name__}") from None
-    if not out:
-        raise ConfigurationError("messages is empty: a chat needs at least one message")
-    return out
-
-
-def chat_body(
-    method: str,
-    messages: Iterable[ChatCompletionMessageParam],
-    model: str,
-    params: Mapping[str, Any],
-    stream: bool,
-    extra_body: Any,
-    provider: Provider | None = None,
-    *,
-    prefix: str | Mapping[str, Any] | None = None,
-    advise: bool = False,
-) -> bytes:
-    """
-    The encoded request, its arguments checked as far as a wrong one can be known here.
-    """
-    if not isinstance(model, str):  # pyright: ignore[reportUnnecessaryIsInstance]
-        raise TypeError(f"model must be a string such as 'kimi-k3', not {type(model).__name__}")
-    if not model.strip():
-        raise ConfigurationError("model is empty; client.models.list() says which there are")
-    reasoning = codec.REASONING if provider is None else provider.request_reasoning
-    body: dict[str, Any] = {"model": model, "messages": outgoing_messages(messages, reasoning)}
-    if prefix is not None:
-        body["messages"].append(prefix_message(prefix))
-    for name, value in params.items():
-        if name not in _KNOWN:
-            raise unknown_argument(
-                method, name, [*_KNOWN, "messages", "model", "stream", "timeout", "extra_body"]
-            )
-        if not is_given(value):
-            continue
-        expected = _TYPES.get(name)
-        if (
-            expected is not None
-            and value is not None
-            and (not isinstance(value, expected[0]) or (isinstance(value, bool) and expected is not _BOOL))
-        ):
-            raise TypeError(f"{name} must be {expected[1]}, not {type(value).__name__} ({value!r:.80})")
-        if name == "response_format" and value is not None and not isinstance(value, Mapping):
-            from ..schema.answers import response_format_of
-
-            wanted = response_format_of(value)
-            value = wanted.wire if wanted is not None else value
-        if name == "tools" and value is not None and not isinstance(value, (list, tuple)):
-            if isinstance(value, (str, bytes, Mapping)):
-                kind = type(cast("object", value)).__name__
-                raise TypeError(f"tools must be a list of tool definitions, not one {kind}")
-            value = list(cast("Iterable[Any]", value))
-        body[name] = value
-    if stream:
-        body["stream"] = True
-    if extra_body is not None and is_given(extra_body):
-        if not isinstance(extra_body, Mapping):
-            raise TypeError(f"extra_body must be a mapping, not {type(extra_body).__name__}")
-        body.update(cast("Mapping[str, Any]", extra_body))
-    if advise and not WATCHED.isdisjoint(body):
-        for told in certain_refusals(body):
-            warnings.warn(told, KimiWarning, stacklevel=4)
-    return codec.encode(body)
-
-
-def prefix_message(prefix: str | Mapping[str, Any]) -> dict[str, Any]:
-    """
-    The beginning of an answer, as the message that makes Kimi go on with it (partial mode).
-
-    :param prefix: its text; or a mapping with `content`, and if wanted `reasoning_content` and `name`.
-    """
-    fields = {"content": prefix} if isinstance(prefix, str) else dict(prefix)
-    if not fields.get("content") and not fields.get("reasoning_content") and not fields.get("name"):
-        raise ConfigurationError("prefix is empty: an answer that begins with nothing needs none")
-    return {"role": "assistant", "content": "", **fields, "partial": True}
-
-
-def check_completion(completion: ChatCompletion, body: bytes, response: Response) -> None:
-    """
-    Some gateways put an error into a reply of status 200.
-
-    :raises APIStatusError: of the class that the error's own words mean.
-    :raises APIResponseValidationError: for a reply without choices.
-    """
-    choices = completion.choices
-    if (
-        choices
-        and completion.error is None
-        and choices[0].error is None
-        and choices[0].finish_reason != "error"
-    ):
-        return
-    error: Any = completion.error
-    if error is None and choices:
-        error = choices[0].error or {
-            "message": "the answer ended with finish_reason 'error'",
-            "type": "server_error",
-        }
-    if error is None:
-        try:
-            fields = codec.error_object(msgspec.json.decode(body))
-        except (msgspec.MsgspecError, UnicodeError, RecursionError):
-            fields = None
-        if fields is None:
-            raise APIResponseValidationError(
-                response,
-                body[:4096].decode("utf-8", "replace"),
-                message="the reply holds no choices; .body holds its first 4,096 bytes",
-            )
-        raise codec.error_in_stream(fields, response.headers, response.request, status=response.status)
-    raise codec.error_in_stream({"error": error}, response.headers, response.request, status=response.status)
+class AskOptions(ChatOptions, CallOptions, total=False):
+    """What `parse`, `stream` and `run_tools` take by name, the options of every call among it."""
 
 
 class AsyncCompletions(Resource):
@@ -236,11 +59,7 @@ class AsyncCompletions(Resource):
         stream: Literal[False] | NotGiven | Omit | None = ...,
         prefix: str | Mapping[str, Any] | None = ...,
         empty: Literal["return", "raise"] = ...,
-        extra_headers: Mapping[str, Any] | None = ...,
-        extra_query: Mapping[str, Any] | None = ...,
-        extra_body: Any = ...,
-        timeout: TimeoutLike = ...,
-        **params: Unpack[ChatParams],
+        **params: Unpack[CreateOptions],
     ) -> ChatCompletion: ...
 
     @overload
@@ -253,11 +72,7 @@ class AsyncCompletions(Resource):
         resume: ResumePolicy | None = ...,
         prefix: str | Mapping[str, Any] | None = ...,
         empty: Literal["return", "raise"] = ...,
-        extra_headers: Mapping[str, Any] | None = ...,
-        extra_query: Mapping[str, Any] | None = ...,
-        extra_body: Any = ...,
-        timeout: TimeoutLike = ...,
-        **params: Unpack[ChatParams],
+        **params: Unpack[CreateOptions],
     ) -> AsyncStream[ChatCompletionChunk]: ...
 
     @overload
@@ -270,11 +85,7 @@ class AsyncCompletions(Resource):
         resume: ResumePolicy | None = ...,
         prefix: str | Mapping[str, Any] | None = ...,
         empty: Literal["return", "raise"] = ...,
-        extra_headers: Mapping[str, Any] | None = ...,
-        extra_query: Mapping[str, Any] | None = ...,
-        extra_body: Any = ...,
-        timeout: TimeoutLike = ...,
-        **params: Unpack[ChatParams],
+        **params: Unpack[CreateOptions],
     ) -> ChatCompletion | AsyncStream[ChatCompletionChunk]: ...
 
     async def create(
@@ -286,16 +97,12 @@ class AsyncCompletions(Resource):
         resume: ResumePolicy | None = None,
         prefix: str | Mapping[str, Any] | None = None,
         empty: Literal["return", "raise"] = "return",
-        extra_headers: Mapping[str, Any] | None = None,
-        extra_query: Mapping[str, Any] | None = None,
-        extra_body: Any = None,
-        timeout: TimeoutLike = NOT_GIVEN,
-        **params: Unpack[ChatParams],
+        **params: Unpack[CreateOptions],
     ) -> ChatCompletion | AsyncStream[ChatCompletionChunk]:
         """
         Asks for an answer: whole, or with `stream=True` as an `AsyncStream` of chunks whose first has already arrived.
 
-        `params` are those of `ChatParams`; nothing is sent that is not given. Fields that this client does not know go through
+        `params` are those of `ChatParams` and of `CallOptions`; nothing is sent that is not given. Fields that this client does not know go through
         `extra_body`, which is merged over the named ones.
 
         :param resume: with `stream=True`, go on where the stream breaks off, by partial mode; see `ResumePolicy` and its price.
@@ -315,13 +122,14 @@ class AsyncCompletions(Resource):
             raise ConfigurationError(f"empty must be 'return' or 'raise'; got {empty!r}")
         streamed = bool(stream)
         client = self._client
+        call = call_options(cast("dict[str, Any]", params))
         body = chat_body(
             "create",
             messages,
             model,
             params,
             streamed,
-            extra_body,
+            call.pop("extra_body", None),
             client.provider,
             prefix=prefix,
             advise=client.gives_advice,
@@ -333,11 +141,9 @@ class AsyncCompletions(Resource):
                     "POST",
                     "chat/completions",
                     body,
-                    extra_headers=extra_headers,
-                    extra_query=extra_query,
-                    timeout=timeout,
                     refuse_empty=empty == "raise" and resume is None,
                     usage_follows=b'"include_usage":true' in body,
+                    **call,
                 )
                 return stream
 
@@ -357,23 +163,14 @@ class AsyncCompletions(Resource):
             raise ConfigurationError(
                 "resume= needs stream=True: a whole reply is simply asked for again (max_retries)"
             )
-        accept, answers = _acceptor()
         try:
-            await client.send(
-                "POST",
-                "chat/completions",
-                body,
-                extra_headers=extra_headers,
-                extra_query=extra_query,
-                timeout=timeout,
-                accept=accept,
-            )
+            completion = await client.call("POST", "chat/completions", body, accept=accept_completion, **call)
         except NotFoundError as exc:
             await explain_missing_model(client, model, exc)
             raise
-        if empty == "raise" and answers[0].is_empty:
-            raise EmptyResponseError(completion=answers[0])
-        return answers[0]
+        if empty == "raise" and completion.is_empty:
+            raise EmptyResponseError(completion=completion)
+        return completion
 
     @overload
     async def parse(
@@ -384,11 +181,7 @@ class AsyncCompletions(Resource):
         response_format: "type[T] | ResponseFormat[T]",
         tools: Iterable[Any] | NoneOrUnset = ...,
         reask: int = ...,
-        extra_headers: Mapping[str, Any] | None = ...,
-        extra_query: Mapping[str, Any] | None = ...,
-        extra_body: Any = ...,
-        timeout: TimeoutLike = ...,
-        **params: Unpack[ChatOptions],
+        **params: Unpack[AskOptions],
     ) -> ParsedChatCompletion[T]: ...
 
     @overload
@@ -400,11 +193,7 @@ class AsyncCompletions(Resource):
         response_format: Any = ...,
         tools: Iterable[Any] | NoneOrUnset = ...,
         reask: int = ...,
-        extra_headers: Mapping[str, Any] | None = ...,
-        extra_query: Mapping[str, Any] | None = ...,
-        extra_body: Any = ...,
-        timeout: TimeoutLike = ...,
-        **params: Unpack[ChatOptions],
+        **params: Unpack[AskOptions],
     ) -> ParsedChatCompletion[Any]: ...
 
     async def parse(
@@ -415,11 +204,7 @@ class AsyncCompletions(Resource):
         response_format: Any = NOT_GIVEN,
         tools: Iterable[Any] | NoneOrUnset = NOT_GIVEN,
         reask: int = 0,
-        extra_headers: Mapping[str, Any] | None = None,
-        extra_query: Mapping[str, Any] | None = None,
-        extra_body: Any = None,
-        timeout: TimeoutLike = NOT_GIVEN,
-        **params: Unpack[ChatOptions],
+        **params: Unpack[AskOptions],
     ) -> ParsedChatCompletion[Any]:
         """
         An answer as a value: `completion.choices[0].message.parsed`, or `completion.parsed`.
@@ -453,10 +238,6 @@ class AsyncCompletions(Resource):
                 model=model,
                 response_format=response_format if wanted is None else wanted.wire,
                 tools=cast("Any", given),
-                extra_headers=extra_headers,
-                extra_query=extra_query,
-                extra_body=extra_body,
-                timeout=timeout,
                 **params,
             )
             try:
@@ -482,11 +263,7 @@ class AsyncCompletions(Resource):
         tool_timeout: float | None = ...,
         stop_when: "Callable[[ToolRun[Any]], bool | Awaitable[bool]] | None" = ...,
         on_error: "OnError" = ...,
-        extra_headers: Mapping[str, Any] | None = ...,
-        extra_query: Mapping[str, Any] | None = ...,
-        extra_body: Any = ...,
-        timeout: TimeoutLike = ...,
-        **params: Unpack[ChatOptions],
+        **params: Unpack[AskOptions],
     ) -> "ToolRun[T]": ...
 
     @overload
@@ -504,11 +281,7 @@ class AsyncCompletions(Resource):
         tool_timeout: float | None = ...,
         stop_when: "Callable[[ToolRun[Any]], bool | Awaitable[bool]] | None" = ...,
         on_error: "OnError" = ...,
-        extra_headers: Mapping[str, Any] | None = ...,
-        extra_query: Mapping[str, Any] | None = ...,
-        extra_body: Any = ...,
-        timeout: TimeoutLike = ...,
-        **params: Unpack[ChatOptions],
+        **params: Unpack[AskOptions],
     ) -> "ToolRun[Any]": ...
 
     def run_tools(
@@ -525,11 +298,7 @@ class AsyncCompletions(Resource):
         tool_timeout: float | None = None,
         stop_when: "Callable[[ToolRun[Any]], bool | Awaitable[bool]] | None" = None,
         on_error: "OnError" = "reply",
-        extra_headers: Mapping[str, Any] | None = None,
-        extra_query: Mapping[str, Any] | None = None,
-        extra_body: Any = None,
-        timeout: TimeoutLike = NOT_GIVEN,
-        **params: Unpack[ChatOptions],
+        **params: Unpack[AskOptions],
     ) -> "ToolRun[Any]":
         """
         Asks, runs the tools that the model calls, tells it the results, and so on until it answers. Not a coroutine: await it
@@ -564,10 +333,6 @@ class AsyncCompletions(Resource):
                 messages=messages,
                 model=model,
                 response_format=response_format,
-                extra_headers=extra_headers,
-                extra_query=extra_query,
-                extra_body=extra_body,
-                timeout=timeout,
                 **options,
             )
 
@@ -579,10 +344,6 @@ class AsyncCompletions(Resource):
                 messages=messages,
                 model=model,
                 response_format=response_format,
-                extra_headers=extra_headers,
-                extra_query=extra_query,
-                extra_body=extra_body,
-                timeout=timeout,
                 **options,
             )
 
@@ -613,11 +374,7 @@ class AsyncCompletions(Resource):
         response_format: "type[T] | ResponseFormat[T]",
         tools: Iterable[Any] | NoneOrUnset = ...,
         resume: ResumePolicy | None = ...,
-        extra_headers: Mapping[str, Any] | None = ...,
-        extra_query: Mapping[str, Any] | None = ...,
-        extra_body: Any = ...,
-        timeout: TimeoutLike = ...,
-        **params: Unpack[ChatOptions],
+        **params: Unpack[AskOptions],
     ) -> AsyncChatCompletionStreamManager[ParsedChatCompletion[T]]: ...
 
     @overload
@@ -629,11 +386,7 @@ class AsyncCompletions(Resource):
         response_format: Mapping[str, Any] | NoneOrUnset = ...,
         tools: Iterable[Any] | NoneOrUnset = ...,
         resume: ResumePolicy | None = ...,
-        extra_headers: Mapping[str, Any] | None = ...,
-        extra_query: Mapping[str, Any] | None = ...,
-        extra_body: Any = ...,
-        timeout: TimeoutLike = ...,
-        **params: Unpack[ChatOptions],
+        **params: Unpack[AskOptions],
     ) -> AsyncChatCompletionStreamManager[ChatCompletion]: ...
 
     @overload
@@ -645,11 +398,7 @@ class AsyncCompletions(Resource):
         response_format: Any,
         tools: Iterable[Any] | NoneOrUnset = ...,
         resume: ResumePolicy | None = ...,
-        extra_headers: Mapping[str, Any] | None = ...,
-        extra_query: Mapping[str, Any] | None = ...,
-        extra_body: Any = ...,
-        timeout: TimeoutLike = ...,
-        **params: Unpack[ChatOptions],
+        **params: Unpack[AskOptions],
     ) -> AsyncChatCompletionStreamManager[Any]: ...
 
     def stream(
@@ -660,11 +409,7 @@ class AsyncCompletions(Resource):
         response_format: Any = NOT_GIVEN,
         tools: Iterable[Any] | NoneOrUnset = NOT_GIVEN,
         resume: ResumePolicy | None = None,
-        extra_headers: Mapping[str, Any] | None = None,
-        extra_query: Mapping[str, Any] | None = None,
-        extra_body: Any = None,
-        timeout: TimeoutLike = NOT_GIVEN,
-        **params: Unpack[ChatOptions],
+        **params: Unpack[AskOptions],
     ) -> AsyncChatCompletionStreamManager[Any]:
         """
         A streamed answer as events, with the whole answer at the end. Not a coroutine:
@@ -696,10 +441,6 @@ class AsyncCompletions(Resource):
                 response_format=response_format if wanted is None else wanted.wire,
                 tools=cast("Any", given),
                 resume=resume,
-                extra_headers=extra_headers,
-                extra_query=extra_query,
-                extra_body=extra_body,
-                timeout=timeout,
                 **params,
             )
             return opened
@@ -726,7 +467,7 @@ class AsyncCompletions(Resource):
         )
 
 
-async def explain_missing_model(client: AsyncKimi, model: str, error: NotFoundError) -> None:
+async def explain_missing_model(client: Caller, model: str, error: NotFoundError) -> None:
     """
     Adds to the error, where the id has another gateway's form, whose form it is and which ids exist here.
 
@@ -736,28 +477,14 @@ async def explain_missing_model(client: AsyncKimi, model: str, error: NotFoundEr
         return
     known: tuple[str, ...] = ()
     try:
-        known = tuple([each.id async for each in client.with_options(max_retries=0).models.list(timeout=5.0)])
+        models = AsyncModels(client.with_options(max_retries=0))
+        known = tuple([each.id async for each in models.list(timeout=5.0)])
     except KimiError:
         pass
     told = foreign_model_message(model, client.provider, known[:50])
     if told:
         error.message = f"{error.message}. {told}"
         error.args = (error.message,)
-
-
-def _acceptor() -> tuple[Callable[[Response], Awaitable[None]], list[ChatCompletion]]:
-    answers: list[ChatCompletion] = []
-
-    async def accept(response: Response) -> None:
-        await read_whole(response)
-        body = response.content
-        completion = codec.decode_reply(body, ChatCompletion, response)
-        check_completion(completion, body, response)
-        held(completion)["_rid"] = response.request_id
-        response.extensions["usage"] = completion.usage
-        answers[:] = [completion]
-
-    return accept, answers
 
 
 class AsyncChat(Resource):
@@ -771,6 +498,6 @@ class AsyncBeta(Resource):
     Where the OpenAI SDK once kept `parse` and `stream`; the same objects.
     """
 
-    @property
-    def chat(self) -> AsyncChat:
-        return self._client.chat
+    def __init__(self, chat: AsyncChat) -> None:
+        super().__init__(chat._client)
+        self.chat = chat

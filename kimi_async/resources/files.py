@@ -5,23 +5,28 @@
 import asyncio
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, Unpack, cast
 
 import msgspec
 
-from ..bulk import upload_many
-from ..bulk.upload_many import Evict, FileLimits, UploadProgress, UploadResult
-from ..client import TimeoutLike, path_segment
 from ..codec import json as codec
 from ..errors import APIConnectionError, ConfigurationError
 from ..transport.exchange import Response
+from ..transport.phases import unread, whole
 from ..types._base import NOT_GIVEN, NotGiven, Omit, is_given
 from ..types.chat import ChatCompletion
 from ..types.files import FileDeleted, FileList, FileObject, FilePurpose
 from . import uploads
 from ._base import Resource
+from .arguments import path_segment, with_query
+from .caller import CallOptions, TimeoutLike
+from .chat import AsyncCompletions
 from .pagination import AsyncCursorPage, AsyncPaginator
+from .parallel import in_parallel
 from .uploads import FileTypes, MultipartBody, UploadFile
+
+if TYPE_CHECKING:
+    from ..bulk.upload_many import Dedupe, Evict, FileLimits, UploadProgress, UploadResult
 
 __all__ = ["AsyncFiles", "FileContentReply"]
 
@@ -98,10 +103,7 @@ class AsyncFiles(Resource):
         purpose: FilePurpose,
         expires_after: Mapping[str, Any] | NotGiven | Omit = NOT_GIVEN,
         on_progress: Callable[[int, int], object] | None = None,
-        extra_headers: Mapping[str, Any] | None = None,
-        extra_query: Mapping[str, Any] | None = None,
-        extra_body: Mapping[str, Any] | None = None,
-        timeout: TimeoutLike = NOT_GIVEN,
+        **call: Unpack[CallOptions],
     ) -> FileObject:
         """
         Upload one file, streamed from where it lies: memory does not grow with it.
@@ -122,10 +124,7 @@ class AsyncFiles(Resource):
                 purpose,
                 expires_after=expires_after,
                 on_progress=on_progress,
-                extra_headers=extra_headers,
-                extra_query=extra_query,
-                extra_body=extra_body,
-                timeout=timeout,
+                **call,
             )
         finally:
             if upload is not file:
@@ -138,34 +137,21 @@ class AsyncFiles(Resource):
         *,
         expires_after: Mapping[str, Any] | NotGiven | Omit = NOT_GIVEN,
         on_progress: Callable[[int, int], object] | None = None,
-        extra_headers: Mapping[str, Any] | None = None,
-        extra_query: Mapping[str, Any] | None = None,
-        extra_body: Mapping[str, Any] | None = None,
-        timeout: TimeoutLike = NOT_GIVEN,
+        **call: Unpack[CallOptions],
     ) -> FileObject:
         upload.check()
         fields = {"purpose": purpose}
         if is_given(expires_after) and isinstance(expires_after, Mapping):
             fields.update({f"expires_after[{name}]": str(value) for name, value in expires_after.items()})
-        fields.update({name: str(value) for name, value in (extra_body or {}).items()})
-        response = await self._client.send(
-            "POST",
-            "files",
-            MultipartBody(fields, upload, on_progress=on_progress),
-            extra_headers=extra_headers,
-            extra_query=extra_query,
-            timeout=timeout,
-        )
-        return _bound(codec.decode_reply(await response.read(), FileObject, response), response)
+        fields.update({name: str(value) for name, value in (call.pop("extra_body", None) or {}).items()})
+        body = MultipartBody(fields, upload, on_progress=on_progress)
+        response = await self._client.call("POST", "files", body, accept=whole, **call)
+        return _bound(codec.decode_reply(response.content, FileObject, response), response)
 
     async def retrieve(
         self,
         file_id: str,
-        *,
-        extra_headers: Mapping[str, Any] | None = None,
-        extra_query: Mapping[str, Any] | None = None,
-        extra_body: Any = None,
-        timeout: TimeoutLike = NOT_GIVEN,
+        **call: Unpack[CallOptions],
     ) -> FileObject:
         """
         What is known about a file.
@@ -174,10 +160,7 @@ class AsyncFiles(Resource):
             "GET",
             f"files/{path_segment('file_id', file_id)}",
             FileObject,
-            extra_headers=extra_headers,
-            extra_query=extra_query,
-            extra_body=extra_body,
-            timeout=timeout,
+            **call,
         )
 
     def list(
@@ -187,10 +170,7 @@ class AsyncFiles(Resource):
         limit: int | NotGiven | Omit = NOT_GIVEN,
         order: str | NotGiven | Omit = NOT_GIVEN,
         purpose: str | NotGiven | Omit = NOT_GIVEN,
-        extra_headers: Mapping[str, Any] | None = None,
-        extra_query: Mapping[str, Any] | None = None,
-        extra_body: Any = None,
-        timeout: TimeoutLike = NOT_GIVEN,
+        **call: Unpack[CallOptions],
     ) -> AsyncPaginator[FileObject, AsyncCursorPage[FileObject]]:
         """
         All files; await it for the first page, or iterate it.
@@ -203,10 +183,7 @@ class AsyncFiles(Resource):
                 "GET",
                 "files",
                 FileList,
-                extra_headers=extra_headers,
-                extra_query={**params, **(extra_query or {})},
-                extra_body=extra_body,
-                timeout=timeout,
+                **with_query(call, params),
             )
             return AsyncCursorPage(
                 reply.data,
@@ -223,11 +200,7 @@ class AsyncFiles(Resource):
     async def delete(
         self,
         file_id: str,
-        *,
-        extra_headers: Mapping[str, Any] | None = None,
-        extra_query: Mapping[str, Any] | None = None,
-        extra_body: Any = None,
-        timeout: TimeoutLike = NOT_GIVEN,
+        **call: Unpack[CallOptions],
     ) -> FileDeleted:
         """
         Delete a file for good.
@@ -236,34 +209,26 @@ class AsyncFiles(Resource):
             "DELETE",
             f"files/{path_segment('file_id', file_id)}",
             FileDeleted,
-            extra_headers=extra_headers,
-            extra_query=extra_query,
-            extra_body=extra_body,
-            timeout=timeout,
+            **call,
         )
 
     async def content(
         self,
         file_id: str,
-        *,
-        extra_headers: Mapping[str, Any] | None = None,
-        extra_query: Mapping[str, Any] | None = None,
-        extra_body: Any = None,
-        timeout: TimeoutLike = NOT_GIVEN,
+        **call: Unpack[CallOptions],
     ) -> FileContentReply:
         """
         The text extracted from a ``file-extract`` file, or the lines of a batch's output. Held in memory whole; see
         `download` for what is large.
         """
-        response = await self._client.send(
+        extra_body = call.pop("extra_body", None)
+        response = await self._client.call(
             "GET",
             f"files/{path_segment('file_id', file_id)}/content",
             None if extra_body is None else codec.encode(extra_body),
-            extra_headers=extra_headers,
-            extra_query=extra_query,
-            timeout=timeout,
+            accept=whole,
+            **call,
         )
-        await response.read()
         return FileContentReply(response)
 
     async def retrieve_content(self, file_id: str, *, timeout: TimeoutLike = NOT_GIVEN) -> str:
@@ -307,8 +272,8 @@ class AsyncFiles(Resource):
     ) -> int:
         from anyio import to_thread
 
-        response = await self._client.send(
-            "GET", f"files/{path_segment('file_id', file_id)}/content", timeout=timeout, accept=None
+        response = await self._client.call(
+            "GET", f"files/{path_segment('file_id', file_id)}/content", accept=unread, timeout=timeout
         )
         length = response.headers.get("Content-Length")
         # With an encoding the length counts compressed bytes.
@@ -386,17 +351,19 @@ class AsyncFiles(Resource):
         *,
         purpose: "FilePurpose | Callable[[UploadFile], str]",
         concurrency: int = 8,
-        on_progress: Callable[[UploadProgress], object] | None = None,
-        dedupe: "bool | upload_many.Dedupe" = True,
+        on_progress: "Callable[[UploadProgress], object] | None" = None,
+        dedupe: "bool | Dedupe" = True,
         index: str | os.PathLike[str] | None = None,
-        limits: FileLimits | None = None,
+        limits: "FileLimits | None" = None,
         evict: "Evict | None" = None,
-    ) -> Sequence[UploadResult]:
+    ) -> "Sequence[UploadResult]":
         """
         Upload many files at once: one `UploadResult` for each, in order, with the file or the error. One bad file never
         loses the others. See `kimi_async.upload_many`.
         """
-        return await upload_many.upload_many(
+        from ..bulk.upload_many import upload_many
+
+        return await upload_many(
             self,
             files,
             purpose=purpose,
@@ -406,7 +373,7 @@ class AsyncFiles(Resource):
             index=index,
             limits=limits,
             evict=evict,
-            account=f"{self._client.base_url} {self._client.api_key}",
+            account=self._client.account,
         )
 
     async def image_part(self, file: FileTypes, *, inline_below: int = 1_000_000) -> dict[str, Any]:
@@ -454,7 +421,7 @@ class AsyncFiles(Resource):
         One system message for each document, holding its text as the server extracted it, in order: put them in front of
         the question. Any file that fails raises.
         """
-        return await upload_many.in_parallel([self._extracted(file, keep) for file in files], concurrency)
+        return await in_parallel([self._extracted(file, keep) for file in files], concurrency)
 
     def _extracted(self, file: FileTypes, keep: bool) -> Callable[[], Awaitable[dict[str, Any]]]:
         async def run() -> dict[str, Any]:
@@ -470,7 +437,7 @@ class AsyncFiles(Resource):
         ``options`` go to ``chat.completions.create``.
         """
         messages = [*await self.extract_messages(files), {"role": "user", "content": question}]
-        create = cast("Callable[..., Awaitable[ChatCompletion]]", self._client.chat.completions.create)
+        create = cast("Callable[..., Awaitable[ChatCompletion]]", AsyncCompletions(self._client).create)
         return await create(model=model, messages=messages, **options)
 
 

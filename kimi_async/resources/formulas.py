@@ -7,15 +7,14 @@
 
 import re
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Any, cast
+from typing import Any, Unpack, cast
 
-from ..client import TimeoutLike
 from ..codec import json as codec
 from ..errors import ConfigurationError
 from ..tools import Tool, ToolContext
-from ..types._base import NOT_GIVEN
 from ..types.formulas import Fiber, FormulaTools
 from ._base import Resource
+from .caller import CallOptions
 
 __all__ = ["AsyncFormulas", "FormulaTool"]
 
@@ -52,9 +51,7 @@ class AsyncFormulas(Resource):
         uri: str,
         *,
         call_timeout: float | None = None,
-        extra_headers: Mapping[str, Any] | None = None,
-        extra_query: Mapping[str, Any] | None = None,
-        timeout: TimeoutLike = NOT_GIVEN,
+        **call: Unpack[CallOptions],
     ) -> list[FormulaTool]:
         """
         The tools of a formula, such as `moonshot/web-search:latest`. Each has its `.definition` for the wire.
@@ -65,9 +62,7 @@ class AsyncFormulas(Resource):
             "GET",
             f"formulas/{_checked(uri)}/tools",
             FormulaTools,
-            extra_headers=extra_headers,
-            extra_query=extra_query,
-            timeout=timeout,
+            **call,
         )
         return [FormulaTool(uri, definition, self._run, timeout=call_timeout) for definition in found.tools]
 
@@ -76,11 +71,7 @@ class AsyncFormulas(Resource):
         uri: str,
         name: str,
         arguments: str | Mapping[str, Any],
-        *,
-        extra_headers: Mapping[str, Any] | None = None,
-        extra_query: Mapping[str, Any] | None = None,
-        extra_body: Any = None,
-        timeout: TimeoutLike = NOT_GIVEN,
+        **call: Unpack[CallOptions],
     ) -> Fiber:
         """
         Runs one function of a formula; `.content` is what the model is told.
@@ -93,10 +84,7 @@ class AsyncFormulas(Resource):
             f"formulas/{_checked(uri)}/fibers",
             Fiber,
             body={"name": name, "arguments": text},
-            extra_headers=extra_headers,
-            extra_query=extra_query,
-            extra_body=extra_body,
-            timeout=timeout,
+            **call,
         )
 
     async def _run(self, uri: str, name: str, arguments: str) -> Fiber:

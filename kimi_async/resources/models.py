@@ -3,17 +3,18 @@
 """
 
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Unpack
 
 import msgspec
 
-from ..client import TimeoutLike, path_segment
 from ..errors import APIResponseValidationError, ConfigurationError, NotFoundError
 from ..providers.hosts import foreign_model_message
 from ..providers.ids import gateway_of_model_id
-from ..types._base import NOT_GIVEN, Reply
+from ..types._base import Reply
 from ..types.models import Model
 from ._base import Resource
+from .arguments import path_segment, with_query
+from .caller import CallOptions
 from .pagination import AsyncPage, AsyncPaginator
 
 __all__ = ["AsyncModels"]
@@ -33,11 +34,7 @@ class AsyncModels(Resource):
 
     def list(
         self,
-        *,
-        extra_headers: Mapping[str, Any] | None = None,
-        extra_query: Mapping[str, Any] | None = None,
-        extra_body: Any = None,
-        timeout: TimeoutLike = NOT_GIVEN,
+        **call: Unpack[CallOptions],
     ) -> AsyncPaginator[Model, AsyncPage[Model]]:
         """
         All models of the account. Await it for the page, or iterate it; Kimi gives all of them on one page.
@@ -48,10 +45,7 @@ class AsyncModels(Resource):
                 "GET",
                 "models",
                 ModelList,
-                extra_headers=extra_headers,
-                extra_query={**params, **(extra_query or {})},
-                extra_body=extra_body,
-                timeout=timeout,
+                **with_query(call, params),
             )
             return AsyncPage(reply.data, object=reply.object)
 
@@ -60,11 +54,7 @@ class AsyncModels(Resource):
     async def retrieve(
         self,
         model: str,
-        *,
-        extra_headers: Mapping[str, Any] | None = None,
-        extra_query: Mapping[str, Any] | None = None,
-        extra_body: Any = None,
-        timeout: TimeoutLike = NOT_GIVEN,
+        **call: Unpack[CallOptions],
     ) -> Model:
         """
         One model by its id.
@@ -79,15 +69,10 @@ class AsyncModels(Resource):
                 "GET",
                 f"models/{segment}",
                 Model,
-                extra_headers=extra_headers,
-                extra_query=extra_query,
-                extra_body=extra_body,
-                timeout=timeout,
+                **call,
             )
         except (NotFoundError, APIResponseValidationError) as missing:
-            async for each in self.list(
-                extra_headers=extra_headers, extra_query=extra_query, timeout=timeout
-            ):
+            async for each in self.list(**call):
                 if each.id == model:
                     return each
             raise missing
@@ -95,10 +80,7 @@ class AsyncModels(Resource):
     async def resolve(
         self,
         model: str,
-        *,
-        extra_headers: Mapping[str, Any] | None = None,
-        extra_query: Mapping[str, Any] | None = None,
-        timeout: TimeoutLike = NOT_GIVEN,
+        **call: Unpack[CallOptions],
     ) -> Model:
         """
         The model that a name means on this host: `"kimi-k2.6"` is `moonshotai/kimi-k2.6` at OpenRouter.
@@ -109,10 +91,7 @@ class AsyncModels(Resource):
         :raises ConfigurationError: there is none, or more than one; the ids that exist are told.
         """
         path_segment("model", model)
-        known = [
-            each
-            async for each in self.list(extra_headers=extra_headers, extra_query=extra_query, timeout=timeout)
-        ]
+        known = [each async for each in self.list(**call)]
         for each in known:
             if each.id == model:
                 return each

@@ -8,20 +8,25 @@ The reply beside what it means: `with_raw_response` and `with_streaming_response
         async for block in reply.iter_bytes():
             ...
 
-They work for every method, present and future: the method runs as it is, and the reply is caught on its way through
-`AsyncKimi.send`.
+They work for every method, present and future: the method runs as it is, on a copy of its resource whose caller hands the
+reply over before it is read.
 """
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextvars import ContextVar
 from types import TracebackType
-from typing import Any, Generic, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar, Unpack, cast
 
 import msgspec
 
 from ..codec.json import decode_reply
-from ..transport.exchange import Headers, Request, Response
+from ..providers.hosts import Provider
+from ..transport.exchange import Body, Headers, Request, Response
+from .caller import Caller, CallOptions
+from .verbs import Verbs
+
+if TYPE_CHECKING:
+    from ..middleware.rate_limit.middleware import AdmissionController
 
 __all__ = [
     "APIResponse",
@@ -33,13 +38,9 @@ __all__ = [
 
 T = TypeVar("T")
 
-Accept = Callable[[Response], Awaitable[None]]
-
 
 class Catch:
-    """
-    What `AsyncKimi.send` tells of the replies that pass it, for the one call that asked.
-    """
+    """The replies to one call that asked for them: the last, where a method sends more than once."""
 
     def __init__(self, *, hold: bool = False) -> None:
         self.response: Response | None = None
@@ -48,18 +49,72 @@ class Catch:
         if not hold:
             self.go_on.set()
 
-    def around(self, accept: Accept | None) -> Accept:
-        async def held(response: Response) -> None:
+    def around(self, accept: Callable[[Response], Awaitable[T]]) -> Callable[[Response], Awaitable[T]]:
+        async def held(response: Response) -> T:
             self.response = response
             self.arrived.set()
             await self.go_on.wait()
-            if accept is not None:
-                await accept(response)
+            return await accept(response)
 
         return held
 
 
-catching: ContextVar[Catch | None] = ContextVar("kimi_async_catching", default=None)
+class CatchingCaller(Verbs):
+    """A caller that shows a `Catch` each reply before it is read, and is the client in everything else."""
+
+    def __init__(self, client: Caller, catch: Catch) -> None:
+        self._client = client
+        self._catch = catch
+
+    @property
+    def provider(self) -> Provider | None:
+        return self._client.provider
+
+    @property
+    def account(self) -> str:
+        return self._client.account
+
+    @property
+    def gives_advice(self) -> bool:
+        return self._client.gives_advice
+
+    @property
+    def max_retries(self) -> int:
+        return self._client.max_retries
+
+    @property
+    def max_event_size(self) -> int:
+        return self._client.max_event_size
+
+    @property
+    def limiter(self) -> "AdmissionController":
+        return self._client.limiter
+
+    def with_options(self, **options: Any) -> Self:
+        return type(self)(self._client.with_options(**options), self._catch)
+
+    async def call(
+        self,
+        method: str,
+        path: str,
+        body: bytes | Body | None = None,
+        *,
+        accept: Callable[[Response], Awaitable[T]],
+        stream: bool = False,
+        unlisted: bool = False,
+        **options: Unpack[CallOptions],
+    ) -> T:
+        accept = self._catch.around(accept)
+        return await self._client.call(
+            method, path, body, accept=accept, stream=stream, unlisted=unlisted, **options
+        )
+
+
+def caught(target: Any, catch: Catch) -> Any:
+    """The same resource, or client, on a caller of its own, so that calls side by side do not share a catch."""
+    if isinstance(target, Verbs):
+        return CatchingCaller(target, catch)
+    return type(target)(CatchingCaller(target._client, catch))
 
 
 class _Reply:
@@ -212,7 +267,7 @@ class AsyncStreamedResponseManager(Generic[T]):
     Sends on entering; the body is read inside, or not at all.
     """
 
-    def __init__(self, call: Callable[[], Awaitable[T]]) -> None:
+    def __init__(self, call: Callable[[Catch], Awaitable[T]]) -> None:
         self._call = call
         self._task: asyncio.Task[T] | None = None
         self._catch: Catch | None = None
@@ -220,11 +275,7 @@ class AsyncStreamedResponseManager(Generic[T]):
     async def __aenter__(self) -> AsyncAPIResponse[T]:
         catch = self._catch = Catch(hold=True)
 
-        async def run() -> T:
-            catching.set(catch)
-            return await self._call()
-
-        task = self._task = asyncio.ensure_future(run())
+        task = self._task = asyncio.ensure_future(self._call(catch))
         arrived = asyncio.ensure_future(catch.arrived.wait())
         try:
             await asyncio.wait((task, arrived), return_when=asyncio.FIRST_COMPLETED)
@@ -278,15 +329,10 @@ class WithRawResponse:
         target = getattr(self._target, name)
         if not callable(target):
             return WithRawResponse(target)
-        method = cast("Callable[..., Awaitable[Any]]", target)
 
         async def call(*args: Any, **kwargs: Any) -> APIResponse[Any]:
             catch = Catch()
-            token = catching.set(catch)
-            try:
-                value = await method(*args, **kwargs)
-            finally:
-                catching.reset(token)
+            value = await getattr(caught(self._target, catch), name)(*args, **kwargs)
             return APIResponse(cast("Response", catch.response), value)
 
         return call
@@ -304,9 +350,11 @@ class WithStreamingResponse:
         target = getattr(self._target, name)
         if not callable(target):
             return WithStreamingResponse(target)
-        method = cast("Callable[..., Awaitable[Any]]", target)
 
         def call(*args: Any, **kwargs: Any) -> AsyncStreamedResponseManager[Any]:
-            return AsyncStreamedResponseManager(lambda: method(*args, **kwargs))
+            async def run(catch: Catch) -> Any:
+                return await getattr(caught(self._target, catch), name)(*args, **kwargs)
+
+            return AsyncStreamedResponseManager(run)
 
         return call

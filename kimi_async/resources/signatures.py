@@ -8,13 +8,12 @@
 A relay cannot forge the two headers that a request with a nonce gets back (platform.kimi.ai, "Verify request signatures").
 """
 
-from collections.abc import Mapping
-from typing import Any
+from typing import Any, Unpack
 
-from ..client import TimeoutLike
 from ..types._base import NOT_GIVEN
 from ..types.signatures import RequestSignature, SignatureVerification
 from ._base import Resource
+from .caller import CallOptions, TimeoutLike
 
 __all__ = ["NONCE_HEADER", "AsyncSignatures", "new_nonce", "signature_of"]
 
@@ -53,10 +52,7 @@ class AsyncSignatures(Resource):
         timestamp: int,
         model: str,
         signature: str,
-        extra_headers: Mapping[str, Any] | None = None,
-        extra_query: Mapping[str, Any] | None = None,
-        extra_body: Any = None,
-        timeout: TimeoutLike = NOT_GIVEN,
+        **call: Unpack[CallOptions],
     ) -> SignatureVerification:
         """
         Whether the signature is Kimi's for this nonce, time and model; `.valid`, and true as a condition. May be asked again.
@@ -66,10 +62,7 @@ class AsyncSignatures(Resource):
             "signatures/verify",
             SignatureVerification,
             body={"nonce": nonce, "timestamp": timestamp, "model": model, "signature": signature},
-            extra_headers=extra_headers,
-            extra_query=extra_query,
-            extra_body=extra_body,
-            timeout=timeout,
+            **call,
         )
 
     async def verify_response(

@@ -2,15 +2,14 @@
 `client.tokenizers`: how long a prompt is, before it is sent.
 """
 
-from collections.abc import Iterable, Mapping
-from typing import Any
+from collections.abc import Iterable
+from typing import Unpack
 
-from ..client import TimeoutLike
-from ..types._base import NOT_GIVEN
 from ..types.chat import ChatCompletionMessageParam
 from ..types.tokenizers import TokenCount
 from ._base import Resource
-from .chat import outgoing_messages
+from .caller import CallOptions
+from .chat_body import outgoing_messages
 
 __all__ = ["AsyncTokenizers"]
 
@@ -21,10 +20,7 @@ class AsyncTokenizers(Resource):
         *,
         model: str,
         messages: Iterable[ChatCompletionMessageParam],
-        extra_headers: Mapping[str, Any] | None = None,
-        extra_query: Mapping[str, Any] | None = None,
-        extra_body: Any = None,
-        timeout: TimeoutLike = NOT_GIVEN,
+        **call: Unpack[CallOptions],
     ) -> TokenCount:
         """
         Tokens that these messages cost as a prompt, images and videos included; `.total_tokens`. Free of charge.
@@ -37,10 +33,7 @@ class AsyncTokenizers(Resource):
             "tokenizers/estimate-token-count",
             TokenCount,
             body={"model": model, "messages": outgoing_messages(messages)},
-            extra_headers=extra_headers,
-            extra_query=extra_query,
-            extra_body=extra_body,
-            timeout=timeout,
+            **call,
         )
 
     estimate = estimate_token_count

@@ -29,7 +29,8 @@ from ..errors import (
     StreamStalledError,
 )
 from ..sse import BOM, EventTooLargeError, SSEDecoder
-from ..transport.exchange import Deadline, Response
+from ..transport.deadlines import Deadline
+from ..transport.exchange import Response
 from ..types.chat import (
     ChatCompletion,
     ChatCompletionChunk,

@@ -5,7 +5,8 @@ One HTTP exchange: a request goes out, a response comes back, and nothing here k
 errors and redact, and from outside aiohttp, multidict and yarl; the pool is loaded when a client first sends.
 """
 
-from .exchange import Body, Headers, Request, Response, Timeout, Transport, TransportSettings, send_within
+from .exchange import Body, Headers, Request, Response, Timeout, Transport, TransportSettings
+from .phases import send_within
 
 __all__ = [
     "Body",

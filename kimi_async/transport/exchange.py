@@ -1,15 +1,14 @@
 """
 One HTTP exchange, without saying who carries it: `Request`, `Response`, `Timeout`, and the one-method `Transport`.
 
-The aiohttp session pool (`pool.py`) is the transport of every day; `kimi_async.testing.MemoryTransport` needs no socket;
+The aiohttp session pool (`aiohttp_pool`) is the transport of every day; `kimi_async.testing.MemoryTransport` needs no socket;
 and anything with `async def send(self, request) -> Response` will do. A reply of any status is returned, not raised;
 only a connection that fails raises (`APIConnectionError`, `APITimeoutError`).
 """
 
-import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import Any, Literal, Protocol, Self, cast, runtime_checkable
+from typing import Any, Final, Literal, Protocol, Self, cast, runtime_checkable
 from urllib.parse import urlsplit
 
 import msgspec
@@ -17,7 +16,6 @@ from multidict import CIMultiDict
 
 from ..errors import (
     APIConnectionError,
-    APITimeoutError,
     Attempt,
     RequestInfo,
     ResponseInfo,
@@ -25,6 +23,7 @@ from ..errors import (
     request_id_from,
 )
 from ..redact import SecretURL, is_secret, redact_url, secrets_in, shown
+from .deadlines import Deadline
 
 __all__ = [
     "Body",
@@ -34,7 +33,6 @@ __all__ = [
     "Timeout",
     "Transport",
     "TransportSettings",
-    "send_within",
 ]
 
 
@@ -170,7 +168,7 @@ class Request:
         priority: int = 0,
         cost: int | None = None,
         mode: Literal["wait", "fail_fast"] = "wait",
-        accept: "Callable[[Response], Awaitable[None]] | None" = None,
+        accept: "Callable[[Response], Awaitable[Any]] | None" = None,
         history: list[Attempt] | None = None,
         extensions: dict[str, Any] | None = None,
     ) -> None:
@@ -191,8 +189,9 @@ class Request:
         """Tokens that the caller expects this to be charged, if they know better than our estimate."""
         self.mode: Literal["wait", "fail_fast"] = mode
         """`fail_fast`: raise `RateLimitWaitError` with the expected wait instead of queueing for a limit."""
-        self.accept: Callable[[Response], Awaitable[None]] | None = accept
-        """Reads as much of a good reply as shows that the attempt worked: all of it, or a stream's first event."""
+        self.accept: Callable[[Response], Awaitable[Any]] | None = accept
+        """Reads as much of a good reply as shows that the attempt worked, all of it or a stream's first event, and returns what
+        the reply means; it travels back with the reply (`Response.take_value`)."""
         self.history: list[Attempt] = [] if history is None else history
         self.extensions: dict[str, Any] = {} if extensions is None else extensions
 
@@ -248,6 +247,9 @@ class Request:
 
 DEFAULT_TIMEOUT = Timeout()
 
+NOTHING: Final = object()
+"""What a reply means before anybody has looked."""
+
 # An error's body is small, and comes with its status or not at all. Whoever waits for the status should not wait for a body
 # that trickles.
 ERROR_PATIENCE = 5.0
@@ -278,6 +280,7 @@ class Response:
         "request",
         "started",
         "status",
+        "value",
     )
 
     def __init__(
@@ -305,6 +308,8 @@ class Response:
         """`loop.time()` when the attempt began."""
         self.extensions: dict[str, Any] = {}
         """Notes that one layer leaves for another."""
+        self.value: Any = NOTHING
+        """What `request.accept` made of the reply; `NOTHING` until it has seen it."""
         self._body: bytes | None = None
         self._callbacks: list[Callable[[], None]] = []
         self._closed = False
@@ -354,6 +359,14 @@ class Response:
 
     def json(self) -> Any:
         return msgspec.json.decode(self.content)
+
+    def take_value(self) -> Any:
+        """
+        What `request.accept` made of the reply, handed over once: a stream holds its response, and a response that kept the
+        stream would close a circle, so that a dropped stream stayed until the collector came.
+        """
+        value, self.value = self.value, NOTHING
+        return value
 
     def settle(self) -> bool:
         """
@@ -503,139 +516,3 @@ class Transport(Protocol):
     """
 
     async def send(self, request: Request) -> Response: ...
-
-
-class _Line:
-    """
-    Those on one loop who have equally long: first come, first to expire, so that one timer serves them all.
-    """
-
-    __slots__ = ("loop", "timer", "waiting")
-
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        self.loop = loop
-        self.waiting: dict[Deadline, None] = {}
-        self.timer: asyncio.TimerHandle | None = None
-
-    def ring(self) -> None:
-        self.timer = None
-        now = self.loop.time()
-        while self.waiting:
-            first = next(iter(self.waiting))
-            if first.at > now:
-                self.timer = self.loop.call_at(first.at, self.ring)
-                break
-            del self.waiting[first]
-            first.expire()
-
-
-# The lines of the loop that asked last. A loop that asks in turn with another, in another thread, makes its lines anew each time:
-# more timers, and nothing else; deadlines that run hold on to the line they are in.
-_recent: tuple[asyncio.AbstractEventLoop | None, dict[float, _Line]] = (None, {})
-
-
-def _line(loop: asyncio.AbstractEventLoop, seconds: float) -> _Line:
-    global _recent
-    known, lines = _recent
-    if known is not loop:
-        lines = dict[float, _Line]()
-        _recent = (loop, lines)
-    line = lines.get(seconds)
-    if line is None:
-        if len(lines) >= 64:  # callers with a timeout of their own for every call
-            for other in [each for each, held in lines.items() if not held.waiting]:
-                del lines[other]
-        line = lines[seconds] = _Line(loop)
-    return line
-
-
-class Deadline:
-    """
-    Ends an await when its time is up. No task, and hardly ever a timer: 0.9 µs (a timer each: 2.0; asyncio.timeout: 3.7).
-
-    `with Deadline(seconds) as deadline:` around awaits; when the time is up, the innermost await is cancelled and the block
-    raises `TimeoutError`. A cancellation from outside passes untouched, also when both come in the same turn.
-    """
-
-    __slots__ = ("_cancelling", "_line", "_task", "at", "expired", "seconds")
-
-    def __init__(self, seconds: float | None) -> None:
-        self.seconds: float | None = seconds
-        self.expired: bool = False
-        self.at: float = 0.0
-        self._line: _Line | None = None
-        self._task: asyncio.Task[Any] | None = None
-        self._cancelling = 0
-
-    def __enter__(self) -> Self:
-        seconds = self.seconds
-        if seconds is not None:
-            loop = asyncio.get_running_loop()
-            # Told the loop, it need not find it again: 0.1 µs before Python 3.12.
-            task = asyncio.current_task(loop)
-            if task is None:
-                raise RuntimeError("a request must be awaited inside an asyncio task")
-            self._task = task
-            self._cancelling = task.cancelling()
-            self.at = loop.time() + seconds
-            line = self._line = _line(loop, seconds)
-            line.waiting[self] = None
-            if line.timer is None:
-                line.timer = loop.call_at(self.at, line.ring)
-        return self
-
-    def expire(self) -> None:
-        if self._task is not None and not self._task.done():
-            self.expired = True
-            self._task.cancel()
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: object) -> None:
-        line = self._line
-        if line is None:
-            return
-        line.waiting.pop(self, None)
-        task = cast("asyncio.Task[Any]", self._task)
-        self._line = self._task = None
-        if self.expired and task.uncancel() <= self._cancelling and kind is asyncio.CancelledError:
-            raise TimeoutError from None
-
-
-async def send_within(transport_send: Callable[[Request], Awaitable[Response]], request: Request) -> Response:
-    """
-    Sends, and gives up when the headers do not come in time: `first_token` for a stream, `read` otherwise, `total` for both.
-
-    The bound is on the headers as a whole, so that a server that trickles them byte by byte cannot stretch it.
-    """
-    timeout = request.timeout
-    started = asyncio.get_running_loop().time()
-    seconds = timeout.first_token if request.stream else timeout.read
-    phase = "headers"
-    if timeout.total is not None and (seconds is None or timeout.total < seconds):
-        seconds, phase = timeout.total, "total"
-    if not isinstance(request.body, (bytes, type(None))):
-        # An upload takes as long as it takes; the transport bounds each write, and `total`, if set, all of it.
-        seconds, phase = timeout.total, "total"
-    deadline = Deadline(seconds)
-    try:
-        with deadline:
-            response = await transport_send(request)
-        response.started = started
-        return response
-    except TimeoutError:
-        if not deadline.expired:
-            raise
-    host = urlsplit(request.url).hostname
-    raise APITimeoutError(
-        request,
-        message=f"no reply from {host} after {seconds:g} s (waiting for headers; Timeout.{_FIELD[phase, request.stream]} = {seconds:g})",
-        phase=phase,
-        elapsed=seconds,
-    )
-
-
-_FIELD = {
-    ("headers", True): "first_token",
-    ("headers", False): "read",
-    ("total", True): "total",
-    ("total", False): "total",
-}

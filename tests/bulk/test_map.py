@@ -985,3 +985,42 @@ async def test_map_pretty_printed_reply_is_one_line(tmp_path: Path):
     [line] = lines_of(path)
 
     assert {"a": [1]} == line["response"]["body"]["novelty"]
+
+
+@pytest.mark.parametrize("from_file", [False, True])
+@pytest.mark.parametrize(
+    ("provider", "expected"),
+    [
+        ("openrouter", "reasoning"),
+        ("aimlapi", "reasoning"),
+        ("vllm", "reasoning"),
+        ("moonshot", "reasoning_content"),
+    ],
+)
+async def test_map_sends_reasoning_under_the_hosts_own_name(
+    tmp_path: Path, provider: str, expected: str, from_file: bool
+):
+    """
+    `map` builds its requests as `create` does: earlier reasoning goes back under the name that the host reads.
+    """
+    sent: list[dict[str, Any]] = []
+
+    async def answer(request: Request) -> Reply:
+        sent.append(request.json())
+        return Reply(200, JSON, json.dumps(completion("ok")))
+
+    messages = [
+        {"role": "user", "content": "a"},
+        {"role": "assistant", "content": "b", "reasoning_content": "because"},
+        {"role": "user", "content": "c"},
+    ]
+    line = {"custom_id": "1", "body": {"model": "kimi-k3", "messages": messages}}
+    source = tmp_path / "in.jsonl"
+    source.write_text(json.dumps({**line, "method": "POST", "url": "/v1/chat/completions"}) + "\n")
+    async with (
+        AsyncKimi(api_key="sk-test", provider=provider, transport=MemoryTransport(answer)) as client,
+        client.map(source if from_file else [line]) as results,
+    ):
+        assert [None] == [result.error async for result in results]
+
+    assert "because" == sent[0]["messages"][1][expected]

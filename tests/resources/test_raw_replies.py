@@ -2,6 +2,7 @@
 The reply beside its meaning: `with_raw_response` and `with_streaming_response`.
 """
 
+import asyncio
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -157,3 +158,41 @@ async def test_streaming_response_error_raises_on_entering() -> None:
     with pytest.raises(NotFoundError, match="gone"):
         async with kimi.with_streaming_response.post("/nothing", body={}):
             pass
+
+
+async def test_raw_response_side_by_side_each_has_its_own() -> None:
+    """
+    Calls side by side do not see each other's replies, nor does a call that is made while another waits.
+    """
+    kimi, _ = client()
+
+    one, other, plain = await asyncio.gather(
+        kimi.chat.completions.with_raw_response.create(model="kimi-k3", messages=MESSAGES),
+        kimi.models.with_raw_response.list(),
+        kimi.models.list(),
+    )
+
+    assert ["/v1/chat/completions", "/v1/models"] == [one.http_request.path, other.http_request.path]
+    assert "kimi-k3" == plain.data[0].id
+    await kimi.close()
+
+
+async def test_raw_response_of_a_method_that_asks_twice_is_the_last_reply() -> None:
+    """
+    `models.retrieve` searches the list where the host has no single model: the reply is the one that answered.
+    """
+    asked: list[str] = []
+
+    async def twice(request: Request) -> Reply:
+        asked.append(request.path)
+        if request.path.endswith("/models"):
+            return Reply(headers=HEADERS, body=b'{"object":"list","data":[{"id":"kimi-k3"}]}')
+        return Reply(404, body=b'{"error":{"message":"gone","type":"resource_not_found_error"}}')
+
+    kimi = AsyncKimi(api_key="sk-test", transport=MemoryTransport(twice))
+
+    raw = await kimi.models.with_raw_response.retrieve("kimi-k3")
+
+    assert ["/v1/models/kimi-k3", "/v1/models"] == asked
+    assert ("kimi-k3", "/v1/models") == (raw.parse().id, raw.http_request.path)
+    await kimi.close()

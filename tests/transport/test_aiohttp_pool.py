@@ -233,7 +233,7 @@ async def test_data_and_reset_in_one_turn():
 
     async with RawServer(script) as server, client_at(server.base_url) as client:
         client.with_options()
-        pool = client._core.transport
+        pool = client._stack.transport
         assert isinstance(pool, SessionPool)
         request = Request("GET", server.base_url + "/x", headers=Headers())
         response = await pool.send(request)

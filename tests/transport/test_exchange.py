@@ -13,7 +13,9 @@ import pytest
 from kimi_async import APIConnectionError, APITimeoutError, Timeout
 from kimi_async.errors import ResponseTooLargeError
 from kimi_async.testing.clock import VirtualClockLoop
-from kimi_async.transport.exchange import Deadline, Headers, Request, Response, send_within
+from kimi_async.transport.deadlines import Deadline
+from kimi_async.transport.exchange import Headers, Request, Response
+from kimi_async.transport.phases import send_within
 
 
 @pytest.fixture

@@ -335,7 +335,7 @@ async def test_cancel_at_every_suspension_on_a_socket(name: str, warm: bool):
                 before = asyncio.all_tasks() - server.open
                 went_on = await cancelled_at(at, lambda: act(client))  # noqa: B023
                 await settle()
-                session: Any = client._core.transport.session()  # type: ignore[attr-defined]
+                session: Any = client._stack.transport.session()  # type: ignore[attr-defined]
                 assert 0 == len(session.connector._acquired)
                 assert before == asyncio.all_tasks() - server.open
                 assert 0 == client.limiter.stats().in_flight

@@ -98,7 +98,7 @@ async def test_nothing_left_after_everything_went_wrong(monkeypatch: pytest.Monk
         of_others = alive(AsyncStream, Response, Request)
         for turn in range(3):
             await asyncio.gather(*(one(case, bool(turn % 2)) for case in QUICK))
-        session: Any = client._core.transport.session()  # type: ignore[attr-defined]
+        session: Any = client._stack.transport.session()  # type: ignore[attr-defined]
         assert 0 == len(session.connector._acquired)
         assert 0 == client.limiter.stats().in_flight
         del session

@@ -348,7 +348,7 @@ async def test_repr_hides_the_key():
             client.limiter,
             client.chat.completions,
             vars(client),
-            vars(client._core),
+            vars(client._stack),
         ]
 
     assert f"Bearer {KEY}" == seen[0].headers["authorization"]

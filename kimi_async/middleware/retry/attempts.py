@@ -665,7 +665,7 @@ async def _deliver(request: Request, send: Handler) -> Response:
     response = await send(request)
     if response.status < 300 and request.accept is not None:
         try:
-            await request.accept(response)
+            response.value = await request.accept(response)
         except BaseException:
             response.close()  # its slot must not stay taken
             raise

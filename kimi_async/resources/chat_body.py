@@ -1,0 +1,222 @@
+"""
+The body of a chat request, and what its reply must hold: one way for `create`, `stream`, `parse`, `map` and batches.
+"""
+
+import warnings
+from collections.abc import Iterable, Mapping
+from typing import Any, cast
+
+import msgspec
+
+from ..codec import json as codec
+from ..errors import APIResponseValidationError, ConfigurationError
+from ..providers.advice import WATCHED, KimiWarning, certain_refusals
+from ..providers.hosts import Provider
+from ..transport.exchange import Response
+from ..transport.phases import read_whole
+from ..types._base import BaseModel, held, is_given
+from ..types.chat import ChatCompletion, ChatCompletionMessageParam, ChatParams
+from .arguments import unknown_argument
+
+__all__ = [
+    "accept_completion",
+    "accept_with_reply",
+    "chat_body",
+    "check_completion",
+    "outgoing_messages",
+    "prefix_message",
+]
+
+_KNOWN = frozenset(ChatParams.__annotations__)
+
+_INT = (int, "an int")
+_NUMBER = ((int, float), "a number")
+_TEXT = (str, "a string")
+_OBJECT = (Mapping, "a mapping")
+_BOOL = (bool, "True or False")
+
+_TYPES: dict[str, tuple[Any, str]] = {
+    "frequency_penalty": _NUMBER,
+    "logprobs": _BOOL,
+    "max_completion_tokens": _INT,
+    "max_tokens": _INT,
+    "n": _INT,
+    "parallel_tool_calls": _BOOL,
+    "prediction": _OBJECT,
+    "presence_penalty": _NUMBER,
+    "prompt_cache_key": _TEXT,
+    "prompt_cache_options": _OBJECT,
+    "reasoning_effort": _TEXT,
+    "safety_identifier": _TEXT,
+    "seed": _INT,
+    "stop": ((str, list, tuple), "a string or a list of strings"),
+    "stream_options": _OBJECT,
+    "temperature": _NUMBER,
+    "thinking": _OBJECT,
+    "tool_choice": ((str, Mapping), "a string or a mapping"),
+    "top_logprobs": _INT,
+    "top_p": _NUMBER,
+    "user": _TEXT,
+}
+
+
+def outgoing_messages(
+    messages: Iterable[ChatCompletionMessageParam], reasoning: tuple[str, ...] = codec.REASONING
+) -> list[Any]:
+    """
+    Messages ready to be encoded; objects from replies go back as they came. For `reasoning` see `codec.outgoing`.
+
+    :raises ConfigurationError: if there are none.
+    :raises TypeError: naming the message that is not one.
+    """
+    if isinstance(messages, (str, bytes, Mapping, BaseModel)):
+        kind = type(cast("object", messages)).__name__
+        raise TypeError(
+            f"messages must be a list of messages, not one {kind}; "
+            'for a single question: [{"role": "user", "content": "…"}]'
+        )
+    out: list[Any] = []
+    try:
+        for message in messages:
+            if isinstance(message, (dict, BaseModel)):
+                out.append(codec.outgoing(message, reasoning))
+            elif isinstance(message, Mapping) or hasattr(message, "model_dump"):  # pyright: ignore[reportUnnecessaryIsInstance]
+                out.append(message)
+            else:
+                raise TypeError(
+                    f"messages[{len(out)}] must be a mapping with a role, or a message from a reply; "
+                    f"got {type(message).__name__}"
+                )
+    except TypeError as exc:
+        if "messages[" in str(exc):
+            raise
+        raise TypeError(f"messages must be a list of messages, not {type(messages).__name__}") from None
+    if not out:
+        raise ConfigurationError("messages is empty: a chat needs at least one message")
+    return out
+
+
+def chat_body(
+    method: str,
+    messages: Iterable[ChatCompletionMessageParam],
+    model: str,
+    params: Mapping[str, Any],
+    stream: bool,
+    extra_body: Any,
+    provider: Provider | None = None,
+    *,
+    prefix: str | Mapping[str, Any] | None = None,
+    advise: bool = False,
+) -> bytes:
+    """
+    The encoded request, its arguments checked as far as a wrong one can be known here.
+    """
+    if not isinstance(model, str):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise TypeError(f"model must be a string such as 'kimi-k3', not {type(model).__name__}")
+    if not model.strip():
+        raise ConfigurationError("model is empty; client.models.list() says which there are")
+    reasoning = codec.REASONING if provider is None else provider.request_reasoning
+    body: dict[str, Any] = {"model": model, "messages": outgoing_messages(messages, reasoning)}
+    if prefix is not None:
+        body["messages"].append(prefix_message(prefix))
+    for name, value in params.items():
+        if name not in _KNOWN:
+            raise unknown_argument(
+                method, name, [*_KNOWN, "messages", "model", "stream", "timeout", "extra_body"]
+            )
+        if not is_given(value):
+            continue
+        expected = _TYPES.get(name)
+        if (
+            expected is not None
+            and value is not None
+            and (not isinstance(value, expected[0]) or (isinstance(value, bool) and expected is not _BOOL))
+        ):
+            raise TypeError(f"{name} must be {expected[1]}, not {type(value).__name__} ({value!r:.80})")
+        if name == "response_format" and value is not None and not isinstance(value, Mapping):
+            from ..schema.answers import response_format_of
+
+            wanted = response_format_of(value)
+            value = wanted.wire if wanted is not None else value
+        if name == "tools" and value is not None and not isinstance(value, (list, tuple)):
+            if isinstance(value, (str, bytes, Mapping)):
+                kind = type(cast("object", value)).__name__
+                raise TypeError(f"tools must be a list of tool definitions, not one {kind}")
+            value = list(cast("Iterable[Any]", value))
+        body[name] = value
+    if stream:
+        body["stream"] = True
+    if extra_body is not None and is_given(extra_body):
+        if not isinstance(extra_body, Mapping):
+            raise TypeError(f"extra_body must be a mapping, not {type(extra_body).__name__}")
+        body.update(cast("Mapping[str, Any]", extra_body))
+    if advise and not WATCHED.isdisjoint(body):
+        for told in certain_refusals(body):
+            warnings.warn(told, KimiWarning, stacklevel=4)
+    return codec.encode(body)
+
+
+def prefix_message(prefix: str | Mapping[str, Any]) -> dict[str, Any]:
+    """
+    The beginning of an answer, as the message that makes Kimi go on with it (partial mode).
+
+    :param prefix: its text; or a mapping with `content`, and if wanted `reasoning_content` and `name`.
+    """
+    fields = {"content": prefix} if isinstance(prefix, str) else dict(prefix)
+    if not fields.get("content") and not fields.get("reasoning_content") and not fields.get("name"):
+        raise ConfigurationError("prefix is empty: an answer that begins with nothing needs none")
+    return {"role": "assistant", "content": "", **fields, "partial": True}
+
+
+def check_completion(completion: ChatCompletion, body: bytes, response: Response) -> None:
+    """
+    Some gateways put an error into a reply of status 200.
+
+    :raises APIStatusError: of the class that the error's own words mean.
+    :raises APIResponseValidationError: for a reply without choices.
+    """
+    choices = completion.choices
+    if (
+        choices
+        and completion.error is None
+        and choices[0].error is None
+        and choices[0].finish_reason != "error"
+    ):
+        return
+    error: Any = completion.error
+    if error is None and choices:
+        error = choices[0].error or {
+            "message": "the answer ended with finish_reason 'error'",
+            "type": "server_error",
+        }
+    if error is None:
+        try:
+            fields = codec.error_object(msgspec.json.decode(body))
+        except (msgspec.MsgspecError, UnicodeError, RecursionError):
+            fields = None
+        if fields is None:
+            raise APIResponseValidationError(
+                response,
+                body[:4096].decode("utf-8", "replace"),
+                message="the reply holds no choices; .body holds its first 4,096 bytes",
+            )
+        raise codec.error_in_stream(fields, response.headers, response.request, status=response.status)
+    raise codec.error_in_stream({"error": error}, response.headers, response.request, status=response.status)
+
+
+async def accept_completion(response: Response) -> ChatCompletion:
+    """
+    A whole reply as a completion, checked; what `request.accept` is for a chat that is not streamed.
+    """
+    await read_whole(response)
+    body = response.content
+    completion = codec.decode_reply(body, ChatCompletion, response)
+    check_completion(completion, body, response)
+    held(completion)["_rid"] = response.request_id
+    response.extensions["usage"] = completion.usage
+    return completion
+
+
+async def accept_with_reply(response: Response) -> tuple[ChatCompletion, Response]:
+    """The same, with the reply that it was read from."""
+    return await accept_completion(response), response
