@@ -31,6 +31,15 @@ if TYPE_CHECKING:
 __all__ = ["AsyncFiles", "FileContentReply"]
 
 
+MAX_CONTENT = 256 << 20
+"""Bytes of a file's content that are held in memory: a batch's output is larger than any single answer."""
+
+
+async def _content(response: Response) -> Response:
+    response.max_body = max(response.max_body, MAX_CONTENT)
+    return await whole(response)
+
+
 class FileContentReply:
     """
     The content of a file, as it came: bytes, and whatever is made of them.
@@ -218,15 +227,15 @@ class AsyncFiles(Resource):
         **call: Unpack[CallOptions],
     ) -> FileContentReply:
         """
-        The text extracted from a ``file-extract`` file, or the lines of a batch's output. Held in memory whole; see
-        `download` for what is large.
+        The text extracted from a ``file-extract`` file, or the lines of a batch's output. Held in memory whole, up to 256 MiB;
+        see `download` for what is large.
         """
         extra_body = call.pop("extra_body", None)
         response = await self._client.call(
             "GET",
             f"files/{path_segment('file_id', file_id)}/content",
             None if extra_body is None else codec.encode(extra_body),
-            accept=whole,
+            accept=_content,
             **call,
         )
         return FileContentReply(response)

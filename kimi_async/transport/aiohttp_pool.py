@@ -23,11 +23,12 @@ import io
 import os
 import socket
 import ssl as ssl_module
+import warnings
+import weakref
 from collections.abc import AsyncIterator
 from contextvars import ContextVar
 from typing import Any, cast
 from urllib.parse import urlsplit
-from urllib.request import getproxies, proxy_bypass
 
 import aiohttp
 from aiohttp import hdrs
@@ -40,10 +41,12 @@ from ..errors import (
     APITimeoutError,
     ClientClosedError,
     ConfigurationError,
+    ProxyError,
     RedirectRefusedError,
 )
 from ..redact import redact
 from .exchange import Body, Headers, Request, Response, Timeout
+from .proxies import check_proxy, proxy_for
 
 __all__ = ["SessionPool"]
 
@@ -65,7 +68,7 @@ def _forked() -> None:
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_forked)
 
-# Sessions of a parent process. Closing them would write on sockets that belong to it; collecting them would warn.
+# Connectors of a parent process. Closing them would write on sockets that belong to it; collecting them would warn.
 _abandoned: list[object] = []
 
 _reused: ContextVar[bool] = ContextVar("kimi_async_reused", default=False)
@@ -257,12 +260,12 @@ class SessionPool:
         ssl: ssl_module.SSLContext | bool | None = None,
         trust_env: bool = True,
         keep_alive: float = KEEP_ALIVE,
-        max_response_size: int = 256 << 20,
+        max_response_size: int = 64 << 20,
         max_error_size: int = 1 << 20,
         max_header_size: int = 16 << 10,
     ) -> None:
         self._own = session
-        self._proxy = proxy
+        self._proxy = None if proxy is None else check_proxy(proxy)
         self._ssl = True if ssl is None else ssl
         self._trust_env = trust_env
         self._keep_alive = keep_alive
@@ -274,6 +277,8 @@ class SessionPool:
         self._session: aiohttp.ClientSession | None = None
         self._generation = -1
         self._others: dict[asyncio.AbstractEventLoop, aiohttp.ClientSession] = {}
+        # For a pool that nobody closes: at its collection, and at the latest when the program ends.
+        self._finalizer = weakref.finalize(self, _left_open, self._others, _generation)
         self._urls: dict[str, URL] = {}
         self._timeouts: dict[Timeout, aiohttp.ClientTimeout] = {}
         self._timeout_of: tuple[Timeout | None, aiohttp.ClientTimeout] = (None, aiohttp.ClientTimeout())
@@ -307,10 +312,12 @@ class SessionPool:
 
     def _session_for(self, loop: asyncio.AbstractEventLoop) -> aiohttp.ClientSession:
         if self._generation not in (-1, _generation):
-            _abandoned.extend(self._others.values())
-            self._others.clear()
+            while self._others:
+                _abandon(self._others.popitem()[1])
+            self._finalizer.detach()
+            self._finalizer = weakref.finalize(self, _left_open, self._others, _generation)
         for other in [each for each in self._others if each.is_closed()]:
-            _discard(self._others.pop(other))
+            _discard(other, self._others.pop(other))
         session = self._others.get(loop)
         if session is None or session.closed:
             session = aiohttp.ClientSession(
@@ -342,11 +349,11 @@ class SessionPool:
         while self._others:
             loop, session = self._others.popitem()
             if self._generation != _generation:
-                _abandoned.append(session)
+                _abandon(session)
             elif loop is here:
                 await session.close()
             elif loop.is_closed():
-                _discard(session)
+                _discard(loop, session)
             else:
                 # The other loop runs in another thread: its sockets are its own to close.
                 asyncio.run_coroutine_threadsafe(session.close(), loop)
@@ -358,6 +365,7 @@ class SessionPool:
         loop = cast("asyncio.AbstractEventLoop", self._loop)
         started = loop.time()
         url = self._url(request.url)
+        proxy = self._proxy_for(url)  # one for all, since redirects stay on the origin
         body, headers = request.body, request.headers
         upload: _Upload | None = None
         data: Any = body
@@ -380,8 +388,11 @@ class SessionPool:
                     headers=headers,
                     allow_redirects=False,
                     timeout=self._timeout(request.timeout),
-                    proxy=self._proxy_for(url),
+                    proxy=proxy,
                 )
+                if reply.status == 407:
+                    reply.close()
+                    raise _proxy_wants_a_password(request, loop.time() - started)
                 if reply.status not in (301, 302, 303, 307, 308) or hdrs.LOCATION not in reply.headers:
                     return self._response(request, reply, loop, started)
                 url = self._redirected(request, url, reply)
@@ -408,7 +419,7 @@ class SessionPool:
     def _response(
         self, request: Request, reply: aiohttp.ClientResponse, loop: asyncio.AbstractEventLoop, started: float
     ) -> Response:
-        body = _Reading(reply, request, loop, started)
+        body = _Reading(reply, request, loop, started, self)
         version = reply.version
         return Response(
             reply.status,
@@ -451,15 +462,11 @@ class SessionPool:
     def _proxy_for(self, url: URL) -> str | None:
         if self._proxy is not None or not self._trust_env:
             return self._proxy
-        host = url.host or ""
+        origin = f"{url.scheme}://{url.host}:{url.port}"
         try:
-            return self._proxies[host]
+            return self._proxies[origin]
         except KeyError:
-            proxies = getproxies()
-            found = proxies.get(url.scheme) or proxies.get("all")
-            if found is not None and proxy_bypass(host):
-                found = None
-            self._proxies[host] = found
+            found = self._proxies[origin] = proxy_for(url.scheme, url.host or "", url.port)
             return found
 
     @staticmethod
@@ -483,11 +490,17 @@ class _Reading:
     The body of a reply, as bytes come.
     """
 
-    __slots__ = ("_content", "_fault", "_loop", "_reply", "_request", "_started")
+    __slots__ = ("_content", "_fault", "_loop", "_pool", "_reply", "_request", "_started")
 
     def __init__(
-        self, reply: aiohttp.ClientResponse, request: Request, loop: asyncio.AbstractEventLoop, started: float
+        self,
+        reply: aiohttp.ClientResponse,
+        request: Request,
+        loop: asyncio.AbstractEventLoop,
+        started: float,
+        pool: SessionPool,
     ) -> None:
+        self._pool = pool  # whoever holds a stream may have let go of the client
         self._reply = reply
         self._content = reply.content
         self._request = request
@@ -585,7 +598,6 @@ _PHASES: tuple[tuple[type[BaseException], str, str], ...] = (
     (aiohttp.ClientConnectorCertificateError, "tls", "the certificate was not accepted"),
     (aiohttp.ClientSSLError, "tls", "TLS failed"),
     (aiohttp.ServerFingerprintMismatch, "tls", "the certificate's fingerprint differs"),
-    (aiohttp.ClientHttpProxyError, "connect", "the proxy refused"),
     (aiohttp.ClientConnectorError, "connect", "no connection"),
     (aiohttp.ServerDisconnectedError, "", "the server closed the connection"),
     (aiohttp.ClientConnectionResetError, "", "the connection was reset"),
@@ -619,6 +631,18 @@ def _translated(
         )
         timed_out.__cause__ = _stand_in(exc)
         return timed_out
+    if isinstance(exc, aiohttp.ClientHttpProxyError):
+        if exc.status == 407:
+            return _proxy_wants_a_password(request, elapsed)
+        # A proxy that is overloaded, or cannot reach the host just now, may yet; one that forbids will forbid again.
+        cls = ProxyError if exc.status < 500 else APIConnectionError
+        return cls(
+            message=f"the proxy answered {exc.status} ({' '.join(redact(exc.message).split())[:100]}) when asked for a way "
+            f"to {host} (after {elapsed:.3g} s)",
+            request=request,
+            phase="connect",
+            elapsed=elapsed,
+        )
     told = "the connection failed"
     for kind, where, words in _PHASES:
         if isinstance(exc, kind):
@@ -644,6 +668,16 @@ def _translated(
     return error
 
 
+def _proxy_wants_a_password(request: Request, elapsed: float) -> ProxyError:
+    return ProxyError(
+        message="the proxy asks for a user and password (407 Proxy Authentication Required), or did not take those it got: "
+        "write them into its URL, http://user:password@host:port, special characters percent-encoded",
+        request=request,
+        phase="connect",
+        elapsed=elapsed,
+    )
+
+
 def _detail(exc: BaseException | None) -> str:
     if exc is None:
         return ""
@@ -665,24 +699,80 @@ def _stand_in(exc: BaseException | None) -> BaseException | None:
     return TimeoutError(text) if isinstance(exc, asyncio.TimeoutError) else ConnectionError(text)
 
 
-def _discard(session: aiohttp.ClientSession) -> None:
+def _left_open(sessions: dict[asyncio.AbstractEventLoop, aiohttp.ClientSession], generation: int) -> None:
     """
-    Lets go of the session of a loop that no longer runs: its sockets can be closed, its callbacks cannot be called.
+    Closes what a pool left open, and says so as Python does (`ResourceWarning`, shown with -X dev), where aiohttp would print
+    its sessions and connectors.
+    """
+    if generation != _generation:
+        while sessions:
+            _abandon(sessions.popitem()[1])
+    if not sessions:
+        return
+    while sessions:
+        _discard(*sessions.popitem())
+    warnings.warn(
+        "an AsyncKimi client was left open; use `async with AsyncKimi() as client:`, or `await client.close()` at the end",
+        ResourceWarning,
+        stacklevel=2,
+    )
+
+
+def _abandon(session: aiohttp.ClientSession) -> None:
+    connector = session.connector
+    session.detach()
+    if connector is not None:
+        connector._closed = True  # pyright: ignore[reportPrivateUsage]
+        _abandoned.append(connector)
+
+
+def _discard(loop: asyncio.AbstractEventLoop, session: aiohttp.ClientSession) -> None:
+    """
+    Lets go of a session that nobody will use again, without a loop to wait in. Where its loop is closed, sockets can be closed
+    but callbacks cannot be called.
     """
     connector = session.connector
     session.detach()
     if connector is None:
         return
+    if loop.is_closed():
+        _close_sockets(connector)
+    else:
+        # Perhaps another thread's, and perhaps it never runs again: then the sockets go with the process, or with the loop.
+        try:
+            here = asyncio.get_running_loop()
+        except RuntimeError:
+            here = None
+        if here is loop:
+            _abort(connector)
+        else:
+            try:
+                loop.call_soon_threadsafe(_abort, connector)
+            except RuntimeError:  # closed in the meantime
+                _close_sockets(connector)
+    connector._closed = True  # pyright: ignore[reportPrivateUsage]
+
+
+def _connections(connector: Any) -> list[Any]:
+    """What a connector holds, idle or in use."""
     pooled: dict[Any, Any] = getattr(connector, "_conns", {})
-    for connections in list(pooled.values()):
-        for protocol, _ in connections:
-            transport: Any = getattr(protocol, "transport", None)
-            sock = getattr(transport, "_sock", None)
+    idle = [protocol for connections in pooled.values() for protocol, _ in connections]
+    pooled.clear()
+    return [*idle, *getattr(connector, "_acquired", ())]
+
+
+def _abort(connector: Any) -> None:
+    for protocol in _connections(connector):
+        protocol.abort()
+
+
+def _close_sockets(connector: Any) -> None:
+    for protocol in _connections(connector):
+        transport: Any = getattr(protocol, "transport", None)
+        # TLS: the socket belongs to the transport below. uvloop's have none; their handles went with the loop.
+        below = getattr(getattr(transport, "_ssl_protocol", None), "_transport", None)
+        for each in cast("tuple[Any, Any]", (transport, below)):
+            sock = getattr(each, "_sock", None)
             if sock is not None:
                 sock.close()
-                try:
-                    transport._sock = None
-                except AttributeError:
-                    pass  # uvloop: the handle goes with the loop
-    pooled.clear()
-    connector._closed = True  # pyright: ignore[reportPrivateUsage]
+                each._sock = None
