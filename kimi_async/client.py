@@ -10,8 +10,8 @@ from importlib import import_module
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar, Unpack, cast
 
+from . import codec
 from ._version import __version__
-from .codec import json as codec
 from .config import (
     ApiKey,
     Config,

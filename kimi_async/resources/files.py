@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Unpack, cast
 
 import msgspec
 
-from ..codec import json as codec
+from .. import codec
 from ..errors import APIConnectionError, ConfigurationError
 from ..transport.exchange import Response
 from ..transport.phases import unread, whole

@@ -18,7 +18,6 @@ Decisions, where aiohttp has defaults:
 
 import asyncio
 import errno
-import inspect
 import io
 import os
 import socket
@@ -32,8 +31,6 @@ from urllib.parse import urlsplit
 
 import aiohttp
 from aiohttp import hdrs
-from aiohttp.client_proto import ResponseHandler
-from aiohttp.http import StreamWriter
 from yarl import URL
 
 from ..errors import (
@@ -45,6 +42,7 @@ from ..errors import (
     RedirectRefusedError,
 )
 from ..redact import redact
+from .aiohttp_patches import Connection, request_class
 from .exchange import Body, Headers, Request, Response, Timeout
 from .proxies import check_proxy, proxy_for
 
@@ -75,122 +73,6 @@ _reused: ContextVar[bool] = ContextVar("kimi_async_reused", default=False)
 _phase: ContextVar[str] = ContextVar("kimi_async_phase", default="connect")
 
 
-class _Protocol(ResponseHandler):
-    """
-    One connection.
-
-    Mends three things of aiohttp 3.14, two of them met by a bad chunk size. Its parser gives nothing at all of a packet in which
-    it meets nonsense, head and good events before it included: so the head is parsed apart. When the nonsense comes in a later
-    packet, it tells whoever waits for a head, but not the reader of the body, who would wait for ever. Nor does it tell that
-    reader when the connection is closed from this side.
-    """
-
-    used = False
-    """Whether it has carried a request before."""
-    awaits_head = True
-
-    def data_received(self, data: bytes) -> None:
-        if self.awaits_head and (end := data.find(b"\r\n\r\n") + 4) > 3:
-            self.awaits_head = False
-            super().data_received(data[:end])
-            data = data[end:]
-            if not data:
-                return
-        super().data_received(data)
-
-    def close(self) -> None:
-        self._tell_reader()
-        super().close()
-
-    def abort(self) -> None:
-        self._tell_reader()
-        super().abort()
-
-    def _tell_reader(self) -> None:
-        # aiohttp forgets the body when a connection is closed from this side, and whoever reads it waits for ever.
-        body = self._payload
-        if body is not None and not body.is_eof() and body.exception() is None:
-            body.set_exception(aiohttp.ClientConnectionError("closed from this side"))
-
-    def set_exception(self, exc: BaseException, *cause: BaseException) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
-        super().set_exception(exc, *cause)
-        body = self._payload
-        if body is not None and not body.is_eof() and body.exception() is None:
-            body.set_exception(aiohttp.ClientPayloadError(str(exc)), *cause)
-
-
-# aiohttp makes a task to write a body, however small: before Python 3.12 that is a task, a turn of the loop and a poll more, 20 µs of
-# the 150 that a small call costs here; from 3.12 it starts the task at once, which leaves 10. A body that cannot fill the writer's
-# buffer, 64 KiB with the headers, needs no task, since writing it never waits.
-AT_ONCE = 32 << 10
-
-# What is called below was read in aiohttp 3.14. Where a reply is made of other things, aiohttp's own way is taken.
-_WRITES_AT_ONCE = [
-    "self",
-    "method",
-    "url",
-    "writer",
-    "continue100",
-    "timer",
-    "request_info",
-    "traces",
-    "loop",
-    "session",
-    "stream_writer",
-] == list(inspect.signature(aiohttp.ClientResponse.__init__).parameters)
-
-
-class _Exchange(aiohttp.ClientRequest):
-    """
-    Writes head and body of a small request in one go, without a task.
-    """
-
-    _small: bytes | None = None
-
-    def update_body_from_data(self, body: Any, _stacklevel: int = 3) -> None:
-        # Without a payload object around the bytes: 2 µs.
-        if type(body) is bytes and len(body) <= AT_ONCE and hdrs.CONTENT_TYPE in self.headers:
-            self._small = body
-            self.headers[hdrs.CONTENT_LENGTH] = str(len(body))
-        else:
-            super().update_body_from_data(body, _stacklevel)
-
-    async def send(self, conn: Any) -> aiohttp.ClientResponse:
-        own = cast("Any", self)
-        body, protocol = self._small, conn.protocol
-        if (
-            body is None
-            or protocol.writing_paused
-            or own._continue is not None
-            or own._traces
-            or own._upload_tracker is not None
-            or own.chunked is not None
-            or own.compress
-            or own.proxy
-        ):
-            if body is not None:
-                super().update_body_from_data(body)
-            return await super().send(conn)
-        writer = StreamWriter(protocol, self.loop)
-        await writer.write_headers(f"{self.method} {self.url.raw_path_qs} HTTP/1.1", self.headers)
-        await writer.write(body)
-        writer.set_eof()
-        protocol.start_timeout()
-        self.response = own.response_class(
-            self.method,
-            self.original_url,
-            writer=None,
-            continue100=None,
-            timer=own._timer,
-            request_info=self.request_info,
-            traces=own._traces,
-            loop=self.loop,
-            session=own._session,
-            stream_writer=writer,
-        )
-        return cast("aiohttp.ClientResponse", self.response)
-
-
 class _Connector(aiohttp.TCPConnector):
     """
     Notes whether the connection for a request came out of the pool: only then may a disconnect be blamed on its age. And
@@ -201,16 +83,16 @@ class _Connector(aiohttp.TCPConnector):
         super().__init__(**options)  # pyright: ignore[reportUnknownMemberType]
         loop = self._loop
 
-        def connected() -> _Protocol:
+        def connected() -> Connection:
             # asyncio asks for the protocol when TCP stands, before TLS.
             _phase.set("tls")
-            return _Protocol(loop)
+            return Connection(loop)
 
         self._factory = cast("Any", connected)
 
     async def connect(self, req: Any, traces: Any, timeout: Any) -> Any:
         connection = await super().connect(req, traces, timeout)
-        protocol = cast("_Protocol", connection.protocol)
+        protocol = cast("Connection", connection.protocol)
         _reused.set(protocol.used)
         protocol.used = protocol.awaits_head = True
         return connection
@@ -334,7 +216,7 @@ class SessionPool:
                 trust_env=False,
                 max_line_size=self._max_header_size,
                 max_field_size=self._max_header_size,
-                request_class=_Exchange if _WRITES_AT_ONCE else aiohttp.ClientRequest,
+                request_class=request_class(),
             )
             self._others[loop] = session
         return session
