@@ -59,7 +59,10 @@ LAYERS = [
     layer("bulk", "anyio", "msgspec"),
     layer("client"),
     layer("testing", "aiohttp", "msgspec", "multidict", "pytest"),
-    layer("integrations"),
+    layer("integrations", "anyio", "msgspec"),
+    layer("integrations.langchain", "langchain_core", "langchain_openai", "pydantic"),
+    layer("integrations.openai_agents", "agents"),
+    layer("integrations.pydantic_ai", "pydantic_ai"),
     layer("kimi_async"),  # offers names of every layer, lazily
     layer("cli", "anyio", "msgspec", "prompt_toolkit", "rich", "typer", "uvloop"),
     layer("__main__"),
