@@ -10,6 +10,7 @@ import typer
 from . import batch as batch_commands
 from . import files as files_commands
 from . import map as map_command
+from . import simulate as simulate_command
 from .connect import Kimi, asks_kimi
 from .options import Json, Model, System
 from .terminal import fail_quietly
@@ -186,34 +187,10 @@ def balance(kimi: Kimi, as_json: Json = False) -> None:
     account.balance(kimi, as_json=as_json)
 
 
-@app.command()
-def simulate(
-    port: Annotated[
-        int, typer.Option("--port", "-p", min=0, max=65535, help="0 for any that is free.")
-    ] = 8765,
-    host: Annotated[
-        str, typer.Option(help="Address to listen on; only this machine can reach the default.")
-    ] = "127.0.0.1",
-    pace: Annotated[
-        float, typer.Option(min=0, help="Tokens a second that the model writes; 0 for as fast as it can.")
-    ] = 40.0,
-    exposed: Annotated[
-        bool, typer.Option("--exposed", help="Let --host be one that other machines can reach.")
-    ] = False,
-) -> None:
-    """
-    Be a Kimi server for programs on this machine, until Ctrl-C.
-
-    It answers deterministically and costs nothing. The two lines it prints point a program at it.
-    """
-    from . import simulate
-
-    simulate.main(host=host, port=port, pace=pace, exposed=exposed)
-
-
 app.add_typer(map_command.app)
 app.add_typer(batch_commands.app, name="batch")
 app.add_typer(files_commands.app, name="files")
+app.add_typer(simulate_command.app)
 
 
 def run(arguments: Sequence[str]) -> int:

@@ -24,22 +24,15 @@ __all__ = ["DEFAULT_MODEL", "Kimi", "asks_kimi", "simulated"]
 DEFAULT_MODEL = "kimi-k3"
 
 
-def simulated(
-    *,
-    host: str = "127.0.0.1",
-    port: int = 0,
-    pace: float = 40.0,
-    words: tuple[int, int] = (40, 120),
-    exposed: bool = False,
-) -> "KimiSimulator":
+def simulated(*, pace: float = 40.0, first_token: float | None = None, **more: Any) -> "KimiSimulator":
     """
     A simulator that writes `pace` tokens a second in each stream, after thinking for a third of a second; 0 is as fast as it
-    can. `words` bounds the length of an answer.
+    can. `more` are arguments of `KimiSimulator`.
     """
     from ..testing import KimiSimulator, Pace
 
-    pauses = Pace(first_token=0.3, tokens_per_second=pace) if pace else Pace()
-    return KimiSimulator(host=host, port=port, pace=pauses, words=words, exposed=exposed)
+    wait = (0.3 if pace else 0.0) if first_token is None else first_token
+    return KimiSimulator(pace=Pace(first_token=wait, tokens_per_second=pace), **more)
 
 
 @dataclass(frozen=True, slots=True)

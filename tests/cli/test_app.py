@@ -21,10 +21,13 @@ from pathlib import Path
 from typing import TypeAlias
 
 import pytest
+from multidict import CIMultiDict
 
 from kimi_async.cli.app import run
 from kimi_async.cli.chat import printable
 from kimi_async.cli.demo import Chat, Run, percentile, summary
+from kimi_async.cli.simulate import log_line
+from kimi_async.testing import RecordedRequest
 
 KIMI = [sys.executable, "-m", "kimi_async.cli"]
 ESCAPE = "\x1b"
@@ -357,6 +360,68 @@ def test_simulate_serves_other_programs_until_told_to_stop() -> None:
     assert "available\t49.58894" in answered.stdout
     assert 0 == process.returncode
     assert "Traceback" not in notes
+
+
+def test_simulate_logs_requests_with_limits_and_faults(tmp_path: Path) -> None:
+    """
+    Each request is a line on standard error, with its status and trouble; a plan of faults and a tier's limits are kept.
+    """
+    plan = tmp_path / "plan.json"
+    plan.write_text('[{"fault": "error", "kind": "unavailable", "retry_after": "0"}]')
+    with subprocess.Popen(
+        [*KIMI, "simulate", "-p", "0", "--pace", "0", "--limits", "tier1", "--faults", str(plan)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=environment(),
+    ) as process:
+        assert process.stdout is not None
+        lines = [process.stdout.readline(), process.stdout.readline()]
+        told = dict(line.removeprefix("export ").strip().split("=", 1) for line in lines)
+        answered = kimi("chat", "hello", env=environment(**told))
+        process.terminate()
+        _, notes = process.communicate(timeout=20)
+
+    assert 0 == answered.returncode
+    assert ["503", "200"] == re.findall(r"^[\d:]{8} (\d+) POST /v1/chat/completions", notes, re.M)
+    assert "fault: error" in notes
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["--limits", "tier9"], r"--limits.*tier9.*tier5"),
+        (["--faults", "none.json"], r"--faults.*none\.json.*does not exist"),
+        (["--faults", "plan.json"], r"--faults plan\.json: no fault is called 'flood'; there are: .*drop"),
+        (["--faults", "plan.json", "--random-faults", "1"], r"--faults or --random-faults"),
+    ],
+)
+def test_simulate_wrong_options_are_explained(
+    arguments: list[str], expected: str, kimi_here: Here, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """
+    What is wrong with them is one line with the choices there are, before anything listens.
+    """
+    monkeypatch.chdir(tmp_path)
+    Path("plan.json").write_text('[{"fault": "flood"}]')
+    done = kimi_here("simulate", "-p", "0", *arguments)
+
+    assert (2, "") == (done.returncode, done.stdout)
+    assert re.search(expected, done.stderr), done.stderr
+
+
+def test_log_line_tells_what_became_of_a_request() -> None:
+    """
+    Status, path, time, sizes and trouble; what went wrong stands out.
+    """
+    record = RecordedRequest(
+        0, "POST", "/v1/chat/completions", CIMultiDict(), 0.0, 1, b"x" * 2048, 200, 12, client_gone=True
+    )
+
+    assert (
+        "200 POST /v1/chat/completions · 0.50 s · 2.0 kB · 12 events · the client left",
+        "yellow",
+    ) == log_line(record, 0.5)
 
 
 # --- failures --------------------------------------------------------------------------------------------------------

@@ -1266,27 +1266,7 @@ def test_host_of_this_machine_needs_none(host: str) -> None:
     assert host == KimiSimulator(host=host).host
 
 
-# --- the command --------------------------------------------------------------------------------------
-
-
-def test_command_prints_its_address_and_stops_on_terminate() -> None:
-    """
-    The first line is the base URL; SIGTERM ends it cleanly.
-    """
-    command = [sys.executable, "-m", "kimi_async.testing.simulator"]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    try:
-        assert process.stdout is not None
-        url = process.stdout.readline().strip()
-        request = urllib.request.Request(url + "/models", headers={"Authorization": "Bearer sk-simulator"})
-        with urllib.request.urlopen(request) as response:
-            models = json.load(response)
-    finally:
-        process.terminate()
-        _, errors = process.communicate(timeout=20)
-
-    assert (0, "") == (process.returncode, errors)
-    assert len(MODELS) == len(models["data"])
+# --- the package ---------------------------------------------------------------------------------------
 
 
 def test_import_of_testing_is_light() -> None:

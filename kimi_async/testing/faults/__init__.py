@@ -12,7 +12,7 @@ A plan hands one entry to each request that matches its `path`, in order of arri
 requests go well again (or, with `cycle=True`, the plan starts over). `FaultPlan.random(seed)` never ends, and the same
 seed gives the same troubles; with `per="conversation"` whatever the order of arrival. Faults are msgspec structs:
 `plan.to_json()` and `FaultPlan.from_json()` carry a plan through a file, and
-`python -m kimi_async.testing.simulator --faults plan.json` plays it.
+`kimi-async simulate --faults plan.json` plays it.
 
 `Fault` classes in the order of the layers they trouble:
 

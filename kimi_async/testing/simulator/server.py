@@ -11,7 +11,7 @@ to know afterwards is in `sim.stats` and `sim.requests`; how to make the server 
 Replies are written on the socket by hand rather than through aiohttp's response classes: a server that can cut a
 chunk in half must own its bytes, and a plain write costs a third of `StreamResponse.write`.
 
-`python -m kimi_async.testing.simulator --help` runs it alone.
+`kimi-async simulate --help` runs it alone.
 """
 
 import asyncio
@@ -61,7 +61,7 @@ class KimiSimulator:
     `pace` shapes the timing of replies. `words` is the least and greatest length of an answer, `seed` changes
     every text. `limits` (a tier's name, `ServerLimits`, or a `ServerLedger`) refuses requests as Kimi does. `faults`
     (a `FaultPlan` or its entries) makes replies fail. `ssl` is a server-side context, for https. `keep_requests` bounds
-    `requests`. Port 0 lets the system choose.
+    `requests`; `on_finished` is called with each when its reply has ended, however. Port 0 lets the system choose.
 
     Its key is known to everybody, and it reads whatever it is sent: a `host` that other machines can reach is refused
     with `ConfigurationError`, unless `exposed=True` says that it is meant.
@@ -86,6 +86,7 @@ class KimiSimulator:
         ssl: ssl_module.SSLContext | None = None,
         keep_requests: int = 1_000,
         exposed: bool = False,
+        on_finished: Callable[[RecordedRequest], None] | None = None,
     ) -> None:
         if not exposed and not _is_loopback(host):
             raise ConfigurationError(
@@ -109,6 +110,7 @@ class KimiSimulator:
         self.requests: deque[RecordedRequest] = deque(maxlen=keep_requests)
         self.stats: SimulatorStats = SimulatorStats(rejected=self.service.rejected)
         self._wanted_port = port
+        self._on_finished = on_finished
         self._ssl = ssl
         self._runner: web.AppRunner | None = None
         self._server: asyncio.Server | None = None
@@ -311,6 +313,8 @@ class KimiSimulator:
             stats.in_flight -= 1
             stats.by_status[record.status] += 1
             self._changed.set()
+            if self._on_finished is not None:
+                self._on_finished(record)
 
     async def _answer(self, request: web.Request) -> web.StreamResponse:
         """Everything but files and batches."""
