@@ -43,7 +43,6 @@ if TYPE_CHECKING:
         LengthFinishReasonError,
         NotFoundError,
         PermissionDeniedError,
-        ProxyError,
         QuotaExceededError,
         RateLimitError,
         RateLimitReachedError,
@@ -57,6 +56,7 @@ if TYPE_CHECKING:
         UnprocessableEntityError,
     )
     from .middleware.chain import Handler, Middleware
+    from .middleware.failover.middleware import Failover, FailoverTarget
     from .middleware.rate_limit.middleware import AdmissionController, RateLimits
     from .middleware.retry.attempts import RetryPolicy, RetryRule
     from .providers.advice import KimiWarning
@@ -111,7 +111,6 @@ _ROOMS: dict[str, tuple[str, ...]] = {
         "LengthFinishReasonError",
         "NotFoundError",
         "PermissionDeniedError",
-        "ProxyError",
         "QuotaExceededError",
         "RateLimitError",
         "RateLimitReachedError",
@@ -125,6 +124,7 @@ _ROOMS: dict[str, tuple[str, ...]] = {
         "UnprocessableEntityError",
     ),
     "middleware.chain": ("Handler", "Middleware"),
+    "middleware.failover.middleware": ("Failover", "FailoverTarget"),
     "middleware.rate_limit.middleware": ("AdmissionController", "RateLimits"),
     "middleware.retry.attempts": ("RetryPolicy", "RetryRule"),
     "resources.pagination": ("AsyncCursorPage", "AsyncPage", "AsyncPaginator"),
@@ -193,6 +193,8 @@ __all__ = [
     "EmptyResponseError",
     "EngineOverloadedError",
     "EventTooLargeError",
+    "Failover",
+    "FailoverTarget",
     "FileLimitError",
     "Handler",
     "Headers",
@@ -214,7 +216,6 @@ __all__ = [
     "Omit",
     "OutputError",
     "PermissionDeniedError",
-    "ProxyError",
     "QuotaExceededError",
     "RateLimitError",
     "RateLimitReachedError",

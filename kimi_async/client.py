@@ -10,8 +10,8 @@ from importlib import import_module
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar, Unpack, cast
 
-from . import codec
 from ._version import __version__
+from .codec import json as codec
 from .config import (
     ApiKey,
     Config,
@@ -46,7 +46,6 @@ from .transport.exchange import (
     Transport,
     TransportSettings,
 )
-from .transport.proxies import check_proxy
 from .transport.urls import url_below
 from .types._base import NOT_GIVEN, NotGiven, is_given
 
@@ -56,6 +55,7 @@ if TYPE_CHECKING:
     from .bulk.batches import AsyncBatches
     from .bulk.map import Map, MapParams, Requests
     from .middleware.events import Hook
+    from .middleware.failover import Failover, FailoverTarget
     from .middleware.rate_limit.middleware import AdmissionController, RateLimits
     from .middleware.retry.attempts import RetryPolicy
     from .resources.chat import AsyncBeta, AsyncChat
@@ -93,17 +93,18 @@ class AsyncKimi(Verbs):
     :param http_client: your own `aiohttp.ClientSession`; it stays yours to close. (An httpx client cannot be used.)
     :param transport: anything with `async def send(request) -> Response`, in place of aiohttp; closed with the client where it
         has `aclose()`.
-    :param proxy: an HTTP proxy's URL (`127.0.0.1:3128` will do); without it, HTTPS_PROXY and its kin are obeyed unless `trust_env`
-        is False. SOCKS is refused.
+    :param proxy: a proxy's URL; without it, HTTPS_PROXY and its kin are obeyed unless `trust_env` is False.
     :param ssl: an `ssl.SSLContext`; or False to accept any certificate, which hands the key to whoever is in between.
     :param middleware: see `kimi_async.middleware`; outermost first.
     :param limits: `RateLimits(...)`, or `"tier0"` … `"tier5"`; without it, limits are learnt from the server's refusals.
     :param limiter: an `AdmissionController` to share with other clients.
     :param retry: a `RetryPolicy`.
     :param hooks: callables that are told what happens; see `kimi_async.middleware.telemetry`.
+    :param fallback: clients of other hosts or keys, to go on to where this one cannot answer: a list, or a `Failover` that says more.
+        They are closed with this client.
     :param advice: warn (`KimiWarning`) of what the official host is certain to refuse; see `kimi_async.advice`.
     :param max_event_size: bytes of one streamed event.
-    :param max_response_size: bytes of one reply that is neither a stream nor a file's content, decompressed.
+    :param max_response_size: bytes of one reply that is not a stream, decompressed.
     :param max_error_size: bytes of an error's body that are read; the rest is cut.
     :param max_header_size: bytes of one header line of a reply.
 
@@ -129,12 +130,13 @@ class AsyncKimi(Verbs):
         limiter: "AdmissionController | None" = None,
         retry: "RetryPolicy | None" = None,
         hooks: "Sequence[Hook]" = (),
+        fallback: "Failover | Sequence[AsyncKimi | FailoverTarget] | None" = None,
         provider: str | Provider | None = None,
         organization: str | None = None,
         project: str | None = None,
         advice: bool = True,
         max_event_size: int = 16 << 20,
-        max_response_size: int = 64 << 20,
+        max_response_size: int = 256 << 20,
         max_error_size: int = 1 << 20,
         max_header_size: int = 16 << 10,
         webhook_secret: str | None = None,
@@ -167,7 +169,6 @@ class AsyncKimi(Verbs):
             proxy = http_client.proxy if proxy is None else proxy
             ssl = http_client.ssl if ssl is None else ssl
             http_client = None
-        proxy = None if proxy is None else check_proxy(proxy)
         if http_client is not None:
             if transport is not None:
                 raise ConfigurationError("pass http_client or transport, not both")
@@ -189,6 +190,13 @@ class AsyncKimi(Verbs):
                 raise TypeError(
                     f"middleware must be callable with (request, send); {type(layer).__name__} is not"
                 )
+        if fallback is not None:
+            from .middleware.failover import Failover, asking_again_soon
+
+            fallback = fallback if isinstance(fallback, Failover) else Failover(fallback)
+            middleware = [*middleware, fallback]
+            retry = asking_again_soon(retry)
+        self._fallback = fallback
         self._max_event_size = max_event_size
         self._advice = advice
         self._stack = Stack(
@@ -211,6 +219,8 @@ class AsyncKimi(Verbs):
         # Whoever makes a client will ask something, so that the first question need not pay for the import.
         import_module(".resources.chat", __package__)
         self._settle()
+        if fallback is not None:
+            fallback.stands_by_for(self)
 
     def _settle(self) -> None:
         """
@@ -395,6 +405,8 @@ class AsyncKimi(Verbs):
         Closes the connections, also those of streams still open. Views made by `with_options` are closed with it.
         """
         await self._stack.aclose()
+        if self._fallback is not None:
+            await self._fallback.aclose()
 
     async def aclose(self) -> None:
         await self.close()
@@ -490,6 +502,7 @@ class AsyncKimi(Verbs):
         view._stack = self._stack
         view._advice = self._advice
         view._provider = self._provider
+        view._fallback = self._fallback
         view._config = old.replace(**changes)
         view._settle()
         return view

@@ -8,7 +8,7 @@ from typing import Any, cast
 
 import msgspec
 
-from .. import codec
+from ..codec import json as codec
 from ..errors import APIResponseValidationError, ConfigurationError
 from ..providers.advice import WATCHED, KimiWarning, certain_refusals
 from ..providers.hosts import Provider
@@ -212,7 +212,9 @@ async def accept_completion(response: Response) -> ChatCompletion:
     body = response.content
     completion = codec.decode_reply(body, ChatCompletion, response)
     check_completion(completion, body, response)
-    held(completion)["_rid"] = response.request_id
+    beside = held(completion)
+    beside["_rid"] = response.request_id
+    beside["_history"] = response.request.history
     response.extensions["usage"] = completion.usage
     return completion
 

@@ -12,7 +12,7 @@ from typing import Any, ClassVar, Literal, TypeAlias, TypedDict
 import msgspec
 
 from ..providers.models import cost
-from ._base import BaseModel, NotGiven, Omit, Reply, absent, wire
+from ._base import BaseModel, NotGiven, Omit, Reply, absent, held, wire
 
 __all__ = [
     "ChatCompletion",
@@ -195,6 +195,16 @@ class ChatCompletion(Reply):
     system_fingerprint: str | None = absent()
     service_tier: str | None = absent()
     error: Any = absent()
+
+    @property
+    def attempts(self) -> tuple[Any, ...]:
+        """What had failed before this answer, as `Attempt`s, oldest first; each says its cause, and its host where there are several."""
+        return tuple(held(self).get("_history", ()))
+
+    @property
+    def host(self) -> str:
+        """Which host gave it, where a call may go over several (`fallback=`); `""` otherwise."""
+        return str(held(self).get("_host", ""))
 
     @property
     def is_empty(self) -> bool:

@@ -86,6 +86,17 @@ def test_example_tool_loop_calls_and_answers(neighbourhood: dict[str, str], tmp_
     assert answer
 
 
+def test_example_failover_goes_over_and_back(neighbourhood: dict[str, str], tmp_path: Path) -> None:
+    """
+    The second question is answered by the second host, the third by the first again.
+    """
+    lines = example("failover.py", neighbourhood, tmp_path).splitlines()
+
+    assert ["the first host", "the second host (before it: quota)", "the first host"] == [
+        line.partition("? ")[2] for line in lines
+    ]
+
+
 def test_example_structured_prints_a_recipe(neighbourhood: dict[str, str], tmp_path: Path) -> None:
     """
     The answer is an object of the type that was asked for.
