@@ -10,8 +10,8 @@ from importlib import import_module
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar, Unpack, cast
 
+from . import codec
 from ._version import __version__
-from .codec import json as codec
 from .config import (
     ApiKey,
     Config,
@@ -46,6 +46,7 @@ from .transport.exchange import (
     Transport,
     TransportSettings,
 )
+from .transport.proxies import check_proxy
 from .transport.urls import url_below
 from .types._base import NOT_GIVEN, NotGiven, is_given
 
@@ -93,7 +94,8 @@ class AsyncKimi(Verbs):
     :param http_client: your own `aiohttp.ClientSession`; it stays yours to close. (An httpx client cannot be used.)
     :param transport: anything with `async def send(request) -> Response`, in place of aiohttp; closed with the client where it
         has `aclose()`.
-    :param proxy: a proxy's URL; without it, HTTPS_PROXY and its kin are obeyed unless `trust_env` is False.
+    :param proxy: an HTTP proxy's URL (`127.0.0.1:3128` will do); without it, HTTPS_PROXY and its kin are obeyed unless `trust_env`
+        is False. SOCKS is refused.
     :param ssl: an `ssl.SSLContext`; or False to accept any certificate, which hands the key to whoever is in between.
     :param middleware: see `kimi_async.middleware`; outermost first.
     :param limits: `RateLimits(...)`, or `"tier0"` … `"tier5"`; without it, limits are learnt from the server's refusals.
@@ -104,7 +106,7 @@ class AsyncKimi(Verbs):
         They are closed with this client.
     :param advice: warn (`KimiWarning`) of what the official host is certain to refuse; see `kimi_async.advice`.
     :param max_event_size: bytes of one streamed event.
-    :param max_response_size: bytes of one reply that is not a stream, decompressed.
+    :param max_response_size: bytes of one reply that is neither a stream nor a file's content, decompressed.
     :param max_error_size: bytes of an error's body that are read; the rest is cut.
     :param max_header_size: bytes of one header line of a reply.
 
@@ -136,7 +138,7 @@ class AsyncKimi(Verbs):
         project: str | None = None,
         advice: bool = True,
         max_event_size: int = 16 << 20,
-        max_response_size: int = 256 << 20,
+        max_response_size: int = 64 << 20,
         max_error_size: int = 1 << 20,
         max_header_size: int = 16 << 10,
         webhook_secret: str | None = None,
@@ -169,6 +171,7 @@ class AsyncKimi(Verbs):
             proxy = http_client.proxy if proxy is None else proxy
             ssl = http_client.ssl if ssl is None else ssl
             http_client = None
+        proxy = None if proxy is None else check_proxy(proxy)
         if http_client is not None:
             if transport is not None:
                 raise ConfigurationError("pass http_client or transport, not both")

@@ -14,6 +14,7 @@ Everything that can go wrong, as a tree.
       ├ APIResponseValidationError                  a reply that does not have the shape it should
       ├ APIConnectionError                          no reply, or it broke off
       │ ├ RedirectRefusedError                      the host sent us elsewhere; neither key nor prompt may go there
+      │ ├ ProxyError                                the proxy on the way refused: a password, an address
       │ ├ ResponseTooLargeError                     a reply beyond a bound
       │ ├ IncompleteStreamError                     a stream without its end; .partial holds what arrived
       │ └ APITimeoutError
@@ -73,6 +74,7 @@ __all__ = [
     "LengthFinishReasonError",
     "NotFoundError",
     "PermissionDeniedError",
+    "ProxyError",
     "QuotaExceededError",
     "RateLimitError",
     "RateLimitReachedError",
@@ -418,6 +420,15 @@ class APIConnectionError(APIError):
 class RedirectRefusedError(APIConnectionError):
     """
     The reply is a redirect. Following it would hand prompt, and perhaps key, to another address.
+    """
+
+    retryable = False
+
+
+class ProxyError(APIConnectionError):
+    """
+    The proxy between us and the host refused: it asks for a password (407), or does not let us through. The host has not seen
+    the request, and trying again would not help.
     """
 
     retryable = False

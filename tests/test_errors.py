@@ -12,7 +12,7 @@ import pytest
 
 import kimi_async.errors
 from kimi_async import errors
-from kimi_async.codec.json import error_from
+from kimi_async.codec.faults import error_from
 from kimi_async.errors import (
     APIConnectionError,
     APIError,

@@ -48,6 +48,7 @@ LAYERS = [
     layer("schema", "msgspec", pure=True),
     layer("transport", "multidict", "msgspec"),
     layer("transport.aiohttp_pool", "aiohttp", "multidict", "yarl"),
+    layer("transport.aiohttp_patches", "aiohttp"),
     layer("middleware", "anyio", "msgspec"),
     layer("middleware.retry", "tenacity", "msgspec"),
     layer("config"),

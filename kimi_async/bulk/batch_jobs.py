@@ -30,7 +30,7 @@ from typing import Any, Final, Literal, Self, TypeAlias, cast
 import msgspec
 from msgspec import Struct
 
-from ..codec import json as codec
+from .. import codec
 from ..errors import (
     APIConnectionError,
     BadRequestError,

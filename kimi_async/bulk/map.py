@@ -31,7 +31,7 @@ from typing import Any, Final, Literal, Self, TypeAlias, TypedDict, cast
 
 import msgspec
 
-from ..codec import json as codec
+from .. import codec
 from ..errors import (
     AuthenticationError,
     CircuitOpenError,

@@ -6,7 +6,7 @@ from typing import Any, Literal, TypeAlias, cast
 
 import msgspec
 
-from ..codec import json as codec
+from .. import codec
 from ..errors import APIStatusError, KimiError
 from ..schema.answers import parse_completion, response_format_of
 from ..types.chat import ChatCompletion, CompletionUsage

@@ -4,19 +4,21 @@ Bytes to meaning and back: JSON into structs, refusals into errors, headers into
 Plain functions, without a loop, a clock or dice. May use errors and types, and from outside msgspec.
 """
 
+from .faults import error_from, error_in_stream, error_object
 from .json import (
+    REASONING,
     SurrogateJoiner,
     decode_chunk,
     decode_patiently,
     decode_reply,
     decoder_for,
     encode,
-    error_from,
-    error_in_stream,
-    error_object,
+    given,
+    outgoing,
 )
 
 __all__ = [
+    "REASONING",
     "SurrogateJoiner",
     "decode_chunk",
     "decode_patiently",
@@ -26,4 +28,6 @@ __all__ = [
     "error_from",
     "error_in_stream",
     "error_object",
+    "given",
+    "outgoing",
 ]

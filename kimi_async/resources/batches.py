@@ -5,7 +5,7 @@
 from collections.abc import Mapping
 from typing import Any, Unpack
 
-from ..codec import json as codec
+from .. import codec
 from ..types._base import NOT_GIVEN, NotGiven, Omit
 from ..types.batches import Batch, BatchList
 from ._base import Resource

@@ -5,7 +5,7 @@ Who sends for a resource: the client, as far as a resource knows it.
 from collections.abc import Awaitable, Callable, Mapping
 from typing import TYPE_CHECKING, Any, Protocol, Self, TypeAlias, TypedDict, TypeVar, Unpack, cast
 
-from ..codec import json as codec
+from .. import codec
 from ..providers.hosts import Provider
 from ..streaming.fold import Accumulator
 from ..streaming.stream import AsyncStream

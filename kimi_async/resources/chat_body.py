@@ -8,7 +8,7 @@ from typing import Any, cast
 
 import msgspec
 
-from ..codec import json as codec
+from .. import codec
 from ..errors import APIResponseValidationError, ConfigurationError
 from ..providers.advice import WATCHED, KimiWarning, certain_refusals
 from ..providers.hosts import Provider

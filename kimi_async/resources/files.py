@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Unpack, cast
 
 import msgspec
 
-from ..codec import json as codec
+from .. import codec
 from ..errors import APIConnectionError, ConfigurationError
 from ..transport.exchange import Response
 from ..transport.phases import unread, whole
@@ -29,6 +29,15 @@ if TYPE_CHECKING:
     from ..bulk.upload_many import Dedupe, Evict, FileLimits, UploadProgress, UploadResult
 
 __all__ = ["AsyncFiles", "FileContentReply"]
+
+
+MAX_CONTENT = 256 << 20
+"""Bytes of a file's content that are held in memory: a batch's output is larger than any single answer."""
+
+
+async def _content(response: Response) -> Response:
+    response.max_body = max(response.max_body, MAX_CONTENT)
+    return await whole(response)
 
 
 class FileContentReply:
@@ -219,15 +228,15 @@ class AsyncFiles(Resource):
         **call: Unpack[CallOptions],
     ) -> FileContentReply:
         """
-        The text extracted from a ``file-extract`` file, or the lines of a batch's output. Held in memory whole; see
-        `download` for what is large.
+        The text extracted from a ``file-extract`` file, or the lines of a batch's output. Held in memory whole, up to 256 MiB;
+        see `download` for what is large.
         """
         extra_body = call.pop("extra_body", None)
         response = await self._client.call(
             "GET",
             f"files/{path_segment('file_id', file_id)}/content",
             None if extra_body is None else codec.encode(extra_body),
-            accept=whole,
+            accept=_content,
             **call,
         )
         return FileContentReply(response)

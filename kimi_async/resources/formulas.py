@@ -9,7 +9,7 @@ import re
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Unpack, cast
 
-from ..codec import json as codec
+from .. import codec
 from ..errors import ConfigurationError
 from ..tools import Tool, ToolContext
 from ..types.formulas import Fiber, FormulaTools

@@ -5,7 +5,7 @@ The verbs of HTTP, for endpoints that have no method yet: `client.post("/somethi
 from collections.abc import Mapping
 from typing import Any, TypeVar, cast, overload
 
-from ..codec import json as codec
+from .. import codec
 from ..transport.exchange import Response
 from ..transport.phases import whole
 from ..types._base import NOT_GIVEN

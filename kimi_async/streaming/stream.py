@@ -18,7 +18,7 @@ from typing import Any, Generic, Self, TypeVar, cast
 
 import msgspec
 
-from ..codec.json import SurrogateJoiner, decode_chunk, decode_patiently, error_in_stream, error_object
+from ..codec import SurrogateJoiner, decode_chunk, decode_patiently, error_in_stream, error_object
 from ..errors import (
     APIConnectionError,
     APIError,

@@ -18,21 +18,19 @@ Decisions, where aiohttp has defaults:
 
 import asyncio
 import errno
-import inspect
 import io
 import os
 import socket
 import ssl as ssl_module
+import warnings
+import weakref
 from collections.abc import AsyncIterator
 from contextvars import ContextVar
 from typing import Any, cast
 from urllib.parse import urlsplit
-from urllib.request import getproxies, proxy_bypass
 
 import aiohttp
 from aiohttp import hdrs
-from aiohttp.client_proto import ResponseHandler
-from aiohttp.http import StreamWriter
 from yarl import URL
 
 from ..errors import (
@@ -40,10 +38,13 @@ from ..errors import (
     APITimeoutError,
     ClientClosedError,
     ConfigurationError,
+    ProxyError,
     RedirectRefusedError,
 )
 from ..redact import redact
+from .aiohttp_patches import Connection, request_class
 from .exchange import Body, Headers, Request, Response, Timeout
+from .proxies import check_proxy, proxy_for
 
 __all__ = ["SessionPool"]
 
@@ -65,127 +66,11 @@ def _forked() -> None:
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_forked)
 
-# Sessions of a parent process. Closing them would write on sockets that belong to it; collecting them would warn.
+# Connectors of a parent process. Closing them would write on sockets that belong to it; collecting them would warn.
 _abandoned: list[object] = []
 
 _reused: ContextVar[bool] = ContextVar("kimi_async_reused", default=False)
 _phase: ContextVar[str] = ContextVar("kimi_async_phase", default="connect")
-
-
-class _Protocol(ResponseHandler):
-    """
-    One connection.
-
-    Mends three things of aiohttp 3.14, two of them met by a bad chunk size. Its parser gives nothing at all of a packet in which
-    it meets nonsense, head and good events before it included: so the head is parsed apart. When the nonsense comes in a later
-    packet, it tells whoever waits for a head, but not the reader of the body, who would wait for ever. Nor does it tell that
-    reader when the connection is closed from this side.
-    """
-
-    used = False
-    """Whether it has carried a request before."""
-    awaits_head = True
-
-    def data_received(self, data: bytes) -> None:
-        if self.awaits_head and (end := data.find(b"\r\n\r\n") + 4) > 3:
-            self.awaits_head = False
-            super().data_received(data[:end])
-            data = data[end:]
-            if not data:
-                return
-        super().data_received(data)
-
-    def close(self) -> None:
-        self._tell_reader()
-        super().close()
-
-    def abort(self) -> None:
-        self._tell_reader()
-        super().abort()
-
-    def _tell_reader(self) -> None:
-        # aiohttp forgets the body when a connection is closed from this side, and whoever reads it waits for ever.
-        body = self._payload
-        if body is not None and not body.is_eof() and body.exception() is None:
-            body.set_exception(aiohttp.ClientConnectionError("closed from this side"))
-
-    def set_exception(self, exc: BaseException, *cause: BaseException) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
-        super().set_exception(exc, *cause)
-        body = self._payload
-        if body is not None and not body.is_eof() and body.exception() is None:
-            body.set_exception(aiohttp.ClientPayloadError(str(exc)), *cause)
-
-
-# aiohttp makes a task to write a body, however small: before Python 3.12 that is a task, a turn of the loop and a poll more, 20 µs of
-# the 150 that a small call costs here; from 3.12 it starts the task at once, which leaves 10. A body that cannot fill the writer's
-# buffer, 64 KiB with the headers, needs no task, since writing it never waits.
-AT_ONCE = 32 << 10
-
-# What is called below was read in aiohttp 3.14. Where a reply is made of other things, aiohttp's own way is taken.
-_WRITES_AT_ONCE = [
-    "self",
-    "method",
-    "url",
-    "writer",
-    "continue100",
-    "timer",
-    "request_info",
-    "traces",
-    "loop",
-    "session",
-    "stream_writer",
-] == list(inspect.signature(aiohttp.ClientResponse.__init__).parameters)
-
-
-class _Exchange(aiohttp.ClientRequest):
-    """
-    Writes head and body of a small request in one go, without a task.
-    """
-
-    _small: bytes | None = None
-
-    def update_body_from_data(self, body: Any, _stacklevel: int = 3) -> None:
-        # Without a payload object around the bytes: 2 µs.
-        if type(body) is bytes and len(body) <= AT_ONCE and hdrs.CONTENT_TYPE in self.headers:
-            self._small = body
-            self.headers[hdrs.CONTENT_LENGTH] = str(len(body))
-        else:
-            super().update_body_from_data(body, _stacklevel)
-
-    async def send(self, conn: Any) -> aiohttp.ClientResponse:
-        own = cast("Any", self)
-        body, protocol = self._small, conn.protocol
-        if (
-            body is None
-            or protocol.writing_paused
-            or own._continue is not None
-            or own._traces
-            or own._upload_tracker is not None
-            or own.chunked is not None
-            or own.compress
-            or own.proxy
-        ):
-            if body is not None:
-                super().update_body_from_data(body)
-            return await super().send(conn)
-        writer = StreamWriter(protocol, self.loop)
-        await writer.write_headers(f"{self.method} {self.url.raw_path_qs} HTTP/1.1", self.headers)
-        await writer.write(body)
-        writer.set_eof()
-        protocol.start_timeout()
-        self.response = own.response_class(
-            self.method,
-            self.original_url,
-            writer=None,
-            continue100=None,
-            timer=own._timer,
-            request_info=self.request_info,
-            traces=own._traces,
-            loop=self.loop,
-            session=own._session,
-            stream_writer=writer,
-        )
-        return cast("aiohttp.ClientResponse", self.response)
 
 
 class _Connector(aiohttp.TCPConnector):
@@ -198,16 +83,16 @@ class _Connector(aiohttp.TCPConnector):
         super().__init__(**options)  # pyright: ignore[reportUnknownMemberType]
         loop = self._loop
 
-        def connected() -> _Protocol:
+        def connected() -> Connection:
             # asyncio asks for the protocol when TCP stands, before TLS.
             _phase.set("tls")
-            return _Protocol(loop)
+            return Connection(loop)
 
         self._factory = cast("Any", connected)
 
     async def connect(self, req: Any, traces: Any, timeout: Any) -> Any:
         connection = await super().connect(req, traces, timeout)
-        protocol = cast("_Protocol", connection.protocol)
+        protocol = cast("Connection", connection.protocol)
         _reused.set(protocol.used)
         protocol.used = protocol.awaits_head = True
         return connection
@@ -257,12 +142,12 @@ class SessionPool:
         ssl: ssl_module.SSLContext | bool | None = None,
         trust_env: bool = True,
         keep_alive: float = KEEP_ALIVE,
-        max_response_size: int = 256 << 20,
+        max_response_size: int = 64 << 20,
         max_error_size: int = 1 << 20,
         max_header_size: int = 16 << 10,
     ) -> None:
         self._own = session
-        self._proxy = proxy
+        self._proxy = None if proxy is None else check_proxy(proxy)
         self._ssl = True if ssl is None else ssl
         self._trust_env = trust_env
         self._keep_alive = keep_alive
@@ -274,6 +159,8 @@ class SessionPool:
         self._session: aiohttp.ClientSession | None = None
         self._generation = -1
         self._others: dict[asyncio.AbstractEventLoop, aiohttp.ClientSession] = {}
+        # For a pool that nobody closes: at its collection, and at the latest when the program ends.
+        self._finalizer = weakref.finalize(self, _left_open, self._others, _generation)
         self._urls: dict[str, URL] = {}
         self._timeouts: dict[Timeout, aiohttp.ClientTimeout] = {}
         self._timeout_of: tuple[Timeout | None, aiohttp.ClientTimeout] = (None, aiohttp.ClientTimeout())
@@ -307,10 +194,12 @@ class SessionPool:
 
     def _session_for(self, loop: asyncio.AbstractEventLoop) -> aiohttp.ClientSession:
         if self._generation not in (-1, _generation):
-            _abandoned.extend(self._others.values())
-            self._others.clear()
+            while self._others:
+                _abandon(self._others.popitem()[1])
+            self._finalizer.detach()
+            self._finalizer = weakref.finalize(self, _left_open, self._others, _generation)
         for other in [each for each in self._others if each.is_closed()]:
-            _discard(self._others.pop(other))
+            _discard(other, self._others.pop(other))
         session = self._others.get(loop)
         if session is None or session.closed:
             session = aiohttp.ClientSession(
@@ -327,7 +216,7 @@ class SessionPool:
                 trust_env=False,
                 max_line_size=self._max_header_size,
                 max_field_size=self._max_header_size,
-                request_class=_Exchange if _WRITES_AT_ONCE else aiohttp.ClientRequest,
+                request_class=request_class(),
             )
             self._others[loop] = session
         return session
@@ -342,11 +231,11 @@ class SessionPool:
         while self._others:
             loop, session = self._others.popitem()
             if self._generation != _generation:
-                _abandoned.append(session)
+                _abandon(session)
             elif loop is here:
                 await session.close()
             elif loop.is_closed():
-                _discard(session)
+                _discard(loop, session)
             else:
                 # The other loop runs in another thread: its sockets are its own to close.
                 asyncio.run_coroutine_threadsafe(session.close(), loop)
@@ -358,6 +247,7 @@ class SessionPool:
         loop = cast("asyncio.AbstractEventLoop", self._loop)
         started = loop.time()
         url = self._url(request.url)
+        proxy = self._proxy_for(url)  # one for all, since redirects stay on the origin
         body, headers = request.body, request.headers
         upload: _Upload | None = None
         data: Any = body
@@ -380,8 +270,11 @@ class SessionPool:
                     headers=headers,
                     allow_redirects=False,
                     timeout=self._timeout(request.timeout),
-                    proxy=self._proxy_for(url),
+                    proxy=proxy,
                 )
+                if reply.status == 407:
+                    reply.close()
+                    raise _proxy_wants_a_password(request, loop.time() - started)
                 if reply.status not in (301, 302, 303, 307, 308) or hdrs.LOCATION not in reply.headers:
                     return self._response(request, reply, loop, started)
                 url = self._redirected(request, url, reply)
@@ -408,7 +301,7 @@ class SessionPool:
     def _response(
         self, request: Request, reply: aiohttp.ClientResponse, loop: asyncio.AbstractEventLoop, started: float
     ) -> Response:
-        body = _Reading(reply, request, loop, started)
+        body = _Reading(reply, request, loop, started, self)
         version = reply.version
         return Response(
             reply.status,
@@ -451,15 +344,11 @@ class SessionPool:
     def _proxy_for(self, url: URL) -> str | None:
         if self._proxy is not None or not self._trust_env:
             return self._proxy
-        host = url.host or ""
+        origin = f"{url.scheme}://{url.host}:{url.port}"
         try:
-            return self._proxies[host]
+            return self._proxies[origin]
         except KeyError:
-            proxies = getproxies()
-            found = proxies.get(url.scheme) or proxies.get("all")
-            if found is not None and proxy_bypass(host):
-                found = None
-            self._proxies[host] = found
+            found = self._proxies[origin] = proxy_for(url.scheme, url.host or "", url.port)
             return found
 
     @staticmethod
@@ -483,11 +372,17 @@ class _Reading:
     The body of a reply, as bytes come.
     """
 
-    __slots__ = ("_content", "_fault", "_loop", "_reply", "_request", "_started")
+    __slots__ = ("_content", "_fault", "_loop", "_pool", "_reply", "_request", "_started")
 
     def __init__(
-        self, reply: aiohttp.ClientResponse, request: Request, loop: asyncio.AbstractEventLoop, started: float
+        self,
+        reply: aiohttp.ClientResponse,
+        request: Request,
+        loop: asyncio.AbstractEventLoop,
+        started: float,
+        pool: SessionPool,
     ) -> None:
+        self._pool = pool  # whoever holds a stream may have let go of the client
         self._reply = reply
         self._content = reply.content
         self._request = request
@@ -585,7 +480,6 @@ _PHASES: tuple[tuple[type[BaseException], str, str], ...] = (
     (aiohttp.ClientConnectorCertificateError, "tls", "the certificate was not accepted"),
     (aiohttp.ClientSSLError, "tls", "TLS failed"),
     (aiohttp.ServerFingerprintMismatch, "tls", "the certificate's fingerprint differs"),
-    (aiohttp.ClientHttpProxyError, "connect", "the proxy refused"),
     (aiohttp.ClientConnectorError, "connect", "no connection"),
     (aiohttp.ServerDisconnectedError, "", "the server closed the connection"),
     (aiohttp.ClientConnectionResetError, "", "the connection was reset"),
@@ -619,6 +513,18 @@ def _translated(
         )
         timed_out.__cause__ = _stand_in(exc)
         return timed_out
+    if isinstance(exc, aiohttp.ClientHttpProxyError):
+        if exc.status == 407:
+            return _proxy_wants_a_password(request, elapsed)
+        # A proxy that is overloaded, or cannot reach the host just now, may yet; one that forbids will forbid again.
+        cls = ProxyError if exc.status < 500 else APIConnectionError
+        return cls(
+            message=f"the proxy answered {exc.status} ({' '.join(redact(exc.message).split())[:100]}) when asked for a way "
+            f"to {host} (after {elapsed:.3g} s)",
+            request=request,
+            phase="connect",
+            elapsed=elapsed,
+        )
     told = "the connection failed"
     for kind, where, words in _PHASES:
         if isinstance(exc, kind):
@@ -644,6 +550,16 @@ def _translated(
     return error
 
 
+def _proxy_wants_a_password(request: Request, elapsed: float) -> ProxyError:
+    return ProxyError(
+        message="the proxy asks for a user and password (407 Proxy Authentication Required), or did not take those it got: "
+        "write them into its URL, http://user:password@host:port, special characters percent-encoded",
+        request=request,
+        phase="connect",
+        elapsed=elapsed,
+    )
+
+
 def _detail(exc: BaseException | None) -> str:
     if exc is None:
         return ""
@@ -665,24 +581,80 @@ def _stand_in(exc: BaseException | None) -> BaseException | None:
     return TimeoutError(text) if isinstance(exc, asyncio.TimeoutError) else ConnectionError(text)
 
 
-def _discard(session: aiohttp.ClientSession) -> None:
+def _left_open(sessions: dict[asyncio.AbstractEventLoop, aiohttp.ClientSession], generation: int) -> None:
     """
-    Lets go of the session of a loop that no longer runs: its sockets can be closed, its callbacks cannot be called.
+    Closes what a pool left open, and says so as Python does (`ResourceWarning`, shown with -X dev), where aiohttp would print
+    its sessions and connectors.
+    """
+    if generation != _generation:
+        while sessions:
+            _abandon(sessions.popitem()[1])
+    if not sessions:
+        return
+    while sessions:
+        _discard(*sessions.popitem())
+    warnings.warn(
+        "an AsyncKimi client was left open; use `async with AsyncKimi() as client:`, or `await client.close()` at the end",
+        ResourceWarning,
+        stacklevel=2,
+    )
+
+
+def _abandon(session: aiohttp.ClientSession) -> None:
+    connector = session.connector
+    session.detach()
+    if connector is not None:
+        connector._closed = True  # pyright: ignore[reportPrivateUsage]
+        _abandoned.append(connector)
+
+
+def _discard(loop: asyncio.AbstractEventLoop, session: aiohttp.ClientSession) -> None:
+    """
+    Lets go of a session that nobody will use again, without a loop to wait in. Where its loop is closed, sockets can be closed
+    but callbacks cannot be called.
     """
     connector = session.connector
     session.detach()
     if connector is None:
         return
+    if loop.is_closed():
+        _close_sockets(connector)
+    else:
+        # Perhaps another thread's, and perhaps it never runs again: then the sockets go with the process, or with the loop.
+        try:
+            here = asyncio.get_running_loop()
+        except RuntimeError:
+            here = None
+        if here is loop:
+            _abort(connector)
+        else:
+            try:
+                loop.call_soon_threadsafe(_abort, connector)
+            except RuntimeError:  # closed in the meantime
+                _close_sockets(connector)
+    connector._closed = True  # pyright: ignore[reportPrivateUsage]
+
+
+def _connections(connector: Any) -> list[Any]:
+    """What a connector holds, idle or in use."""
     pooled: dict[Any, Any] = getattr(connector, "_conns", {})
-    for connections in list(pooled.values()):
-        for protocol, _ in connections:
-            transport: Any = getattr(protocol, "transport", None)
-            sock = getattr(transport, "_sock", None)
+    idle = [protocol for connections in pooled.values() for protocol, _ in connections]
+    pooled.clear()
+    return [*idle, *getattr(connector, "_acquired", ())]
+
+
+def _abort(connector: Any) -> None:
+    for protocol in _connections(connector):
+        protocol.abort()
+
+
+def _close_sockets(connector: Any) -> None:
+    for protocol in _connections(connector):
+        transport: Any = getattr(protocol, "transport", None)
+        # TLS: the socket belongs to the transport below. uvloop's have none; their handles went with the loop.
+        below = getattr(getattr(transport, "_ssl_protocol", None), "_transport", None)
+        for each in cast("tuple[Any, Any]", (transport, below)):
+            sock = getattr(each, "_sock", None)
             if sock is not None:
                 sock.close()
-                try:
-                    transport._sock = None
-                except AttributeError:
-                    pass  # uvloop: the handle goes with the loop
-    pooled.clear()
-    connector._closed = True  # pyright: ignore[reportPrivateUsage]
+                each._sock = None

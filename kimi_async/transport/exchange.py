@@ -295,7 +295,7 @@ class Response:
         whole: Callable[[int], bytes | None] | None = None,
         reason: str = "",
         http_version: str = "1.1",
-        max_body: int = 256 * 1024 * 1024,
+        max_body: int = 64 << 20,
     ) -> None:
         self.status: int = status
         self.headers: Headers = headers if isinstance(headers, Headers) else Headers(headers or {})

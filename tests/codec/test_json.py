@@ -32,7 +32,7 @@ from kimi_async import (
     TokensPerDayLimitError,
     UnprocessableEntityError,
 )
-from kimi_async.codec.json import (
+from kimi_async.codec import (
     SurrogateJoiner,
     decode_chunk,
     decode_patiently,

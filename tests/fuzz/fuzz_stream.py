@@ -28,7 +28,7 @@ if atheris is not None:
         import kimi_async.streaming.fold
         import kimi_async.streaming.stream  # noqa: F401
 
-from kimi_async.codec.json import decode_reply, error_from
+from kimi_async.codec import decode_reply, error_from
 from kimi_async.errors import APIError, APIResponseValidationError
 from kimi_async.streaming.stream import AsyncStream
 from kimi_async.transport.exchange import Request, Response, Timeout

@@ -36,6 +36,7 @@ from kimi_async import (
     KimiError,
     Timeout,
 )
+from kimi_async.errors import ProxyError
 from kimi_async.transport.aiohttp_pool import SessionPool
 from kimi_async.transport.exchange import Headers, Request
 from support.raw_server import (
@@ -57,7 +58,8 @@ KEY = "sk-test-0123456789abcdef"
 
 def client_at(base_url: str, **options: Any) -> AsyncKimi:
     options.setdefault("timeout", Timeout(connect=0.2, read=2, first_token=2, idle=2))
-    return AsyncKimi(api_key=KEY, base_url=base_url, max_retries=0, **options)
+    options.setdefault("max_retries", 0)
+    return AsyncKimi(api_key=KEY, base_url=base_url, **options)
 
 
 async def failure(client: AsyncKimi) -> APIConnectionError:
@@ -575,6 +577,49 @@ async def test_proxy_unreachable():
 
     assert "proxy" in str(error)
     assert "connect" == error.phase
+
+
+@pytest.mark.parametrize("base_url", ["http://api.example/v1", "https://api.example/v1"])
+async def test_proxy_that_wants_a_password(base_url: str):
+    """
+    407 is the proxy's word, not the host's: in plain HTTP and when it is asked for a tunnel. Nothing is tried again.
+    """
+    async with RawServer(sends(reply(b"", 407, 'Proxy-Authenticate: Basic realm="x"'))) as server:
+        proxy = f"http://me:hidden@127.0.0.1:{server.port}"
+        error = await failure(client_at(base_url, proxy=proxy, max_retries=3))
+
+        assert isinstance(error, ProxyError)
+        assert "407" in str(error)
+        assert "hidden" not in f"{error} {error!r} {vars(error)}"
+        assert 1 == len(server.requests)
+
+
+@pytest.mark.parametrize(("status", "kind"), [(403, ProxyError), (503, APIConnectionError)])
+async def test_proxy_that_refuses_a_tunnel(status: int, kind: type[APIConnectionError]):
+    """
+    A refusal for good is told from one that may pass.
+    """
+    async with RawServer(sends(reply(b"", status))) as server:
+        error = await failure(
+            client_at("https://api.example/v1", proxy=f"http://127.0.0.1:{server.port}", max_retries=0)
+        )
+
+    assert kind is type(error)
+    assert kind.retryable is error.retryable
+    assert f"the proxy answered {status}" in str(error)
+
+
+async def test_proxy_of_socks_in_the_environment_is_sent_nothing(monkeypatch: pytest.MonkeyPatch):
+    """
+    Spoken to as an HTTP proxy it would get key and prompt in clear.
+    """
+    async with RawServer(sends(reply(COMPLETION))) as proxy:
+        monkeypatch.setenv("all_proxy", f"socks5://127.0.0.1:{proxy.port}")
+        async with client_at("http://api.example/v1") as client:
+            with pytest.raises(ConfigurationError, match="all_proxy"):
+                await client.chat.completions.create(model="kimi-k3", messages=QUESTION)
+
+        assert 0 == proxy.connections
 
 
 async def test_proxy_is_used():

@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from kimi_async import AsyncKimi, KimiError
-from kimi_async.codec.json import (
+from kimi_async.codec import (
     SurrogateJoiner,
     decode_patiently,
     decode_reply,

@@ -38,7 +38,7 @@ from dataclasses import replace
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
-from ...codec.json import error_from
+from ...codec.faults import error_from
 from ...codec.refusals import RETRYABLE, should_retry
 from ...errors import (
     APIConnectionError,

@@ -1,0 +1,139 @@
+"""
+A refusal as an exception: the class from its cause, whichever gateway's words it uses.
+"""
+
+from collections.abc import Mapping
+from typing import Any, cast
+
+import msgspec
+
+from ..errors import (
+    APIStatusError,
+    AuthenticationError,
+    BadRequestError,
+    ConflictError,
+    ContentFilterError,
+    ContextLengthExceededError,
+    EngineOverloadedError,
+    InternalServerError,
+    NotFoundError,
+    PermissionDeniedError,
+    QuotaExceededError,
+    RateLimitError,
+    RateLimitReachedError,
+    RequestTooLargeError,
+    TokensPerDayLimitError,
+    UnprocessableEntityError,
+)
+from .refusals import ErrorShape, Kind, classify
+
+__all__ = ["error_from", "error_in_stream", "error_object"]
+
+_BY_KIND: dict[Kind, type[APIStatusError]] = {
+    "rate_limit": RateLimitReachedError,
+    "tpd": TokensPerDayLimitError,
+    "overloaded": EngineOverloadedError,
+    "quota": QuotaExceededError,
+    "content_filter": ContentFilterError,
+    "context_length": ContextLengthExceededError,
+    "auth": AuthenticationError,
+    "permission": PermissionDeniedError,
+    "not_found": NotFoundError,
+    "too_large": RequestTooLargeError,
+    "unprocessable": UnprocessableEntityError,
+    "bad_request": BadRequestError,
+    "conflict": ConflictError,
+    "unavailable": InternalServerError,
+    "gateway": InternalServerError,
+    "server": InternalServerError,
+}
+
+_BY_STATUS: dict[int, type[APIStatusError]] = {
+    400: BadRequestError,
+    401: AuthenticationError,
+    403: PermissionDeniedError,
+    404: NotFoundError,
+    409: ConflictError,
+    413: RequestTooLargeError,
+    422: UnprocessableEntityError,
+    429: RateLimitError,
+}
+
+
+def error_from(
+    status: int, headers: Mapping[str, str], body: bytes, request: Any = None, *, now: float | None = None
+) -> APIStatusError:
+    """
+    The error that a reply of status 400 and above means: its class from the cause, whichever gateway's words it uses.
+
+    `now` is Unix time, to read a `Retry-After` that is a date.
+    """
+    shape = classify(status, headers, body, now=now)
+    return _error(shape, status, headers, request, body)
+
+
+def error_object(value: Any) -> Any:
+    """
+    The part of a decoded body or event of status 200 that is one of the shapes errors come in; None if there is none.
+    """
+    if not isinstance(value, dict):
+        return None
+    fields = cast("dict[str, Any]", value)
+    if fields.get("error") is not None or fields.get("object") == "error" or fields.get("success") is False:
+        return fields
+    choices = fields.get("choices")
+    if not choices and ("detail" in fields or ("message" in fields and "statusCode" in fields)):
+        return fields
+    for choice in cast("list[object]", choices) if isinstance(choices, list) else ():
+        if isinstance(choice, dict):
+            fault = cast("dict[str, Any]", choice).get("error")
+            if fault is not None:
+                return {"error": fault}
+    return None
+
+
+def error_in_stream(
+    error: Any, headers: Mapping[str, str], request: Any = None, *, status: int = 200
+) -> APIStatusError:
+    """
+    The error that an event inside a stream of status 200 means.
+    """
+    try:
+        data = msgspec.json.encode(error, enc_hook=str)
+    except (UnicodeError, OverflowError, RecursionError, TypeError, ValueError):
+        data = str(error).encode("utf-8", "replace")
+    shape = classify(status, headers, data)
+    return _error(shape, status, headers, request, data)
+
+
+def _error(
+    shape: ErrorShape, status: int, headers: Mapping[str, str], request: Any, content: bytes
+) -> APIStatusError:
+    cls = _BY_KIND.get(shape.kind)
+    exact = _BY_STATUS.get(status)
+    if cls is None:
+        cls = exact or (InternalServerError if status >= 500 else APIStatusError)
+    elif exact is not None and issubclass(exact, cls):
+        cls = exact
+    elif (
+        exact is not None
+        and not issubclass(cls, (exact, RateLimitError))
+        and status in (401, 404, 409, 413, 422)
+    ):
+        # `except NotFoundError` must hold for every 404, whatever the text says.
+        cls = exact
+    error = cls.make(
+        shape.message,
+        status=status,
+        headers=headers,
+        request=request,
+        body=shape.body,
+        kind=shape.kind,
+        type=shape.type,
+        code=shape.code,
+        param=shape.param,
+        request_id=shape.request_id,
+        content=content,
+    )
+    error.retry_after = shape.retry_after
+    return error
