@@ -22,7 +22,8 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 import openai
 
-import kimi_async.streaming.stream
+import kimi_async.streaming.clocks
+import kimi_async.streaming.reading
 from kimi_async import AsyncKimi, KimiError, RetryPolicy, Timeout
 from support.fault_cases import BROKEN, NOT_STREAMED, TOLERATED, Case
 from support.raw_server import RawServer, every
@@ -117,7 +118,7 @@ def sdk(base_url: str, case: Case) -> openai.AsyncOpenAI:
 async def main() -> None:
     warnings.simplefilter("ignore")
     logging.disable(logging.CRITICAL)
-    kimi_async.streaming.stream.GRACE = kimi_async.streaming.stream.DRAIN = 0.1  # type: ignore[misc]
+    kimi_async.streaming.clocks.GRACE = kimi_async.streaming.reading.DRAIN = 0.1  # type: ignore[misc]
     totals: dict[str, Counter[str]] = {"kimi-async": Counter(), "openai": Counter()}
     for title, cases in (
         ("Broken streams", BROKEN),

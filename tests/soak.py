@@ -29,7 +29,8 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-import kimi_async.streaming.stream
+import kimi_async.streaming.clocks
+import kimi_async.streaming.reading
 from kimi_async import AsyncKimi, KimiError, RetryPolicy, Timeout
 from kimi_async.streaming.stream import AsyncStream
 from kimi_async.transport.exchange import Request, Response
@@ -117,7 +118,7 @@ async def one(client: AsyncKimi, case: Case, dice: random.Random, counts: Counte
 async def main(seconds: float, at_once: int, seed: int) -> int:
     warnings.simplefilter("ignore", ResourceWarning)
     logging.disable(logging.CRITICAL)
-    kimi_async.streaming.stream.GRACE = kimi_async.streaming.stream.DRAIN = 0.05  # type: ignore[misc]
+    kimi_async.streaming.clocks.GRACE = kimi_async.streaming.reading.DRAIN = 0.05  # type: ignore[misc]
     dice = random.Random(seed)
     counts: Counter[str] = Counter()
     ends = time.monotonic() + seconds

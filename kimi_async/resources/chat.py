@@ -10,7 +10,7 @@ from ..errors import ConfigurationError, EmptyResponseError, KimiError, NotFound
 from ..providers.hosts import foreign_model_message
 from ..providers.ids import gateway_of_model_id
 from ..streaming.events import AsyncChatCompletionStreamManager
-from ..streaming.resume import ResumePolicy, ResumingStream
+from ..streaming.resume import ResumePolicy, Resumer
 from ..streaming.stream import AsyncStream
 from ..types._base import NOT_GIVEN, NotGiven, Omit, is_given
 from ..types.chat import (
@@ -141,7 +141,7 @@ class AsyncCompletions(Resource):
                     "POST",
                     "chat/completions",
                     body,
-                    refuse_empty=empty == "raise" and resume is None,
+                    refuse_empty=empty == "raise",
                     usage_follows=b'"include_usage":true' in body,
                     **call,
                 )
@@ -152,13 +152,9 @@ class AsyncCompletions(Resource):
             except NotFoundError as exc:
                 await explain_missing_model(client, model, exc)
                 raise
-            return (
-                opened
-                if resume is None
-                else ResumingStream(
-                    opened, body=body, policy=resume, reopen=open_stream, refuse_empty=empty == "raise"
-                )
-            )
+            if resume is not None:
+                opened.mend_with(Resumer(body=body, policy=resume, reopen=open_stream))
+            return opened
         if resume is not None:
             raise ConfigurationError(
                 "resume= needs stream=True: a whole reply is simply asked for again (max_retries)"

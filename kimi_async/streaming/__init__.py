@@ -4,6 +4,23 @@ A streamed answer: its chunks, their fold into a completion, the events told on 
 May use codec, sse, transport and types; knows no client.
 """
 
-from .stream import DRAIN, GRACE, AsyncStream
+from .events import (
+    AsyncChatCompletionStream,
+    AsyncChatCompletionStreamManager,
+    ChatCompletionStreamState,
+    StreamMetrics,
+)
+from .fold import Accumulator
+from .resume import ResumePolicy, Resumption
+from .stream import AsyncStream
 
-__all__ = ["DRAIN", "GRACE", "AsyncStream"]
+__all__ = [
+    "Accumulator",
+    "AsyncChatCompletionStream",
+    "AsyncChatCompletionStreamManager",
+    "AsyncStream",
+    "ChatCompletionStreamState",
+    "ResumePolicy",
+    "Resumption",
+    "StreamMetrics",
+]

@@ -36,7 +36,6 @@ from ..types.events import (
     UsageEvent,
 )
 from .fold import Accumulator, CallFold, ChoiceFold, logprobs_of
-from .resume import ResumingStream
 from .stream import AsyncStream
 
 __all__ = [
@@ -398,12 +397,10 @@ class AsyncChatCompletionStream(Generic[C]):
 
     @property
     def _resumed(self) -> bool:
-        stream = self._stream
-        return isinstance(stream, ResumingStream) and len(stream.resumptions) > self._told
+        return len(self._stream.resumptions) > self._told
 
     def _resumptions(self) -> Iterator[ChatCompletionStreamEvent]:
-        stream = cast("ResumingStream", self._stream)
-        for each in stream.resumptions[self._told :]:
+        for each in self._stream.resumptions[self._told :]:
             self._told += 1
             yield StreamResumedEvent(each.number, each.error, each.restarted)
 

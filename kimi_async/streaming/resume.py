@@ -8,14 +8,13 @@ When a stream drops, stalls or is cut, the conversation is sent again with what 
 The price: every resumption is a request of its own, charged its prompt, which now includes the answer so far, and counted
 against the limits. What the broken request was charged is not known: its usage never came.
 
-What may be resumed, and how, is decided by plain functions here; `ResumingStream` acts on it.
+What may be resumed, and how, is decided by plain functions here; `Resumer` acts on it.
 """
 
 import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from types import TracebackType
-from typing import Any, Self, cast
+from typing import Any, cast
 
 import msgspec
 
@@ -24,16 +23,19 @@ from ..errors import (
     APIError,
     APIStatusError,
     Attempt,
-    EmptyResponseError,
-    KimiError,
     RateLimitReachedError,
 )
-from ..transport.exchange import Response
-from ..types.chat import ChatCompletion, ChatCompletionChunk, CompletionUsage, UsageAttempt
+from ..types.chat import (
+    ChatCompletion,
+    ChatCompletionChunk,
+    ChoiceDelta,
+    CompletionUsage,
+    UsageAttempt,
+)
 from .fold import Accumulator
-from .stream import AsyncStream
+from .stream import AsyncStream, Resumption
 
-__all__ = ["ResumePolicy", "ResumingStream", "Resumption", "continued", "why_not"]
+__all__ = ["ResumePolicy", "Resumer", "Resumption", "can_mend", "continued", "why_not"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,20 +62,6 @@ class ResumePolicy:
         Seconds to wait after this many resumptions in a row without progress.
         """
         return 0.0 if fruitless == 0 else min(self.cap, self.base * 2.0 ** (fruitless - 1))
-
-
-@dataclass(frozen=True, slots=True)
-class Resumption:
-    """
-    One resumption of a stream.
-    """
-
-    number: int
-    """1 for the first."""
-    error: Exception
-    """What had ended the request before."""
-    restarted: bool
-    """Whether the answer began anew, since nothing but reasoning had arrived."""
 
 
 def why_not(body: dict[str, Any], partial: ChatCompletion | None) -> str | None:
@@ -135,14 +123,14 @@ def continued(body: dict[str, Any], content: str, reasoning: str | None) -> dict
 
 
 # A server that repeats the prefix sends it in one piece, before its own text. A continuation that merely happens to begin like
-# the answer (a refrain, a table's rule) comes token by token. Only the first is taken for an echo, and only of a prefix that
-# had itself come in at least this many pieces.
-ECHO_PIECES = 8
+# the answer (a refrain, a table's rule) comes token by token. Only the first is taken for an echo, and only of a prefix longer
+# than a token is.
+ECHO = 24
 
 
-class ResumingStream(AsyncStream[ChatCompletionChunk]):
+class Resumer:
     """
-    An `AsyncStream` that goes on where it broke off.
+    Goes on with a stream where it broke off; what an `AsyncStream` with `resume=` has beside its reply.
 
     One `id` throughout; no text twice and none missing; `usage` adds up what the server reported, with each request in
     `usage.attempts`. `resumptions` lists what happened. If nothing but reasoning had arrived, the answer begins anew: reasoning
@@ -152,227 +140,91 @@ class ResumingStream(AsyncStream[ChatCompletionChunk]):
     What cannot be resumed raises what a plain stream would have raised, with a note that says why.
     """
 
-    __slots__ = (
-        "_attempts",
-        "_body",
-        "_closed",
-        "_echo",
-        "_error",
-        "_expected",
-        "_fruitless",
-        "_inner",
-        "_open",
-        "_outer",
-        "_pieces",
-        "_policy",
-        "_progress",
-        "_received",
-        "resumptions",
-    )
+    __slots__ = ("_body", "_charged", "_error", "_fruitless", "_open", "_policy", "_size", "resumptions")
 
     def __init__(
         self,
-        inner: AsyncStream[ChatCompletionChunk],
         *,
         body: bytes,
         policy: ResumePolicy,
         reopen: Callable[[bytes], Awaitable[AsyncStream[ChatCompletionChunk]]],
-        refuse_empty: bool = False,
     ) -> None:
-        super().__init__(inner.response, refuse_empty=refuse_empty)
-        self._ended = True  # the base class reads nothing: `inner` does
-        self._inner: AsyncStream[ChatCompletionChunk] | None = inner
         self._body: dict[str, Any] = msgspec.json.decode(body)
         self._policy = policy
         self._open = reopen
-        self._outer = Accumulator()
-        self._error: KimiError | None = None
-        self._closed = False
+        self._error: APIError | None = None
+        """What the latest request ended with."""
         self._fruitless = 0
-        self._progress = False
-        self._pieces = 0
-        self._echo = ""
-        self._expected = ""
-        self._received = 0
-        self._attempts: list[UsageAttempt] = []
+        """Resumptions in a row that brought nothing new."""
+        self._size = 0
+        """Characters that had arrived when it was last resumed."""
+        self._charged: list[UsageAttempt] = []
+        """What each request was charged; without numbers where it broke off before it said so."""
         self.resumptions: list[Resumption] = []
 
-    async def __anext__(self) -> ChatCompletionChunk:
+    async def mended(
+        self, fault: APIError, fold: Accumulator
+    ) -> tuple[AsyncStream[ChatCompletionChunk], "Rest"]:
+        main = fold.choices.get(0)
+        content = "".join(main.content) if main is not None else ""
+        reasoning = "".join(main.reasoning) if main is not None and main.seen_reasoning else None
+        if self._error is None:  # else it was cancelled while it was being resumed, and has been judged
+            size = len(content) + len(reasoning or "")
+            if size != self._size:
+                self._fruitless, self._size = 0, size
+            self._judge(fault, fold)
+            self._note_charge(fold)
+            self._error = fault
+        body = msgspec.json.encode(continued(self._body, content, reasoning))
         while True:
-            if self._closed:
-                if self._error is not None:
-                    raise self._error
-                raise StopAsyncIteration
-            if self._inner is None:
-                await self._resume()
-                continue
+            error = self._error
+            delay = self._policy.delay(self._fruitless)
+            if isinstance(error, RateLimitReachedError) and error.retry_after:
+                delay = max(delay, error.retry_after)
+            if delay > 0:
+                await asyncio.sleep(delay)
             try:
-                chunk = await self._inner.__anext__()
-            except StopAsyncIteration:
-                self._closed = True
-                completion = self.snapshot()
-                if self._refuse_empty and (completion is None or completion.is_empty):
-                    self._error = EmptyResponseError(completion=completion)
-                    raise self._error from None
-                raise
+                stream = await self._open(body)
+                break
             except APIError as exc:
-                self._broke(exc)
-                continue
-            if self._passed(chunk):
-                return chunk
+                self._fruitless += 1
+                if can_mend(exc) and self._fruitless < self._policy.max_attempts:
+                    self._error = exc
+                    continue
+                exc.add_note(f"while resuming a stream that had ended with {type(error).__name__}: {error}")
+                raise self._final(exc) from error
+        self._fruitless += 1
+        restarted = not content and reasoning is not None
+        self.resumptions.append(Resumption(len(self.resumptions) + 1, error, restarted))
+        self._error = None
+        rest = Rest(fold, self._charged, stream.request_id, content, reasoning)
+        return stream, rest
 
-    def take(self) -> list[ChatCompletionChunk]:
-        return []
-
-    async def close(self) -> None:
-        self._closed = True
-        inner, self._inner = self._inner, None
-        if inner is not None:
-            await inner.close()
-
-    def __del__(self) -> None:
-        pass  # the stream inside warns for itself
-
-    @property
-    def started(self) -> float:
-        return self._started
-
-    @property
-    def chunks(self) -> int:
-        return self._outer.chunks
-
-    @property
-    def usage(self) -> CompletionUsage | None:
-        return self._outer.usage
-
-    def snapshot(self) -> ChatCompletion | None:
-        return self._outer.completion()
-
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        await self.close()
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    # --- what comes in ---
-
-    def _passed(self, chunk: ChatCompletionChunk) -> bool:
+    def _judge(self, fault: APIError, fold: Accumulator) -> None:
         """
-        Fits a chunk into the one logical stream. False if nothing of it is new.
+        :raises APIError: the fault, where it shall not be resumed.
         """
-        outer = self._outer
-        later = bool(self.resumptions)
-        first = outer.first
-        if later and first is not None:
-            chunk.id, chunk.created, chunk.model = first.id, first.created, first.model
-        usage = chunk.usage
-        if usage is not None:
-            self._count(chunk, usage)
-        keep = not later or usage is not None or not chunk.choices
-        for choice in chunk.choices:
-            delta = choice.delta
-            if choice.finish_reason is not None or delta.tool_calls or delta.refusal:
-                keep = True
-            if later:
-                self._without_repetition(choice.delta)
-                delta.role = None
-            if delta.content or delta.reasoning_content:
-                keep = self._progress = True
-                self._pieces += bool(delta.content)
-        if keep:
-            outer.extend((chunk,))
-        return keep
-
-    def _without_repetition(self, delta: Any) -> None:
-        if self._expected:
-            thought = delta.reasoning_content
-            if thought:
-                if self._expected.startswith(thought):
-                    self._expected = self._expected[len(thought) :]
-                    delta.reasoning_content = None
-                elif thought.startswith(self._expected):
-                    delta.reasoning_content = thought[len(self._expected) :]
-                    self._expected = ""
-                else:
-                    # It thinks otherwise this time. What was swallowed belongs to the new thought.
-                    fold = self._outer.choices[0]
-                    told = "".join(fold.reasoning)
-                    swallowed = told[: len(told) - len(self._expected)]
-                    fold.reasoning.clear()
-                    delta.reasoning_content = swallowed + thought
-                    self._expected = ""
-            elif delta.content:
-                fold = self._outer.choices[0]
-                told = "".join(fold.reasoning)
-                fold.reasoning[:] = [told[: len(told) - len(self._expected)]]
-                self._expected = ""
-        if self._echo and delta.content:
-            if delta.content.startswith(self._echo):
-                delta.content = delta.content[len(self._echo) :] or None
-            self._echo = ""
-
-    def _count(self, chunk: ChatCompletionChunk, usage: CompletionUsage) -> None:
-        """
-        Adds what this request was charged to what those before it were. A request reports once, or twice the same.
-        """
-        response = self._inner.response if self._inner is not None else None
-        attempt = UsageAttempt(prompt_tokens=usage.prompt_tokens, completion_tokens=usage.completion_tokens)
-        if response is not None and response.request_id:
-            attempt.request_id = response.request_id
-        number = len(self.resumptions)
-        while len(self._attempts) < number:
-            self._attempts.append(UsageAttempt())  # broke off before its usage came
-        self._attempts[number:] = [attempt]
-        if not self.resumptions:
-            return
-        total = usage.model_copy()
-        total.prompt_tokens = sum(each.prompt_tokens for each in self._attempts)
-        total.completion_tokens = sum(each.completion_tokens for each in self._attempts)
-        total.total_tokens = total.prompt_tokens + total.completion_tokens
-        total.attempts = list(self._attempts)
-        chunk.usage = total
-        for choice in chunk.choices:
-            choice.usage = None
-
-    # --- what goes wrong ---
-
-    def _broke(self, exc: APIError) -> None:
-        """
-        The stream inside has ended with an error: shall we go on?
-
-        :raises APIError: the error, if not.
-        """
-        inner = cast("AsyncStream[ChatCompletionChunk]", self._inner)
-        self._received += inner.response.bytes_received
-        partial = self._outer.completion()
-        if self._progress:
-            self._fruitless = 0
-        reason: str | None = None
-        if not can_mend(exc):
-            reason = ""
-        else:
-            reason = why_not(self._body, partial)
-            if reason is None and self._fruitless >= self._policy.max_attempts:
-                reason = f"{self._fruitless} resumptions in a row brought nothing new"
+        if not can_mend(fault):
+            raise self._final(fault)
+        reason = why_not(self._body, fold.completion())
+        if reason is None and self._fruitless >= self._policy.max_attempts:
+            reason = f"{self._fruitless} resumptions in a row brought nothing new"
         if reason is not None:
-            if reason:
-                exc.add_note(f"not resumed: {reason}")
-            self._inner = None
-            raise self._final(exc)
-        self._inner = None
-        self._error = exc
+            fault.add_note(f"not resumed: {reason}")
+            raise self._final(fault)
+
+    def _note_charge(self, fold: Accumulator) -> None:
+        """
+        The request that broke off is in the list, whether or not it has said what it was charged.
+        """
+        if not self._charged and (usage := fold.usage) is not None:
+            self._charged.append(
+                UsageAttempt(prompt_tokens=usage.prompt_tokens, completion_tokens=usage.completion_tokens)
+            )
+        while len(self._charged) <= len(self.resumptions):
+            self._charged.append(UsageAttempt())
 
     def _final(self, exc: APIError) -> APIError:
-        self._closed = True
-        self._error = exc
-        exc.partial = self._outer.completion()
-        exc.chunks = self._outer.chunks
-        exc.bytes_received = self._received
         exc.attempts = (
             *(
                 Attempt(
@@ -388,33 +240,96 @@ class ResumingStream(AsyncStream[ChatCompletionChunk]):
         )
         return exc
 
-    async def _resume(self) -> None:
-        error = cast("APIError", self._error)
-        delay = self._policy.delay(self._fruitless)
-        if isinstance(error, RateLimitReachedError) and error.retry_after:
-            delay = max(delay, error.retry_after)
-        if delay > 0:
-            await asyncio.sleep(delay)
-        fold = self._outer.choices.get(0)
-        content = "".join(fold.content) if fold is not None else ""
-        reasoning = "".join(fold.reasoning) if fold is not None and fold.seen_reasoning else None
-        body = msgspec.json.encode(continued(self._body, content, reasoning))
-        try:
-            inner = await self._open(body)
-        except APIError as exc:
-            self._fruitless += 1
-            if can_mend(exc) and self._fruitless < self._policy.max_attempts:
-                self._error = exc
-                return
-            exc.add_note(f"while resuming a stream that had ended with {type(error).__name__}: {error}")
-            raise self._final(exc) from error
-        self._inner = inner
-        self.response: Response = inner.response
-        self._fruitless += 1
-        self._progress = False
-        self._echo = content if self._pieces >= ECHO_PIECES else ""
-        self._expected = reasoning or "" if not content else ""
-        self.resumptions.append(
-            Resumption(len(self.resumptions) + 1, error, restarted=not content and reasoning is not None)
-        )
-        self._error = None
+
+class Rest:
+    """
+    The rest of an answer, from a request that was given its beginning.
+    """
+
+    __slots__ = ("_charged", "_echo", "_expected", "_fold", "_number", "_request_id", "usage")
+
+    def __init__(
+        self,
+        fold: Accumulator,
+        charged: list[UsageAttempt],
+        request_id: str | None,
+        content: str,
+        reasoning: str | None,
+    ) -> None:
+        self._fold = fold
+        self._charged = charged
+        self._number = len(charged)
+        self._request_id = request_id
+        self._echo = content if len(content) >= ECHO else ""
+        """What it may repeat in one piece, before its own text."""
+        self._expected = (reasoning or "") if not content else ""
+        """The thought that it may think again."""
+        self.usage: CompletionUsage | None = None
+
+    def fits(self, chunk: ChatCompletionChunk) -> bool:
+        first = self._fold.first
+        if first is not None:
+            chunk.id, chunk.created, chunk.model = first.id, first.created, first.model
+        usage = chunk.usage
+        if usage is not None:
+            self._count(chunk, usage)
+        keep = usage is not None or not chunk.choices
+        for choice in chunk.choices:
+            delta = choice.delta
+            if delta.reasoning is not None and delta.reasoning_content is None:
+                delta.reasoning_content = delta.reasoning
+            if choice.finish_reason is not None or delta.tool_calls or delta.refusal:
+                keep = True
+            self._without_repetition(delta)
+            delta.role = None
+            if delta.content or delta.reasoning_content:
+                keep = True
+        return keep
+
+    def _without_repetition(self, delta: ChoiceDelta) -> None:
+        if self._expected:
+            fold = self._fold.choices[0]
+            before = "".join(fold.reasoning)
+            thought = delta.reasoning_content
+            if thought:
+                delta.reasoning = None
+                if self._expected.startswith(thought):
+                    self._expected = self._expected[len(thought) :]
+                    delta.reasoning_content = None
+                elif thought.startswith(self._expected):
+                    delta.reasoning_content = thought[len(self._expected) :]
+                    self._expected = ""
+                else:
+                    # It thinks otherwise this time. What was swallowed belongs to the new thought.
+                    swallowed = before[: len(before) - len(self._expected)]
+                    fold.reasoning.clear()
+                    delta.reasoning_content = swallowed + thought
+                    self._expected = ""
+            elif delta.content:
+                fold.reasoning[:] = [before[: len(before) - len(self._expected)]]
+                self._expected = ""
+        if self._echo and delta.content:
+            if delta.content.startswith(self._echo):
+                delta.content = delta.content[len(self._echo) :] or None
+            self._echo = ""
+
+    def _count(self, chunk: ChatCompletionChunk, usage: CompletionUsage) -> None:
+        """
+        Adds what this request was charged to what those before it were. A request reports once, or the same twice.
+        """
+        self.usage = usage
+        attempt = UsageAttempt(prompt_tokens=usage.prompt_tokens, completion_tokens=usage.completion_tokens)
+        if self._request_id:
+            attempt.request_id = self._request_id
+        self._charged[self._number :] = [attempt]
+        total = usage.model_copy()
+        total.prompt_tokens = sum(each.prompt_tokens for each in self._charged)
+        total.completion_tokens = sum(each.completion_tokens for each in self._charged)
+        total.total_tokens = total.prompt_tokens + total.completion_tokens
+        total.attempts = list(self._charged)
+        # Where it stood: a usage in a choice and another in a chunk of its own must not become two of the second kind.
+        for choice in chunk.choices:
+            if choice.usage is not None:
+                choice.usage = total
+        if chunk.usage is not total:
+            chunk.usage = total

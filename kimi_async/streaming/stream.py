@@ -4,65 +4,59 @@ A streamed answer: `async for chunk in stream`.
 A stream ends in one of two ways. Normally, after `[DONE]` or a `finish_reason`; or with an error that carries what had arrived.
 A body that merely stops is never a success.
 
-Three clocks watch it, all on the loop's own time and all counting decoded events rather than bytes, so that comments and blank
-lines cannot stretch them: `Timeout.first_token`, `idle` and `total`. They run only while the stream is being waited for.
+`Reading` waits for one reply's bytes, `Digest` says what they mean, `Clocks` bound the waits (`Timeout.first_token`, `idle` and
+`total`), and `Resumption`s put another reply in the place of a broken one.
 """
 
 import asyncio
 import contextlib
 import warnings
-import weakref
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from types import TracebackType
-from typing import Any, Generic, Self, TypeVar, cast
+from typing import Any, Generic, Protocol, Self, TypeVar, cast
 
-import msgspec
-
-from ..codec import SurrogateJoiner, decode_chunk, decode_patiently, error_in_stream, error_object
-from ..errors import (
-    APIConnectionError,
-    APIError,
-    APIResponseValidationError,
-    EmptyResponseError,
-    IncompleteStreamError,
-    KimiError,
-    StreamStalledError,
-)
-from ..sse import BOM, EventTooLargeError, SSEDecoder
-from ..transport.deadlines import Deadline
+from ..errors import APIConnectionError, APIError, EmptyResponseError
 from ..transport.exchange import Response
-from ..types.chat import (
-    ChatCompletion,
-    ChatCompletionChunk,
-    ChoiceDelta,
-    ChoiceDeltaToolCall,
-    ChoiceDeltaToolCallFunction,
-    ChunkChoice,
-    CompletionUsage,
-)
+from ..types.chat import ChatCompletion, CompletionUsage
+from .digest import Continuation
 from .fold import Accumulator
+from .reading import Reading
 
-__all__ = ["DRAIN", "GRACE", "AsyncStream"]
+__all__ = ["AsyncStream", "Continuation", "Mender", "Resumption"]
 
 T = TypeVar("T")
 
-# The end of the chunked body may trail [DONE]. Closing before it comes costs the connection: with an end 5 ms late, twenty
-# streams in a row open twenty connections, not one (tests/test_walk.py). Half a second is many round trips.
-DRAIN = 0.5
-DRAIN_BYTES = 64 * 1024
 
-# Some servers say finish_reason and then neither [DONE] nor goodbye (MoonshotAI/kimi-code#2762). The answer is whole by then;
-# this is for the usage that may follow.
-GRACE = 5.0
+@dataclass(frozen=True, slots=True)
+class Resumption:
+    """
+    One resumption of a stream.
+    """
 
-# Turns of the loop between a clock's running out and our believing it. When something else has kept the loop busy, the timer may
-# be heard before the socket; the server was not silent because we did not listen. asyncio reads sockets before it looks at
-# timers, uvloop after; in three turns what had come is digested with either.
-TURNS = 3
+    number: int
+    """1 for the first."""
+    error: Exception
+    """What had ended the request before."""
+    restarted: bool
+    """Whether the answer began anew, since nothing but reasoning had arrived."""
 
-DONE = b"[DONE]"
 
-_UNREADABLE = (msgspec.MsgspecError, UnicodeError, RecursionError)
+class Mender(Protocol):
+    """
+    Who finds another reply where one broke off.
+    """
+
+    @property
+    def resumptions(self) -> list[Resumption]: ...
+
+    async def mended(self, fault: APIError, fold: Accumulator) -> "tuple[AsyncStream[Any], Continuation]":
+        """
+        The stream that goes on, and how its chunks fit into the answer so far.
+
+        :raises APIError: the fault, or a later one, where nothing goes on.
+        """
+        ...
 
 
 class AsyncStream(Generic[T]):
@@ -89,25 +83,15 @@ class AsyncStream(Generic[T]):
 
     __slots__ = (
         "__weakref__",
-        "_cancelling",
-        "_decode",
-        "_done",
+        "_earlier",
         "_ended",
-        "_expired",
         "_fault",
         "_fold",
-        "_fresh",
-        "_joiner",
-        "_loop",
+        "_mender",
+        "_open",
         "_pending",
+        "_reading",
         "_refuse_empty",
-        "_since",
-        "_sse",
-        "_started",
-        "_state",
-        "_task",
-        "_timer",
-        "response",
     )
 
     def __init__(
@@ -119,29 +103,25 @@ class AsyncStream(Generic[T]):
         max_event_size: int = 16 << 20,
         refuse_empty: bool = False,
     ) -> None:
-        self.response: Response = response
-        self._loop = asyncio.get_running_loop()
-        self._decode = cast("Callable[[bytes | memoryview], T]", decode or decode_chunk)
         self._fold = fold if fold is not None or decode is not None else Accumulator()
-        self._sse = SSEDecoder(max_event_size)
+        self._reading: Reading[T] = Reading(
+            response,
+            asyncio.get_running_loop(),
+            decode=decode,
+            fold=self._fold,
+            max_event_size=max_event_size,
+        )
         self._refuse_empty = refuse_empty
-        self._joiner: SurrogateJoiner | None = None
+        self._mender: Mender | None = None
+        self._earlier = 0
+        """Bytes of replies that broke off and were continued."""
         self._pending: Iterator[T] = iter(())
-        self._fault: BaseException | None = None
-        self._fresh = True
-        """No byte of the body has been seen."""
-        self._done = False
-        """The end has been seen; what is pending is still to be handed out."""
+        self._open = True
+        """Neither an end nor a fault has been seen: there is something to wait for."""
+        self._fault: Exception | None = None
+        """What it ended with, once that has been raised."""
         self._ended = False
         """Nothing more will be handed out, and the connection is no longer ours."""
-        self._started = self._loop.time() if response.started is None else response.started
-        self._state = 0
-        """0 before the first event, 1 after it, 2 after the last finish_reason: which clock runs."""
-        self._since = 0.0
-        self._timer: asyncio.TimerHandle | None = None
-        self._task: asyncio.Task[Any] | None = None
-        self._cancelling = 0
-        self._expired = False
 
     # --- for the user ---
 
@@ -152,7 +132,7 @@ class AsyncStream(Generic[T]):
         for item in self._pending:
             return item
         # Here, not in `_advance`: every coroutine between the user and the socket costs 0.2 µs a packet.
-        while not (self._done or self._ended) and self._fault is None:
+        while self._open:
             await self._fill()
             for item in self._pending:
                 return item
@@ -175,17 +155,29 @@ class AsyncStream(Generic[T]):
         pool; otherwise it is closed, which tells the server to stop.
         """
         self._pending = iter(())
-        if (self._done or self._state == 2) and not self._ended and self._fault is None:
-            await self._finish()
-        else:
-            self._end()
+        self._open, self._ended = False, True
+        await self._reading.close()
 
     async def aclose(self) -> None:
         await self.close()
 
     def __repr__(self) -> str:
-        state = "ended" if self._ended else "complete" if self._done else "open"
+        state = "ended" if self._ended else "complete" if self._reading.digest.done else "open"
         return f"<AsyncStream {state}, {self.chunks} chunks, {self.response!r}>"
+
+    @property
+    def response(self) -> Response:
+        """
+        Status, headers and request id: of the latest reply, where it was resumed.
+        """
+        return self._reading.response
+
+    @property
+    def resumptions(self) -> list[Resumption]:
+        """
+        Where it broke off and went on (`resume=`).
+        """
+        return self._mender.resumptions if self._mender is not None else []
 
     @property
     def request_id(self) -> str | None:
@@ -194,9 +186,9 @@ class AsyncStream(Generic[T]):
     @property
     def started(self) -> float:
         """
-        `loop.time()` when the request was sent.
+        `loop.time()` when the request was sent: the latest, where it was resumed.
         """
-        return self._started
+        return self._reading.clocks.started
 
     @property
     def chunks(self) -> int:
@@ -237,381 +229,95 @@ class AsyncStream(Generic[T]):
         except BaseException:
             self._end()
             raise
-        if self._fault is not None:
+        if self._reading.digest.fault is not None:
             items = self.take()
             if not items:
                 raise self._failed()
             self._pending = iter(items)
 
-    async def _advance(self) -> T:
-        if self._ended:
-            if self._fault is not None:
-                # Asked again after an error: the answer is the same. A loop that catches and carries on must not believe
-                # that the stream had ended well.
-                raise self._fault
-            raise StopAsyncIteration
-        while True:
-            if self._fault is not None:
-                raise self._failed()
-            if self._done:
-                await self._finish()
-                if self._refuse_empty and ((completion := self.snapshot()) is None or completion.is_empty):
-                    self._fault = EmptyResponseError(completion=completion)
-                    raise self._fault
-                raise StopAsyncIteration
-            await self._fill()
-            for item in self._pending:
-                return item
-
     async def _fill(self) -> None:
-        """
-        Reads until there is something to hand out, or an end, or a fault.
-        """
-        response, loop = self.response, self._loop
-        read = response.reader
-        # With the loop, 0.07 µs; without it 0.19: until Python 3.12 asking for the running loop is a system call.
-        task = self._task = cast("asyncio.Task[Any]", asyncio.current_task(loop))
-        self._cancelling = task.cancelling()
-        self._since = loop.time()
-        if self._timer is None:
-            self._watch()
-        try:
-            while True:
-                data = await read()
-                response.bytes_received += len(data)
-                items = self._digest(data) if data else self._digest_end()
-                if items or self._done or self._fault is not None:
-                    break
-        except asyncio.CancelledError:
-            if not self._expired or task.uncancel() > self._cancelling:
-                raise
-            items = []
-            self._run_out()
-        except APIConnectionError as exc:
-            items = []
-            self._broken_off(exc)
-        except _NotAStream as found:
-            items = await self._whole(found.head)
-        finally:
-            self._task = None
-            self._expired = False
+        items = await self._reading.fill()
+        digest = self._reading.digest
+        if digest.done or digest.fault is not None:
+            self._open = False
         self._pending = iter(items)
 
-    def _digest(self, data: bytes) -> list[T]:
+    async def _advance(self) -> T:
         """
-        The chunks in these bytes, folded. Notes the end, or a fault, that comes after them.
+        The next chunk where one reply has ended, well or badly.
         """
-        if self._fresh and (start := data.lstrip()[:4]):
-            self._fresh = False
-            if start.removeprefix(BOM)[:1] in (b"{", b"[", b"<"):
-                raise _NotAStream(data)
-        try:
-            payloads = self._sse.payloads(data)
-        except EventTooLargeError as exc:
-            self._fault = self._incomplete(str(exc))
-            return []
-        if not payloads:
-            return []
-        if payloads[-1] == DONE:
-            payloads.pop()
-            self._done = True
-        if self._joiner is None:
-            try:
-                if len(payloads) == 1 and self._fold is not None:
-                    chunk = self._decode(payloads[0])
-                    if self._fold.add(cast("ChatCompletionChunk", chunk)):
-                        self._moved(self._fold)
-                        return [chunk]
-                    items = [chunk]
-                else:
-                    items = list(map(self._decode, payloads))
-            except _UNREADABLE:
-                pass
+        while not self._ended:
+            digest = self._reading.digest
+            if digest.fault is not None:
+                if self._mender is None:
+                    raise self._failed()
+                await self._go_on(self._mender, digest.fault)
+            elif digest.done:
+                self._open = False
+                await self._reading.finish()
+                self._ended = True
+                if self._refuse_empty and ((completion := self.snapshot()) is None or completion.is_empty):
+                    self._fault = EmptyResponseError(completion=completion)
             else:
-                return self._folded(items, payloads)
-        return self._digest_patiently(payloads)
+                await self._fill()
+            for item in self._pending:
+                return item
+        if self._fault is not None:
+            # Also when asked again: a loop that catches and carries on must not believe that the stream had ended well.
+            raise self._fault
+        raise StopAsyncIteration
 
-    def _digest_patiently(self, payloads: list[bytes | memoryview]) -> list[T]:
+    async def _go_on(self, mender: Mender, fault: APIError) -> None:
         """
-        What the quick way could not decode: an end in the middle, foreign leniencies, halves of characters, or garbage.
+        Puts another reply in the place of the broken one.
         """
-        items: list[T] = []
-        sources: list[bytes | memoryview] = []
-        for payload in payloads:
-            found: list[T]
-            try:
-                found = [self._decode(payload)]
-            except _UNREADABLE as exc:
-                text = bytes(payload).strip()
-                if text == DONE:
-                    self._done = True
-                    break
-                if self._fold is None:
-                    self._fault = self._incomplete(f"an event cannot be decoded ({exc})")
-                    self._done = False
-                    break
-                try:
-                    found = cast(
-                        "list[T]",
-                        decode_patiently(payload, ChatCompletionChunk, joined=SurrogateJoiner.FIELDS),
-                    )
-                except ValueError as reason:
-                    self._fault = self._incomplete(f"an event is not a chunk ({reason}): {text[:200]!r}")
-                    self._done = False
-                    break
-                if (
-                    self._joiner is None and found
-                ):  # not for pings and nulls: with it, every chunk goes the long way
-                    self._joiner = SurrogateJoiner()
-            if self._joiner is not None:
-                for chunk in cast("list[ChatCompletionChunk]", found):
-                    self._joiner.mend(chunk)
-            items += found
-            sources += [payload] * len(found)
-        return self._folded(items, sources)
-
-    def _folded(self, items: list[T], sources: list[bytes | memoryview]) -> list[T]:
-        fold = self._fold
-        if fold is None:
-            self._state = 1 if items else self._state
-            return items
-        chunks = cast("list[ChatCompletionChunk]", items)
-        at = fold.extend(chunks)
-        while at < len(chunks):
-            # Neither choices nor usage, or an error beside them: look at the event itself.
-            error = _error_in(chunks[at], sources[at])
-            if error is not None:
-                del items[at:]
-                self._done = False
-                self._fault = error_in_stream(error, self.response.headers, self.response.request)
-                break
-            at += 1 + fold.extend(chunks[at + 1 :])
-        if items:
-            self._moved(fold)
-        return items
-
-    def _moved(self, fold: Accumulator) -> None:
-        state = 2 if fold.finished else 1  # back to 1 where a second choice begins after the first has ended
-        if self._state != state:
-            self._state = state
-            self._unwatch()  # the next wait has another bound
-
-    def _digest_end(self) -> list[T]:
-        """
-        The body has ended: what its last, unterminated event holds.
-        """
-        items: list[T] = []
+        self._reading.end()
+        fold = cast("Accumulator", self._fold)
         try:
-            last = [event.data for event in self._sse.finish()]
-        except EventTooLargeError as exc:
-            self._fault = self._incomplete(str(exc))
-            return items
-        if last:
-            items = self._digest_patiently(last)
-            if (
-                self._fold is not None
-                and self._fold.finished
-                and isinstance(self._fault, IncompleteStreamError)
-            ):
-                self._fault = None  # cut in the goodbye: the answer is whole
-        if not self._done and self._fault is None:
-            if self._fold is None or self._fold.finished:
-                self._done = True
-            else:
-                self._fault = self._incomplete("the stream ended before [DONE] and without a finish_reason")
-        return items
+            stream, continuation = await mender.mended(fault, fold)
+        except APIError as exc:
+            self._fault = exc
+            raise self._failed() from exc.__cause__
+        reading, items = stream.handed_over()
+        self._earlier += self._reading.response.bytes_received
+        self._reading = reading
+        self._pending = iter(reading.digest.adopted(continuation, fold, items))
+        self._open = not (reading.digest.done or reading.digest.fault is not None)
 
-    async def _whole(self, head: bytes) -> list[T]:
+    def mend_with(self, mender: Mender) -> None:
         """
-        A body that is no event stream: an error in JSON, a completion from a server that ignores `stream`, or a web page.
+        Where a reply breaks off, `mender` is asked for another.
         """
-        response = self.response
-        timeout = response.request.timeout
-        self._unwatch()  # this wait has a bound of its own
-        seconds = min(
-            (each for each in (timeout.read, timeout.first_token) if each is not None), default=None
-        )
-        parts, size = [head], len(head)
-        late = False
-        try:
-            with Deadline(seconds):
-                while size < response.max_body and (data := await response.readany()):
-                    parts.append(data)
-                    size += len(data)
-        except TimeoutError:
-            late = True
-        except APIConnectionError:
-            pass
-        body = b"".join(parts)
-        kind = response.headers.get("content-type", "no content type")
-        error = value = None
-        with contextlib.suppress(ValueError):
-            for value in decode_patiently(body, cast("type[Any]", Any)):
-                error = error or error_object(value)
-        if error is not None:
-            self._fault = error_in_stream(error, response.headers, response.request)
-            return []
-        if (
-            self._fold is not None
-            and isinstance(value, dict)
-            and cast("dict[str, Any]", value).get("choices")
-        ):
-            with contextlib.suppress(ValueError):
-                chunk = _as_chunk(decode_patiently(body, ChatCompletion)[0])
-                if self._fold.add(chunk):
-                    self._done = True
-                    return cast("list[T]", [chunk])
-        if late:
-            self._stalled("first_token", f"the reply is no event stream ({kind}), and did not end")
-            return []
-        self._fault = APIResponseValidationError(
-            response,
-            body[:4096].decode("utf-8", "replace"),
-            message=f"the reply is not an event stream ({kind}); .body holds its first 4,096 bytes",
-        )
-        return []
+        self._mender = mender
+
+    def handed_over(self) -> tuple[Reading[T], list[T]]:
+        """
+        The reading, and what it has brought that was not handed out; this stream has then ended.
+        """
+        items = self.take()
+        self._open, self._ended = False, True
+        return self._reading, items
 
     # --- ends ---
 
-    async def _finish(self) -> None:
-        """
-        Takes in the end of the body, within a bound, so that the connection can be used again.
-        """
-        response = self.response
-        try:
-            if not response.is_closed:
-                with Deadline(DRAIN):
-                    spent = 0
-                    while spent < DRAIN_BYTES and (data := await response.readany()):
-                        spent += len(data)
-        except (TimeoutError, KimiError):
-            pass
-        finally:
-            self._end()
-
     def _end(self) -> None:
-        if self._ended:
-            return
-        self._ended = True
-        self._unwatch()
-        response = self.response
-        if self._fold is not None and self._fold.usage is not None:
-            response.extensions["usage"] = self._fold.usage
-        response.close()
+        self._open, self._ended = False, True
+        self._reading.end()
 
-    def _failed(self) -> BaseException:
+    def _failed(self) -> Exception:
         """
         The fault, with what had arrived, and the connection closed.
         """
-        fault = cast("BaseException", self._fault)
+        fault = self._fault or cast("APIError", self._reading.digest.fault)
+        self._fault = fault
         self._end()
         if isinstance(fault, APIError):
             fault.partial = self.snapshot()
             fault.chunks = self.chunks
-            fault.bytes_received = self.response.bytes_received
+            fault.bytes_received = self._earlier + self.response.bytes_received
+        if isinstance(fault, APIConnectionError) and fault.elapsed is None:
+            fault.elapsed = self._reading.clocks.loop.time() - self.started
         return fault
-
-    def _broken_off(self, exc: APIConnectionError) -> None:
-        if self._state == 2:
-            self._done = True  # the answer was whole; only the goodbye is missing
-            return
-        error = self._incomplete(f"the connection broke before [DONE]: {exc.message}")
-        error.__cause__ = exc.__cause__
-        self._fault = error
-
-    def _incomplete(self, why: str) -> IncompleteStreamError:
-        response = self.response
-        rid = response.request_id
-        return IncompleteStreamError(
-            message=f"{why}, after {self.chunks} chunks and {response.bytes_received:,} bytes"
-            f"{f' (request {rid})' if rid else ''}; .partial holds what arrived",
-            request=response.request,
-            phase="body" if self._state else "first_token",
-            elapsed=self._loop.time() - self._started,
-        )
-
-    # --- time ---
-
-    def _limit(self) -> tuple[float, str] | None:
-        """
-        When the present wait must end, in loop time, and which bound says so.
-        """
-        timeout = self.response.request.timeout
-        limit: tuple[float, str] | None = None
-        if self._state == 0:
-            if timeout.first_token is not None:
-                limit = (self._started + timeout.first_token, "first_token")
-        elif self._state == 1:
-            if timeout.idle is not None:
-                limit = (self._since + timeout.idle, "idle")
-        else:
-            grace = GRACE if timeout.idle is None else min(GRACE, timeout.idle)
-            limit = (self._since + grace, "grace")
-        if timeout.total is not None and (limit is None or self._started + timeout.total < limit[0]):
-            limit = (self._started + timeout.total, "total")
-        return limit
-
-    def _watch(self) -> None:
-        # One timer a stream, not one a wait: `_since` moves on with every wait (60 ns), and the timer looks at it only when it
-        # fires. It holds the stream weakly, so that a dropped stream is collected at once and not after `idle` seconds.
-        limit = self._limit()
-        if limit is not None:
-            self._timer = self._loop.call_at(
-                limit[0], _look, cast("weakref.ref[AsyncStream[Any]]", weakref.ref(self))
-            )
-
-    def _unwatch(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
-
-    def _look(self, turns: int) -> None:
-        if turns == TURNS:
-            self._timer = None
-        elif self._timer is not None:
-            return  # it was not silence: a later wait has begun
-        if self._ended or self._task is None:
-            return  # nobody waits; the next wait sets a timer
-        limit = self._limit()
-        if limit is None:
-            return
-        if limit[0] > self._loop.time():
-            self._watch()
-        elif turns:
-            self._loop.call_soon(_look, cast("weakref.ref[AsyncStream[Any]]", weakref.ref(self)), turns - 1)
-        else:
-            self._expired = True
-            self._task.cancel()
-
-    def _run_out(self) -> None:
-        """
-        A clock ran out while we waited.
-        """
-        limit = self._limit()
-        phase = limit[1] if limit is not None else "idle"
-        if phase == "grace" or (phase == "total" and self._state == 2):
-            self._done = True
-            self.response.close()  # it has been waited for long enough
-            return
-        told = {
-            "first_token": "no event came",
-            "idle": "the stream fell silent",
-            "total": "the stream did not end",
-        }[phase]
-        self._stalled(phase, told)
-
-    def _stalled(self, phase: str, told: str) -> None:
-        response = self.response
-        now = self._loop.time()
-        seconds = getattr(response.request.timeout, phase) or now - self._started
-        rid = response.request_id
-        self._fault = StreamStalledError(
-            response.request,
-            message=f"{told} within {seconds:g} s (Timeout.{phase}), after {self.chunks} chunks and "
-            f"{response.bytes_received:,} bytes{f' (request {rid})' if rid else ''}; .partial holds what arrived",
-            phase=phase,
-            elapsed=now - self._started,
-        )
 
     def __del__(self) -> None:
         if getattr(self, "_ended", True):
@@ -622,96 +328,17 @@ class AsyncStream(Generic[T]):
             stacklevel=2,
             source=self,
         )
-        loop = self._loop
+        reading = self._reading
+        loop = reading.clocks.loop
         if loop.is_closed():
             return
         self._ended = True
-        timer, self._timer = self._timer, None
-        response = self.response
-
-        def end() -> None:
-            if timer is not None:
-                timer.cancel()
-            response.close()
-
         try:
             here: Any = asyncio.get_running_loop()
         except RuntimeError:
             here = None
         if here is loop:
-            end()
+            reading.drop()
         else:
             with contextlib.suppress(RuntimeError):
-                loop.call_soon_threadsafe(end)
-
-
-class _NotAStream(Exception):
-    """
-    The body begins like JSON or HTML. Caught where it was read; never leaves this module.
-    """
-
-    def __init__(self, head: bytes) -> None:
-        self.head = head
-
-
-def _look(ref: "weakref.ref[AsyncStream[Any]]", turns: int = TURNS) -> None:
-    stream = ref()
-    if stream is not None:
-        stream._look(turns)  # pyright: ignore[reportPrivateUsage]
-
-
-def _error_in(chunk: ChatCompletionChunk, payload: bytes | memoryview) -> Any:
-    """
-    The error that an event holds, or None.
-    """
-    if chunk.error is not None:
-        return {"error": chunk.error}
-    try:
-        value = msgspec.json.decode(payload)
-    except _UNREADABLE:
-        return None
-    error = error_object(value)
-    if error is None and any(choice.finish_reason == "error" for choice in chunk.choices):
-        error = {
-            "error": {
-                "message": "the server ended the answer with finish_reason 'error'",
-                "type": "server_error",
-            }
-        }
-    return error
-
-
-def _as_chunk(completion: ChatCompletion) -> ChatCompletionChunk:
-    """
-    A whole completion as the one chunk of a stream.
-    """
-    return ChatCompletionChunk(
-        id=completion.id,
-        created=completion.created,
-        model=completion.model,
-        usage=completion.usage,
-        choices=[
-            ChunkChoice(
-                index=choice.index,
-                finish_reason=choice.finish_reason or "stop",
-                delta=ChoiceDelta(
-                    role=choice.message.role,
-                    content=choice.message.content,
-                    reasoning_content=choice.message.reasoning_content,
-                    tool_calls=[
-                        ChoiceDeltaToolCall(
-                            index=i,
-                            id=call.id,
-                            type=call.type,
-                            function=ChoiceDeltaToolCallFunction(
-                                name=call.function.name, arguments=call.function.arguments
-                            ),
-                        )
-                        for i, call in enumerate(choice.message.tool_calls or ())
-                    ]
-                    or None,
-                ),
-            )
-            for choice in completion.choices
-        ],
-    )
+                loop.call_soon_threadsafe(reading.drop)

@@ -11,7 +11,8 @@ from typing import Any
 
 import pytest
 
-import kimi_async.streaming.stream
+import kimi_async.streaming.clocks
+import kimi_async.streaming.reading
 from kimi_async import AsyncKimi, KimiError, RetryPolicy, Timeout
 from kimi_async.errors import APIConnectionError, APIError, APIStatusError
 from support.fault_cases import BROKEN, NOT_STREAMED, TOLERATED, Case
@@ -27,8 +28,8 @@ def short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
     """
     The bounds on goodbyes, shortened: what is tested is that there are some.
     """
-    monkeypatch.setattr(kimi_async.streaming.stream, "GRACE", 0.1)
-    monkeypatch.setattr(kimi_async.streaming.stream, "DRAIN", 0.1)
+    monkeypatch.setattr(kimi_async.streaming.clocks, "GRACE", 0.1)
+    monkeypatch.setattr(kimi_async.streaming.reading, "DRAIN", 0.1)
 
 
 def client_for(server: RawServer, case: Case) -> AsyncKimi:

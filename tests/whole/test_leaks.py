@@ -17,7 +17,8 @@ from typing import Any
 
 import pytest
 
-import kimi_async.streaming.stream
+import kimi_async.streaming.clocks
+import kimi_async.streaming.reading
 from kimi_async import AsyncKimi, KimiError, RetryPolicy, Timeout
 from kimi_async.streaming.stream import AsyncStream
 from kimi_async.transport.exchange import Request, Response
@@ -59,8 +60,8 @@ async def test_nothing_left_after_everything_went_wrong(monkeypatch: pytest.Monk
     """
     One client, every quick fault there is, three times over, left early every second time.
     """
-    monkeypatch.setattr(kimi_async.streaming.stream, "GRACE", 0.02)
-    monkeypatch.setattr(kimi_async.streaming.stream, "DRAIN", 0.02)
+    monkeypatch.setattr(kimi_async.streaming.clocks, "GRACE", 0.02)
+    monkeypatch.setattr(kimi_async.streaming.reading, "DRAIN", 0.02)
 
     async def script(conversation: Conversation) -> None:
         while (asked := await conversation.request()) is not None:

@@ -1,0 +1,169 @@
+"""
+The clocks of a streamed reply, and a stream's turn in the loop.
+
+`Timeout.first_token`, `idle` and `total` count decoded events rather than bytes, so that comments and blank lines cannot stretch
+them, and they run only while the stream is being waited for. `limit_of` decides; `Clocks` acts on it; `Turn` says when somebody
+else should have the loop.
+"""
+
+import asyncio
+import weakref
+from typing import Any
+
+from ..transport.exchange import Timeout
+
+__all__ = ["Clocks", "Turn", "limit_of", "turn_of"]
+
+# Some servers say finish_reason and then neither [DONE] nor goodbye (MoonshotAI/kimi-code#2762). The answer is whole by then;
+# this is for the usage that may follow.
+GRACE = 5.0
+
+# Turns of the loop between a clock's running out and our believing it. When something else has kept the loop busy, the timer may
+# be heard before the socket; the server was not silent because we did not listen. asyncio reads sockets before it looks at
+# timers, uvloop after; in three turns what had come is digested with either.
+TURNS = 3
+
+WAITS, FLOWS, SAID = 0, 1, 2
+"""Before the first event; after it; after the last finish_reason."""
+
+
+def limit_of(timeout: Timeout, state: int, started: float, since: float) -> tuple[float, str] | None:
+    """
+    When the present wait must end, in loop time, and which bound says so.
+
+    :param started: when the request was sent; `since`: when this wait began.
+    """
+    limit: tuple[float, str] | None = None
+    if state == WAITS:
+        if timeout.first_token is not None:
+            limit = (started + timeout.first_token, "first_token")
+    elif state == FLOWS:
+        if timeout.idle is not None:
+            limit = (since + timeout.idle, "idle")
+    else:
+        limit = (since + (GRACE if timeout.idle is None else min(GRACE, timeout.idle)), "grace")
+    if timeout.total is not None and (limit is None or started + timeout.total < limit[0]):
+        limit = (started + timeout.total, "total")
+    return limit
+
+
+class Clocks:
+    """
+    Ends a wait by cancelling its task when the limit has passed; `expired` then says that it was we.
+    """
+
+    __slots__ = (
+        "__weakref__",
+        "cancelling",
+        "expired",
+        "loop",
+        "since",
+        "started",
+        "state",
+        "task",
+        "timeout",
+        "timer",
+    )
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, timeout: Timeout, started: float) -> None:
+        self.loop = loop
+        self.timeout = timeout
+        self.started = started
+        self.state = WAITS
+        self.since = 0.0
+        """When the present wait began."""
+        self.task: asyncio.Task[Any] | None = None
+        """Who waits; None while nobody does."""
+        self.cancelling = 0
+        self.expired = False
+        self.timer: asyncio.TimerHandle | None = None
+
+    def limit(self) -> tuple[float, str] | None:
+        return limit_of(self.timeout, self.state, self.started, self.since)
+
+    def moved(self, state: int) -> None:
+        """Another bound holds from the next wait on."""
+        if self.state != state:
+            self.state = state
+            self.stop()
+
+    def watch(self) -> None:
+        # One timer a stream, not one a wait: `since` moves on with every wait (60 ns), and the timer looks at it only when it
+        # fires. It holds the clocks weakly, so that a dropped stream is collected at once and not after `idle` seconds.
+        limit = self.limit()
+        if limit is not None:
+            self.timer = self.loop.call_at(limit[0], _look, weakref.ref(self))
+
+    def stop(self) -> None:
+        if self.timer is not None:
+            self.timer.cancel()
+            self.timer = None
+
+    def look(self, turns: int) -> None:
+        if turns == TURNS:
+            self.timer = None
+        elif self.timer is not None:
+            return  # it was not silence: a later wait has begun
+        if self.task is None:
+            return  # nobody waits; the next wait sets a timer
+        limit = self.limit()
+        if limit is None:
+            return
+        if limit[0] > self.loop.time():
+            self.watch()
+        elif turns:
+            self.loop.call_soon(_look, weakref.ref(self), turns - 1)
+        else:
+            self.expired = True
+            self.task.cancel()
+
+
+def _look(ref: "weakref.ref[Clocks]", turns: int = TURNS) -> None:
+    clocks = ref()
+    if clocks is not None:
+        clocks.look(turns)
+
+
+# How long streams may keep the loop to themselves before the other tasks have their turn. With the packet that is being handled
+# and the reading of the sockets the worst delay of another task stays below four of these (benchmarks/fairness.py).
+SHARE = 0.008
+# A turn is noted at most so often, which spares streams that wait for every packet a callback with each.
+NOTED = 0.002
+
+
+class Turn:
+    """
+    How long the present turn of one loop has been streams' only. A stream whose data is always there never waits, and a loop
+    in which nobody waits serves nobody else: no timer, no cancellation, no heartbeat.
+    """
+
+    __slots__ = ("_loop", "_runs", "_since")
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self._since = 0.0
+        self._runs = False
+
+    def is_over(self, now: float) -> bool:
+        """Whether whoever asks should let the others have the loop (`asyncio.sleep(0)`) first."""
+        if self._runs:
+            return now - self._since > SHARE
+        if now - self._since > NOTED:
+            self._runs = True
+            self._since = now
+            self._loop.call_soon(self._end)
+        return False
+
+    def _end(self) -> None:
+        self._runs = False
+
+
+_turns: "weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, Turn]" = weakref.WeakKeyDictionary()
+
+
+def turn_of(loop: asyncio.AbstractEventLoop) -> Turn:
+    """The one that all streams of a loop share."""
+    turn = _turns.get(loop)
+    if turn is None:
+        turn = _turns[loop] = Turn(loop)
+    return turn

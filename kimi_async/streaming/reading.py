@@ -1,0 +1,204 @@
+"""
+The reading of one streamed reply: waits for bytes under its clocks, and gives the connection back.
+
+`Digest` says what the bytes mean; an `AsyncStream` reads one reply after another through this, where it is resumed.
+"""
+
+import asyncio
+from collections.abc import Callable
+from typing import Any, Generic, TypeVar, cast
+
+from ..errors import APIConnectionError, APIError, APIResponseValidationError, KimiError, StreamStalledError
+from ..transport.deadlines import Deadline
+from ..transport.exchange import Response
+from .clocks import FLOWS, SAID, Clocks, turn_of
+from .digest import Digest
+from .fold import Accumulator
+from .not_a_stream import NotAStream, judged, rest_of, unfit
+
+__all__ = ["Reading"]
+
+T = TypeVar("T")
+
+# The end of the chunked body may trail [DONE]. Closing before it comes costs the connection: with an end 5 ms late, twenty
+# streams in a row open twenty connections, not one (tests/whole/test_walk.py). Half a second is many round trips.
+DRAIN = 0.5
+DRAIN_BYTES = 64 * 1024
+
+
+class Reading(Generic[T]):
+    """
+    One reply, packet after packet: `items = await reading.fill()`, until `digest.done` or `digest.fault`.
+    """
+
+    __slots__ = ("_held", "_turn", "clocks", "digest", "ended", "response")
+
+    def __init__(
+        self,
+        response: Response,
+        loop: asyncio.AbstractEventLoop,
+        *,
+        decode: Callable[[bytes | memoryview], T] | None,
+        fold: Accumulator | None,
+        max_event_size: int,
+    ) -> None:
+        self.response = response
+        started = loop.time() if response.started is None else response.started
+        self.clocks = Clocks(loop, response.request.timeout, started)
+        self.digest: Digest[T] = Digest(response, decode=decode, fold=fold, max_event_size=max_event_size)
+        self.ended = False
+        """The connection is no longer ours."""
+        self._turn = turn_of(loop)
+        self._held: bytes | None = None
+        """Bytes that were read, and wait until others have had the loop."""
+
+    async def fill(self) -> list[T]:
+        """
+        What has arrived, as soon as it holds something to hand out, or an end, or a fault.
+        """
+        response, digest, clocks = self.response, self.digest, self.clocks
+        read, now, turn = response.reader, clocks.loop.time, self._turn
+        # With the loop, 0.07 µs; without it 0.19: until Python 3.12 asking for the running loop is a system call.
+        task = clocks.task = cast("asyncio.Task[Any]", asyncio.current_task(clocks.loop))
+        clocks.cancelling = task.cancelling()
+        clocks.since = now()
+        if clocks.timer is None:
+            clocks.watch()
+        try:
+            while True:
+                if self._held is None:
+                    data = await read()
+                    response.bytes_received += len(data)
+                    if turn.is_over(now()):
+                        await self._step_aside(data)
+                else:
+                    data, self._held = self._held, None
+                items = digest.feed(data) if data else digest.end()
+                if items or digest.done or digest.fault is not None:
+                    break
+        except asyncio.CancelledError:
+            if not clocks.expired or task.uncancel() > clocks.cancelling:
+                raise
+            items = []
+            self._run_out()
+        except APIConnectionError as exc:
+            items = []
+            self._broken_off(exc)
+        except NotAStream as found:
+            items = await self._whole(found.head)
+        finally:
+            clocks.task = None
+            clocks.expired = False
+        if items:
+            fold = digest.fold
+            state = SAID if fold is not None and fold.finished else FLOWS  # back where a second choice begins
+            if clocks.state != state:
+                clocks.moved(state)  # the next wait has another bound
+        return items
+
+    async def _step_aside(self, data: bytes) -> None:
+        self._held = data  # a cancellation must not lose it
+        task, self.clocks.task = self.clocks.task, None  # this is no silence of the server's
+        await asyncio.sleep(0)
+        self.clocks.task = task
+        self._held = None
+
+    async def close(self) -> None:
+        """
+        Ends it. After its end, or a `finish_reason`, which the end follows, the connection is given back; else it is closed.
+        """
+        digest = self.digest
+        if (digest.done or self.clocks.state == SAID) and not self.ended and digest.fault is None:
+            await self.finish()
+        else:
+            self.end()
+
+    async def finish(self) -> None:
+        """
+        Takes in the end of the body, within a bound, so that the connection can be used again.
+        """
+        response = self.response
+        try:
+            if not response.is_closed:
+                with Deadline(DRAIN):
+                    spent = 0
+                    while spent < DRAIN_BYTES and (data := await response.readany()):
+                        spent += len(data)
+        except (TimeoutError, KimiError):
+            pass
+        finally:
+            self.end()
+
+    def end(self) -> None:
+        if self.ended:
+            return
+        self.ended = True
+        self.clocks.stop()
+        if (usage := self.digest.charged) is not None:
+            self.response.extensions["usage"] = usage
+        self.response.close()
+
+    def drop(self) -> None:
+        """
+        Ends it where nobody asks for it any more.
+        """
+        self.ended = True
+        self.clocks.stop()
+        self.response.close()
+
+    # --- what goes wrong ---
+
+    async def _whole(self, head: bytes) -> list[T]:
+        self.clocks.stop()  # this wait has a bound of its own
+        digest, response = self.digest, self.response
+        body, late = await rest_of(response, head)
+        found = judged(body, response)
+        if isinstance(found, APIResponseValidationError) and late:
+            kind = response.headers.get("content-type", "no content type")
+            self._stalled("first_token", f"the reply is no event stream ({kind}), and did not end")
+        elif isinstance(found, APIError):
+            digest.fault = found
+        elif digest.fold is not None and digest.fold.add(found):
+            digest.done = True
+            return cast("list[T]", [found])
+        else:
+            digest.fault = unfit(body, response)
+        return []
+
+    def _broken_off(self, exc: APIConnectionError) -> None:
+        if self.clocks.state == SAID:
+            self.digest.done = True  # the answer was whole; only the goodbye is missing
+            return
+        error = self.digest.incomplete(f"the connection broke before [DONE]: {exc.message}")
+        error.__cause__ = exc.__cause__
+        self.digest.fault = error
+
+    def _run_out(self) -> None:
+        """
+        A clock ran out while we waited.
+        """
+        limit = self.clocks.limit()
+        phase = limit[1] if limit is not None else "idle"
+        if phase == "grace" or (phase == "total" and self.clocks.state == SAID):
+            self.digest.done = True
+            self.response.close()  # it has been waited for long enough
+            return
+        words = {
+            "first_token": "no event came",
+            "idle": "the stream fell silent",
+            "total": "the stream did not end",
+        }
+        self._stalled(phase, words[phase])
+
+    def _stalled(self, phase: str, what: str) -> None:
+        response, fold = self.response, self.digest.fold
+        elapsed = self.clocks.loop.time() - self.clocks.started
+        seconds = getattr(response.request.timeout, phase) or elapsed
+        rid = response.request_id
+        self.digest.fault = StreamStalledError(
+            response.request,
+            message=f"{what} within {seconds:g} s (Timeout.{phase}), after {0 if fold is None else fold.chunks} chunks and "
+            f"{response.bytes_received:,} bytes{f' (request {rid})' if rid else ''}; .partial holds what arrived",
+            phase=phase,
+            elapsed=elapsed,
+        )
