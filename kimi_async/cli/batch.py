@@ -4,25 +4,29 @@
 
 import asyncio
 import os
+import re
+import shlex
 from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import date
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 from rich.markup import escape
 
 from .connect import Kimi, asks_kimi, simulated
-from .inputs import Source, fields_of, telling_bad_lines
+from .inputs import Source, fields_of, output_beside, telling_bad_lines
 from .options import Delete, Fields, IdColumn, Input, Json, Model, Output, Prompt, Quiet, Repair, System
 from .screens import Shown, screen
-from .terminal import Column, Failure, explain, facts, notes, print_json, run_async, table
+from .terminal import Column, Failure, explain, facts, notes, plural, print_json, run_async, table
 
 if TYPE_CHECKING:
     from ..bulk.batch_jobs import BatchHandle, BatchProgress, BatchResults
     from ..client import AsyncKimi
     from ..types.batches import Batch
 
-__all__ = ["app"]
+__all__ = ["app", "is_window"]
 
 app: typer.Typer = typer.Typer(
     no_args_is_help=True,
@@ -35,6 +39,9 @@ State = Annotated[
     typer.Option(
         "--state", help="Where to remember the job. [default: INPUT with .batch.json]", show_default=False
     ),
+]
+Restart = Annotated[
+    bool, typer.Option("--restart", help="Forget the job that --state remembers, and make a new one.")
 ]
 Job = Annotated[str, typer.Argument(help="A batch id, or the state file of a job.", show_default=False)]
 Poll = Annotated[float, typer.Option("--poll", min=0.1, help="Seconds between looks, at first.")]
@@ -60,6 +67,7 @@ def run(
     window: Window = "24h",
     state: State = None,
     poll: Poll = 5.0,
+    restart: Restart = False,
     repair: Repair = False,
     delete: Delete = False,
     as_json: Json = False,
@@ -68,38 +76,39 @@ def run(
     """
     Check, upload, create, wait, download and join. The same command goes on where an interrupted one was.
     """
-    target = output or source.with_suffix(".out.jsonl")
-    if target.resolve() == source.resolve():
-        raise Failure("the output would overwrite the input; choose another --output")
-    remembered = state or source.with_suffix(".batch.json")
-    requests = Source.of(source, prompt=prompt, system=system, id_column=id_column)
+    target = output_beside(source, output)
+    plan = _Plan.of(source, state=state, window=window, restart=restart)
+    requests = Source.of(source, prompt=prompt, system=system, id_column=id_column, repair=repair)
+    sim = simulated(pace=0, words=(5, 20)) if kimi.simulator else None
 
     async def work() -> int:
-        sim = simulated(pace=0, words=(5, 20)) if kimi.simulator else None
         async with kimi.connected(simulator=sim) as client:
+            asked = await _for_batch(client, requests, model, fields, repair=repair, check=via == "batch")
+            if not quiet and not kimi.simulator:
+                plan.announce()
             with screen(quiet) as seen:
                 results = await client.batches.run(
                     requests.requests(),
                     completion_window=window,
                     model=model,
-                    defaults=fields_of(fields),
-                    directory=source.with_suffix(".batch"),
-                    state=None if kimi.simulator else remembered,
+                    defaults=asked,
+                    directory=plan.directory,
+                    state=None if kimi.simulator else plan.state,
                     via=via,
                     repair=repair,
                     poll_interval=0.1 if kimi.simulator else poll,
                     delete=delete,
                     on_progress=lambda progress: seen.show(_line(progress)),
                 )
-            return await _finished(results, target, quiet=quiet, as_json=as_json)
+            return await _finished(results, target, plan.state, quiet=quiet, as_json=as_json)
 
     try:
         with telling_bad_lines():
             return run_async(work())
     except KeyboardInterrupt:
-        notes().print(
-            f"The batch goes on. Wait for it with: [cyan]kimi-async batch wait {remembered} -o {target}[/]"
-        )
+        if plan.state.exists():
+            again = shlex.join(["kimi-async", "batch", "wait", str(plan.state), "-o", str(target)])
+            notes().print(f"The batch goes on. Wait for it with: [cyan]{escape(again)}[/]", soft_wrap=True)
         raise
 
 
@@ -115,24 +124,27 @@ def submit(
     fields: Fields = None,
     window: Window = "24h",
     state: State = None,
+    restart: Restart = False,
     repair: Repair = False,
     as_json: Json = False,
 ) -> int:
     """
     Check, upload and create; print the batch ids and return.
     """
-    remembered = state or source.with_suffix(".batch.json")
-    requests = Source.of(source, prompt=prompt, system=system, id_column=id_column)
+    plan = _Plan.of(source, state=state, window=window, restart=restart)
+    requests = Source.of(source, prompt=prompt, system=system, id_column=id_column, repair=repair)
 
     async def work() -> int:
         async with kimi.connected() as client:
+            asked = await _for_batch(client, requests, model, fields, repair=repair, check=True)
+            plan.announce()
             handle = await client.batches.submit(
                 requests.requests(),
                 completion_window=window,
                 model=model,
-                defaults=fields_of(fields),
-                directory=source.with_suffix(".batch"),
-                state=remembered,
+                defaults=asked,
+                directory=plan.directory,
+                state=plan.state,
                 repair=repair,
             )
         if as_json:
@@ -140,13 +152,87 @@ def submit(
         else:
             for id_ in handle.batch_ids:
                 print(id_)
+        again = shlex.join(["kimi-async", "batch", "wait", str(plan.state)])
         notes().print(
-            f"{handle.lines:,} requests. Wait for them with: [cyan]kimi-async batch wait {remembered}[/]"
+            f"{plural(handle.lines, 'request')}. Wait for them with: [cyan]{escape(again)}[/]", soft_wrap=True
         )
         return 0
 
     with telling_bad_lines():
         return run_async(work())
+
+
+@dataclass(frozen=True, slots=True)
+class _Plan:
+    """
+    Where a job is remembered, beside its input.
+    """
+
+    state: Path
+    directory: Path
+
+    @classmethod
+    def of(cls, source: Path, *, state: Path | None, window: str, restart: bool) -> "_Plan":
+        if not is_window(window):
+            raise Failure(f"--window {window!r}: a batch may take 12h to 7d, such as 24h or 3d", status=2)
+        plan = cls(state or source.with_suffix(".batch.json"), source.with_suffix(".batch"))
+        if not plan.state.parent.is_dir():
+            raise Failure(f"--state {plan.state}: there is no folder {plan.state.parent}", status=2)
+        if restart:
+            plan.state.unlink(missing_ok=True)
+        return plan
+
+    def announce(self) -> None:
+        notes().print(
+            f"[dim]The job is remembered in {escape(str(self.state))}; its files are in {escape(str(self.directory))}/.[/]",
+            soft_wrap=True,
+        )
+
+
+def is_window(text: str) -> bool:
+    """
+    Whether a batch may be given this time: hours or days, 12 hours at least and 7 days at most.
+    """
+    found = re.fullmatch(r"(\d{1,4})([hd])", text)
+    return found is not None and 12 <= int(found[1]) * (24 if found[2] == "d" else 1) <= 168
+
+
+async def _for_batch(
+    client: "AsyncKimi",
+    requests: Source,
+    model: str | None,
+    fields: list[str] | None,
+    *,
+    repair: bool,
+    check: bool,
+) -> dict[str, Any]:
+    """
+    What --set asks for, once it is known that the model can be batched: uploading gigabytes only to be refused is no way to
+    learn that.
+    """
+    from ..bulk.request_files import check_lines
+    from ..providers.models import MODELS
+
+    asked = fields_of(fields)
+    given = model or asked.get("model")
+    host = client.provider
+    if not check or (host is not None and not host.name.startswith("moonshot")):
+        return asked
+    today = date.today()
+    able = [name for name, known in MODELS.items() if known.batch and known.is_available(today)]
+    these = f"These can: {', '.join(able)}"
+    named: set[str] = {given} if given else set()
+    if requests.is_whole:
+        found = await asyncio.to_thread(
+            lambda: check_lines(requests.path, batch=True, model=given, repair=repair, keep=0)
+        )
+        named |= set(found.models)
+    elif requests.template is not None and not named:
+        raise Failure(f"say with --model which model the batch is for. {these}", status=2)
+    for name in sorted(named):
+        if name in MODELS and not MODELS[name].batch:
+            raise Failure(f"{name} has no batches. {these}. `kimi-async map` sends the same file live")
+    return asked
 
 
 @app.command("status")
@@ -203,6 +289,7 @@ def wait(
     """
     Wait until a batch has ended, and download its results.
     """
+    remembered = Path(job) if os.path.exists(job) else None
     target = output or Path(job).with_suffix("").with_suffix(".out.jsonl")
 
     async def work() -> int:
@@ -216,7 +303,7 @@ def wait(
                     on_progress=lambda progress: seen.show(_line(progress)),
                 )
                 results = await client.batches.results(handle, delete=delete)
-            return await _finished(results, target, quiet=quiet, as_json=as_json)
+            return await _finished(results, target, remembered, quiet=quiet, as_json=as_json)
 
     return run_async(work())
 
@@ -244,7 +331,9 @@ async def _handle(client: "AsyncKimi", job: str) -> "BatchHandle":
     return await client.batches.attach(job)
 
 
-async def _finished(results: "BatchResults", target: Path, *, quiet: bool, as_json: bool) -> int:
+async def _finished(
+    results: "BatchResults", target: Path, state: Path | None, *, quiet: bool, as_json: bool
+) -> int:
     async with results:
         written = await asyncio.to_thread(results.write, target)
         if not quiet:
@@ -274,7 +363,23 @@ async def _finished(results: "BatchResults", target: Path, *, quiet: bool, as_js
                     "batches": [batch.to_dict() for batch in results.batches],
                 }
             )
+        if state is not None and (advice := await asyncio.to_thread(_what_next, state, results)):
+            notes().print(f"[dim]{advice}[/]")
         return 1 if results.failed + results.unanswered else 0
+
+
+def _what_next(state: Path, results: "BatchResults") -> str | None:
+    """
+    Forgets a job of which nothing can come any more; gives what a person should know about the next run.
+    """
+    statuses = {batch.status for batch in results.batches}
+    if statuses == {"failed"} and state.exists():
+        # Refused as a whole: there is nothing to go on with, and the mended input must not be taken for another job.
+        state.unlink()
+        return "The job is forgotten: mend the input and start the same command again."
+    if results.unanswered and statuses and statuses <= {"failed", "expired", "cancelled"}:
+        return "The same command would tell this again; --restart makes a new job."
+    return None
 
 
 def _line(progress: "BatchProgress") -> Shown:

@@ -2,8 +2,10 @@
 Which Kimi a command talks to: that of the key in the environment, another by option, or a simulator started for it.
 """
 
+import difflib
 import inspect
-from collections.abc import AsyncGenerator, Callable
+import re
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,10 +18,12 @@ from .terminal import Failure
 
 if TYPE_CHECKING:
     from ..client import AsyncKimi
+    from ..errors import APIStatusError
+    from ..middleware.events import Hook
     from ..providers.hosts import Provider
     from ..testing import KimiSimulator
 
-__all__ = ["DEFAULT_MODEL", "Kimi", "asks_kimi", "simulated"]
+__all__ = ["DEFAULT_MODEL", "Kimi", "asks_kimi", "naming_models", "simulated", "unknown_model"]
 
 DEFAULT_MODEL = "kimi-k3"
 
@@ -76,26 +80,72 @@ class Kimi:
 
     @asynccontextmanager
     async def connected(
-        self, *, limits: str | None = None, simulator: "KimiSimulator | None" = None
+        self,
+        *,
+        limits: str | None = None,
+        simulator: "KimiSimulator | None" = None,
+        hooks: "Sequence[Hook]" = (),
     ) -> "AsyncGenerator[AsyncKimi]":
         """
         A client, closed at the end, together with the simulator if one was asked for. `limits` names a tier, of the real Kimi.
         """
-        from ..client import AsyncKimi
-        from ..middleware.rate_limit.middleware import RateLimits
+        from .. import AsyncKimi, RateLimits
 
         if not self.simulator:
-            async with AsyncKimi(
-                api_key=self.key(), base_url=self.base_url, provider=self.provider, limits=limits
-            ) as client:
+            async with (
+                AsyncKimi(
+                    api_key=self.key(),
+                    base_url=self.base_url,
+                    provider=self.provider,
+                    limits=limits,
+                    hooks=hooks,
+                ) as client,
+                naming_models(client),
+            ):
                 yield client
             return
         async with (
             simulator or simulated() as sim,
             # It has no limits, so there is nothing to be learnt by starting slowly.
-            AsyncKimi(base_url=sim.base_url, api_key=sim.api_key, limits=RateLimits(hold=False)) as client,
+            AsyncKimi(
+                base_url=sim.base_url, api_key=sim.api_key, limits=RateLimits(hold=False), hooks=hooks
+            ) as client,
+            naming_models(client),
         ):
             yield client
+
+
+@asynccontextmanager
+async def naming_models(client: "AsyncKimi") -> "AsyncGenerator[None]":
+    """
+    A refusal because there is no such model is told with those that there are.
+    """
+    from ..errors import APIStatusError, KimiError
+
+    try:
+        yield
+    except APIStatusError as exc:
+        name = unknown_model(exc)
+        if name is None:
+            raise
+        try:
+            ids = [model.id async for model in client.models.list()]
+        except KimiError:
+            raise exc from None
+        near = difflib.get_close_matches(name, ids, n=1, cutoff=0.8)
+        hint = f"; did you mean {near[0]}?" if near else ""
+        raise Failure(f"there is no model {name!r} for this key{hint} There are: {', '.join(ids)}") from exc
+
+
+def unknown_model(error: "APIStatusError") -> str | None:
+    """
+    The model that a host says it does not have; None for any other refusal.
+    """
+    found = re.search(
+        r"(?i)not found the model ([^\s,]+)|model [`'\"]?([^\s`'\"]+)[`'\"]? (?:does not exist|not found)",
+        error.message,
+    )
+    return None if found is None or error.status_code not in (400, 404) else found[1] or found[2]
 
 
 def _known_provider(name: str | None) -> str | None:

@@ -3,28 +3,46 @@
 """
 
 import asyncio
+import re
 import shlex
 import sys
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
+from rich.markup import escape
 
+from ..errors import ConfigurationError
 from .connect import Kimi, asks_kimi, simulated
-from .inputs import Source, fields_of, telling_bad_lines
+from .inputs import Source, fields_of, output_beside, telling_bad_lines
 from .options import Fields, IdColumn, Input, Json, Model, Output, Prompt, Quiet, Repair, System
-from .screens import Shown, first_interrupt, screen
-from .terminal import INTERRUPTED, Failure, duration, explain, facts, notes, print_json, run_async
+from .screens import Shown, interrupts, screen, shown_meanwhile
+from .terminal import (
+    INTERRUPTED,
+    Failure,
+    duration,
+    explain,
+    facts,
+    notes,
+    plural,
+    print_json,
+    run_async,
+    size,
+)
+from .words import in_our_words
 
 if TYPE_CHECKING:
-    from ..bulk.map import MapProgress, Price
+    from ..bulk.map import MapOptions, MapProgress, Price
     from ..client import AsyncKimi
 
-__all__ = ["app"]
+__all__ = ["AlikeFailures", "app", "mended_words"]
 
 app: typer.Typer = typer.Typer()
 
 BY_HAND = "interrupted (Ctrl-C)"
+ALIKE = "the first requests all failed alike, and none was answered"
 
 
 @app.command("map")
@@ -53,6 +71,14 @@ def map_(
             show_default=False,
         ),
     ] = None,
+    on_changed: Annotated[
+        Literal["error", "resend", "keep"],
+        typer.Option(
+            "--on-changed",
+            help="With --resume, for a request that is another than the one answered under its id: stop, send the new "
+            "one, or keep the old answer.",
+        ),
+    ] = "error",
     tier: Annotated[
         Literal["tier0", "tier1", "tier2", "tier3", "tier4", "tier5"] | None,
         typer.Option(
@@ -108,22 +134,25 @@ def map_(
     Each answer is on disk before it counts: after Ctrl-C, a crash or kill -9, the same command with --resume sends only what
     is missing. The output has the Batch API's format.
     """
-    from ..bulk.map import MapOptions, MapStoppedError
+    from ..bulk.map import MapOptions
 
-    target = output or source.with_suffix(".out.jsonl")
-    if target.resolve() == source.resolve():
-        raise Failure("the output would overwrite the input; choose another --output")
-    if target.exists() and target.stat().st_size and not resume:
+    target = output_beside(source, output)
+    was_there = target.exists() and target.stat().st_size > 0
+    if was_there and not resume:
         raise Failure(f"{target} exists: add --resume to go on with it, or choose another --output")
+    if retry_failed and not resume:
+        raise Failure("--retry-failed goes with --resume", status=2)
     if budget is not None and price is None:
         raise Failure("--budget needs --price: prices change too often to be built in", status=2)
-    requests = Source.of(source, prompt=prompt, system=system, id_column=id_column)
+    requests = Source.of(source, prompt=prompt, system=system, id_column=id_column, repair=repair)
+    defaults = fields_of(fields)
     options = MapOptions(
         concurrency=concurrency,
         journal=target,
-        model=model,
-        defaults=fields_of(fields),
+        model=model or (None if "model" in defaults else kimi.model(None)),
+        defaults=defaults,
         redo="failed" if retry_failed else "transient",
+        on_changed=on_changed,
         stream=stream,
         token_budget=budget_tokens,
         cost_budget=budget,
@@ -132,48 +161,142 @@ def map_(
         deadline=deadline,
         repair=repair,
         total=requests.total(),
-        progress_interval=0.25,
     )
+    sim = simulated(pace=0, words=(5, 20)) if kimi.simulator else None
 
-    async def work() -> int:
-        from ..bulk.map import Map
-
-        stopped: str | None = None
-        sim = simulated(pace=0, words=(5, 20)) if kimi.simulator else None
-        async with kimi.connected(limits=tier, simulator=sim) as client:
-            with screen(quiet) as seen:
-                options.on_progress = lambda progress: seen.show(_line(progress, client))
-                async with Map(client, requests.requests(), options) as results:
-
-                    def stop() -> None:
-                        seen.say("Finishing what is under way. Ctrl-C again gives it up.")
-                        results.stop(BY_HAND)
-
-                    with first_interrupt(stop):
-                        try:
-                            async for _ in results:
-                                pass
-                        except MapStoppedError as exc:
-                            stopped = exc.reason
-                    done = results.progress
-                    mended = results.mended
-        if not quiet:
-            if mended:
-                notes().print(f"[dim]The journal was mended: {mended}.[/]")
-            _summary(done, target)
-        if as_json:
-            print_json(_measures(done, target, stopped))
-        if stopped is None and in_order:
+    async def work() -> Outcome:
+        alike = AlikeFailures()
+        # Who says how many may fail has thought of it.
+        hooks = [alike] if max_error_rate is None else []
+        async with kimi.connected(limits=tier, simulator=sim, hooks=hooks) as client:
+            outcome = await _run(client, requests, options, alike, quiet=quiet)
+        if outcome.stopped is None and in_order:
             await asyncio.to_thread(_sort, requests, target)
-        if stopped is not None:
-            again = shlex.join(["kimi-async", *sys.argv[1:], *([] if resume else ["--resume"])])
-            notes().print(f"[yellow]Stopped:[/] {explain(Exception(stopped)).removeprefix('Exception: ')}")
-            notes().print(f"Go on with: [cyan]{again}[/]", soft_wrap=True)
-            return INTERRUPTED if stopped == BY_HAND else 1
-        return 1 if done.failed else 0
+        return outcome
 
     with telling_bad_lines():
-        return run_async(work())
+        outcome = run_async(work())
+    done = outcome.progress
+    kept = was_there or done.ok > 0 or outcome.stopped is None
+    if not kept:
+        # Nothing but refusals: the mended command starts anew and must not be told that there is an output already.
+        target.unlink(missing_ok=True)
+    if not quiet:
+        if words := mended_words(outcome.mended):
+            notes().print(f"[dim]{target} was mended: {escape(words)}.[/]", soft_wrap=True)
+        _summary(outcome, target if kept else None)
+    if as_json:
+        print_json(_measures(outcome, target if kept else None))
+    if outcome.stopped is None:
+        return 1 if done.failed else 0
+    notes().print(f"[yellow]Stopped:[/] {escape(in_our_words(outcome.stopped))}", soft_wrap=True)
+    if kept:
+        again = shlex.join(["kimi-async", *sys.argv[1:], *([] if resume else ["--resume"])])
+        notes().print(f"Go on with: [cyan]{escape(again)}[/]", soft_wrap=True)
+    return INTERRUPTED if outcome.stopped == BY_HAND else 1
+
+
+@dataclass(slots=True)
+class Outcome:
+    """
+    How a run ended.
+    """
+
+    progress: "MapProgress"
+    mended: Any = None
+    stopped: str | None = None
+    """Why it ended before its input did."""
+    examples: dict[str, str] = field(default_factory=dict[str, str])
+    """For each class of failure, what the first one said."""
+
+
+class AlikeFailures:
+    """
+    Whether a run cannot succeed: its first calls are refused, all alike, and none is answered. Calls `stop`, once, when it is so.
+
+    It listens as a hook, since results are handed out only after they are on disk: by then hundreds may have been sent. What is
+    refused for its own sake (moderation, a prompt too long) says nothing about the next.
+    """
+
+    ENOUGH = 5
+    OF_ONE = frozenset({"content_filter", "context_length"})
+
+    def __init__(self, stop: Callable[[], None] | None = None) -> None:
+        self.stop = stop
+        self._kind: tuple[str, str] | None = None
+        self._count = 0
+        self._over = False
+
+    def __call__(self, event: Any) -> None:
+        name = type(event).__name__
+        if name == "ResponseFinished" and event.status < 400:
+            self._over = True
+        elif name == "CallFailed":
+            self.failed(event.cause, event.reason)
+
+    def failed(self, cause: str, reason: str) -> None:
+        kind = (cause, re.sub(r"requests\[\d+\]|\d+", "", reason))
+        if self._over or cause in self.OF_ONE or self._kind not in (None, kind):
+            self._over = True
+            return
+        self._kind = kind
+        self._count += 1
+        if self._count == self.ENOUGH and self.stop is not None:
+            self._over = True
+            self.stop()
+
+
+async def _run(
+    client: "AsyncKimi", requests: Source, options: "MapOptions", alike: AlikeFailures, *, quiet: bool
+) -> Outcome:
+    from ..bulk.map import Map, MapStoppedError
+
+    stopped: str | None = None
+    examples: dict[str, str] = {}
+    with screen(quiet) as seen:
+        async with Map(client, requests.requests(), options) as results:
+
+            def stop() -> None:
+                seen.say("Finishing what is under way. Ctrl-C again gives it up.")
+                results.stop(BY_HAND)
+
+            alike.stop = lambda: results.stop(ALIKE)
+            with interrupts(stop) as scope:
+                async with shown_meanwhile(seen, lambda: _line(results.progress, client)):
+                    try:
+                        async for result in results:
+                            error = result.error
+                            if error is None:
+                                continue
+                            examples.setdefault(type(error).__name__, explain(error))
+                            if isinstance(error, (ConfigurationError, TypeError)):
+                                # Refused before it was sent, which no hook sees.
+                                alike.failed(type(error).__name__, str(error))
+                    except MapStoppedError as exc:
+                        stopped = exc.reason
+        if scope.cancelled_caught:
+            stopped = BY_HAND
+        if stopped == ALIKE and examples:
+            stopped = f"{ALIKE}: {next(iter(examples.values()))}"
+        return Outcome(results.progress, results.mended, stopped, examples)
+
+
+def mended_words(mended: Any) -> str:
+    """
+    What was put right in the output of an earlier run, in words.
+    """
+    if not mended:
+        return ""
+    parts: list[str] = []
+    if mended.torn:
+        parts.append(f"a last line cut short ({size(mended.torn)}) was taken away")
+    if mended.damaged:
+        parts.append(f"{plural(mended.damaged, 'unreadable line')} moved to a file beside it (.damaged)")
+    if mended.replaced:
+        parts.append(f"{plural(mended.replaced, 'line')} dropped that a later one replaces")
+    if mended.redo:
+        parts.append(f"{plural(mended.redo, 'failure')} taken out, to be sent again")
+    return "; ".join(parts)
 
 
 def _price(text: str | None) -> "Price | None":
@@ -220,15 +343,12 @@ def _line(progress: "MapProgress", client: "AsyncKimi") -> Shown:
     return Shown(done, progress.total, " · ".join(parts), progress.eta)
 
 
-def _summary(done: "MapProgress", target: Path) -> None:
-    rows: list[tuple[str, str]] = [
-        ("answered", f"{done.ok:,}"),
-        ("failed", f"{done.failed:,}"),
-        *(
-            (f"  {name}", f"{count:,}")
-            for name, count in sorted(done.errors.items(), key=lambda item: -item[1])
-        ),
-    ]
+def _summary(outcome: Outcome, target: Path | None) -> None:
+    done = outcome.progress
+    rows: list[tuple[str, str]] = [("answered", f"{done.ok:,}"), ("failed", f"{done.failed:,}")]
+    for name, count in sorted(done.errors.items(), key=lambda item: -item[1]):
+        example = f": {outcome.examples[name]}" if name in outcome.examples else ""
+        rows.append(("", f"{count:,} × {name}{example}"))
     if done.skipped:
         rows.append(("answered before", f"{done.skipped:,}"))
     rows += [
@@ -240,20 +360,24 @@ def _summary(done: "MapProgress", target: Path) -> None:
     rows.append(("time", duration(done.elapsed)))
     if done.elapsed > 0:
         rows.append(("rate", f"{done.done / done.elapsed:,.1f} requests/s"))
-    rows.append(("output", str(target)))
+    rows.append(("output", str(target) if target is not None else "none: nothing was answered"))
     facts(rows)
 
 
-def _measures(done: "MapProgress", target: Path, stopped: str | None) -> dict[str, object]:
+def _measures(outcome: Outcome, target: Path | None) -> dict[str, object]:
+    done = outcome.progress
     return {
         "answered": done.ok,
         "failed": done.failed,
-        "errors": dict(done.errors),
+        "errors": [
+            {"class": name, "count": count, "example": outcome.examples.get(name)}
+            for name, count in done.errors.items()
+        ],
         "answered_before": done.skipped,
         "prompt_tokens": done.prompt_tokens,
         "completion_tokens": done.completion_tokens,
         "cost": done.cost,
         "seconds": round(done.elapsed, 3),
-        "output": str(target),
-        "stopped": stopped,
+        "output": None if target is None else str(target),
+        "stopped": outcome.stopped,
     }

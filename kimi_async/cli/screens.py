@@ -5,16 +5,17 @@ What is seen while bulk work runs, on standard error: a bar, a line now and then
 import asyncio
 import signal
 import time
-from collections.abc import Callable, Generator
-from contextlib import contextmanager
+from collections.abc import AsyncGenerator, Callable, Generator
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from anyio import CancelScope
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
 from .terminal import duration, notes
 
-__all__ = ["Screen", "Shown", "first_interrupt", "screen"]
+__all__ = ["Screen", "Shown", "interrupts", "screen", "shown_meanwhile"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,28 +103,48 @@ def screen(quiet: bool) -> "Generator[Screen]":
 
 
 @contextmanager
-def first_interrupt(stop: Callable[[], None]) -> "Generator[None]":
+def interrupts(stop: Callable[[], None]) -> "Generator[CancelScope]":
     """
-    The first Ctrl-C calls `stop`; the second cancels the task that is in here.
+    The first Ctrl-C calls `stop`; the second gives up what is in here, and the scope says so (`cancelled_caught`).
     """
     loop = asyncio.get_running_loop()
-    task = asyncio.current_task()
     asked = False
 
     def interrupted() -> None:
         nonlocal asked
-        if asked and task is not None:
-            task.cancel()
+        if asked:
+            scope.cancel()
+            return
         asked = True
         stop()
 
-    try:
-        loop.add_signal_handler(signal.SIGINT, interrupted)
-    except (NotImplementedError, RuntimeError):
-        # Windows, and threads other than the main one: Ctrl-C cancels at once. What is journaled is safe anyway.
-        yield
-        return
+    with CancelScope() as scope:
+        try:
+            loop.add_signal_handler(signal.SIGINT, interrupted)
+        except (NotImplementedError, RuntimeError):
+            # Windows, and threads other than the main one: Ctrl-C cancels at once. What is journaled is safe anyway.
+            yield scope
+            return
+        try:
+            yield scope
+        finally:
+            loop.remove_signal_handler(signal.SIGINT)
+
+
+@asynccontextmanager
+async def shown_meanwhile(seen: Screen, look: Callable[[], Shown]) -> "AsyncGenerator[None]":
+    """
+    Looks every quarter of a second while the block runs, from its start, and once more at its end.
+    """
+
+    async def watch() -> None:
+        while True:
+            seen.show(look())
+            await asyncio.sleep(0.25)
+
+    watching = asyncio.create_task(watch())
     try:
         yield
     finally:
-        loop.remove_signal_handler(signal.SIGINT)
+        watching.cancel()
+        seen.show(look())

@@ -16,8 +16,9 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from ..errors import AuthenticationError, ConfigurationError, KimiError
+from ..errors import AuthenticationError, KimiError
 from ..redact import redact
+from .words import in_our_words
 
 __all__ = [
     "INTERRUPTED",
@@ -28,8 +29,10 @@ __all__ = [
     "explain",
     "facts",
     "fail_quietly",
+    "grid_of",
     "loop_factory",
     "notes",
+    "plural",
     "print_json",
     "read_stdin",
     "run_async",
@@ -72,15 +75,19 @@ def notes() -> Console:
 
 def explain(error: BaseException) -> str:
     """
-    One line for a person: what happened, whose turn it is. No traceback, no key.
+    One line for a person: what happened, whose turn it is. No traceback, no key, no name of an argument.
     """
-    text = redact(" ".join(str(error).split())) or type(error).__name__
+    text = in_our_words(redact(" ".join(str(error).split()))) or type(error).__name__
     if isinstance(error, AuthenticationError):
-        return f"{text} Keys of api.moonshot.ai and api.moonshot.cn are not interchangeable; KIMI_BASE_URL chooses the host."
-    if isinstance(error, (KimiError, ConfigurationError, Failure)):
+        return (
+            f"{text} Keys of api.moonshot.ai and api.moonshot.cn are not interchangeable; --base-url or KIMI_BASE_URL "
+            "chooses the host, and kimi-async doctor looks further."
+        )
+    if isinstance(error, OSError) and error.strerror and not isinstance(error, KimiError):
+        reason = os.strerror(error.errno) if error.errno and error.errno > 0 else error.strerror
+        return f"{reason}: {error.filename}" if error.filename else reason
+    if isinstance(error, (KimiError, Failure, ValueError, TypeError)):
         return text
-    if isinstance(error, OSError) and error.strerror:
-        return f"{error.strerror}: {error.filename}" if error.filename else error.strerror
     return f"{type(error).__name__}: {text}"
 
 
@@ -107,10 +114,7 @@ def fail_quietly(command: Callable[[], Any]) -> int:
         # Usage errors of typer and of click say how they want to be shown; the class lives in either package
         # (typer carries its own copy of click since 0.25), so it is recognised by what it offers.
         if show := getattr(exc, "format_message", None):
-            notes().print(
-                f"[red]kimi-async:[/] {escape(' '.join(str(show()).split()))} [dim]Try --help.[/]",
-                soft_wrap=True,
-            )
+            _complain(f"{' '.join(str(show()).split())} {_where_to_look(exc)}")
             return int(getattr(exc, "exit_code", 2))
         if type(exc).__name__ == "Exit":
             return int(getattr(exc, "exit_code", 0))
@@ -128,8 +132,21 @@ def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:
     return first
 
 
-def _complain(error: BaseException) -> None:
-    text = str(error) if isinstance(error, Failure) and error.lines else explain(error)
+def _where_to_look(error: Exception) -> str:
+    """
+    What to type next after wrong usage.
+    """
+    if getattr(error, "option_name", None) == "--simulator":
+        return 'This needs one that stays: kimi-async simulate, then eval "$(...)" its two lines.'
+    path = getattr(getattr(error, "ctx", None), "command_path", "kimi-async")
+    return f"Try {path} --help."
+
+
+def _complain(error: BaseException | str) -> None:
+    if isinstance(error, str):
+        text = error
+    else:
+        text = str(error) if isinstance(error, Failure) and error.lines else explain(error)
     notes().print(f"[red]kimi-async:[/] {escape(text)}", soft_wrap=True)
 
 
@@ -178,6 +195,10 @@ def facts(rows: Sequence[tuple[str, str]]) -> None:
     for name, value in rows:
         grid.add_row(name, escape(value))
     notes().print(grid)
+
+
+def plural(count: int, noun: str) -> str:
+    return f"{count:,} {noun}{'s' * (count != 1)}"
 
 
 def duration(seconds: float) -> str:
@@ -244,9 +265,19 @@ def table(columns: Sequence[Column], rows: Sequence[Sequence[object]]) -> None:
         for row in rows:
             print("\t".join(column.plain(value) for column, value in zip(columns, row, strict=True)))
         return
+    out.print(grid_of(columns, rows, out.width), soft_wrap=True)
+
+
+def grid_of(columns: Sequence[Column], rows: Sequence[Sequence[object]], width: int) -> Table:
+    """
+    The table for a terminal of this width. It is wider only where an id alone is: no character of an id is lost.
+    """
     cells = [[column.pretty(value) for column, value in zip(columns, row, strict=True)] for row in rows]
-    kept = fitting(columns, cells, out.width)
-    grid = Table(box=None, header_style="bold", pad_edge=False)
+    kept = fitting(columns, cells, width)
+    least, most = least_width(columns, cells, kept), sum(widths(columns, cells)) + len(kept)
+    grid = Table(
+        box=None, header_style="bold", pad_edge=False, width=max(least, width) if most > width else None
+    )
     for number in kept:
         column = columns[number]
         whole = column.kind != "text"
@@ -255,11 +286,11 @@ def table(columns: Sequence[Column], rows: Sequence[Sequence[object]]) -> None:
             justify="right" if column.kind in ("number", "size") else "left",
             overflow="ignore" if whole else "fold",
             no_wrap=whole,
+            min_width=widths(columns, cells)[number] if whole else None,
         )
     for row in cells:
         grid.add_row(*(escape(row[number]) for number in kept))
-    # Wider than the terminal only where an id alone is: then the terminal wraps it, and no character is lost.
-    out.print(grid, width=max(out.width, least_width(columns, cells, kept)), soft_wrap=True)
+    return grid
 
 
 SHORTEST = 12

@@ -6,6 +6,7 @@ Most tests call `run` in this process. Those about terminals, signals and pipes 
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import pty
@@ -22,12 +23,15 @@ from typing import TypeAlias
 
 import pytest
 from multidict import CIMultiDict
+from rich.console import Console
 
 from kimi_async.cli.app import run
 from kimi_async.cli.chat import printable
+from kimi_async.cli.connect import Kimi
 from kimi_async.cli.demo import Chat, Run, percentile, summary
 from kimi_async.cli.simulate import log_line
-from kimi_async.testing import RecordedRequest
+from kimi_async.cli.terminal import Column, grid_of
+from kimi_async.testing import KimiSimulator, RecordedRequest
 
 KIMI = [sys.executable, "-m", "kimi_async.cli"]
 ESCAPE = "\x1b"
@@ -470,14 +474,117 @@ def test_failure_wrong_key_says_what_to_look_at(neighbourhood: dict[str, str], k
     assert "0123456789" not in done.stderr
 
 
-def test_failure_unknown_model_is_the_server_s_word(neighbourhood: dict[str, str], kimi_here: Here) -> None:
+@pytest.mark.parametrize("command", ["chat", "tokens"])
+def test_failure_unknown_model_names_those_there_are(
+    command: str, neighbourhood: dict[str, str], kimi_here: Here
+) -> None:
     """
-    Model ids are the server's affair; its refusal is passed on.
+    Whether a model exists is the server's word; the refusal is told with the models of this key, the nearest first.
     """
-    done = kimi_here("chat", "hi", "--model", "kimi-k99", env=neighbourhood)
+    done = kimi_here(command, "hi", "--model", "kimi-k33", env=neighbourhood)
 
     assert (1, "") == (done.returncode, done.stdout)
-    assert re.fullmatch(r"kimi-async: [^\n]*404[^\n]*kimi-k99[^\n]*\n", done.stderr)
+    assert re.fullmatch(
+        r"kimi-async: [^\n]*'kimi-k33'[^\n]*; did you mean kimi-k3\? There are: [^\n]*kimi-k2\.6[^\n]*\n",
+        done.stderr,
+    )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["models"], r"no API key: set MOONSHOT_API_KEY or KIMI_API_KEY, or give --api-key-file"),
+        (["models", "--provider", "openrouter"], r"set OPENROUTER_API_KEY, or give --api-key-file"),
+        (["models", "--provider", "openruter"], r"--provider.*'openruter' is none of moonshot, .*openrouter"),
+        (
+            ["models", "--api-key-file", "key", "--base-url", "api.moonshot.ai"],
+            r"--base-url .*is https:// missing",
+        ),
+        (["models", "--api-key-file", "nokey"], r"--api-key-file.*nokey"),
+        (["models", "--api-key-file", "empty"], r"--api-key-file: empty is empty"),
+        (
+            ["balance", "--provider", "openrouter", "--api-key-file", "key"],
+            r"(?i)openrouter.*balance|balance.*openrouter",
+        ),
+        (["models", "--simulator", "--base-url", "http://127.0.0.1:9"], r"--simulator has its own"),
+        (["files", "list", "--simulator"], r"No such option: --simulator.*kimi-async simulate"),
+        (["chat", "hi", "--efort", "max"], r"--efort.*kimi-async chat --help"),
+    ],
+)
+def test_failure_is_in_the_words_of_the_command_line(
+    arguments: list[str],
+    expected: str,
+    kimi_here: Here,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """
+    A message names the options that a person types, not the arguments that a program passes, and no exception.
+    """
+    monkeypatch.chdir(tmp_path)
+    Path("key").write_text("sk-of-a-file-0123456789\n")
+    Path("empty").write_text("\n")
+    done = kimi_here(*arguments)
+
+    assert done.returncode in (1, 2)
+    assert re.fullmatch(r"kimi-async: [^\n]*\n", done.stderr), done.stderr
+    assert re.search(expected, done.stderr), done.stderr
+    assert not re.search(r"\w+Error|api_key=|base_url|0123456789", done.stderr), done.stderr
+
+
+def test_options_say_where_kimi_is(
+    neighbour: KimiSimulator, kimi_here: Here, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """
+    --base-url and --api-key-file reach another Kimi than the environment's, and a provider's own model is the default there.
+    """
+    monkeypatch.setenv("KIMI_BASE_URL", "http://127.0.0.1:9/v1")
+    (tmp_path / "key").write_text(f"{neighbour.api_key}\n")
+    where = ["--base-url", neighbour.base_url, "--api-key-file", str(tmp_path / "key")]
+
+    assert "kimi-k3\t" in kimi_here("models", *where).stdout
+    assert "moonshotai/kimi-k3" == Kimi(provider="openrouter").model(None)
+    assert "kimi-k3" == Kimi().model(None)
+    assert "mine" == Kimi(provider="openrouter").model("mine")
+
+
+def test_json_is_one_document_everywhere(neighbourhood: dict[str, str], kimi_here: Here) -> None:
+    """
+    `--json` prints the same form whatever the command: one document, two spaces, and amounts as numbers.
+    """
+    for command in (["models"], ["balance"], ["tokens", "hi"], ["files", "list"], ["batch", "status"]):
+        done = kimi_here(*command, "--json", env=neighbourhood)
+        value = json.loads(done.stdout)
+
+        assert 0 == done.returncode
+        assert json.dumps(value, indent=2, ensure_ascii=False) + "\n" == done.stdout
+        if command == ["balance"]:
+            assert 49.58894 == value["data"]["available_balance"]
+
+
+@pytest.mark.parametrize("width", [80, 40, 20])
+def test_table_keeps_ids_whole(width: int) -> None:
+    """
+    However narrow the terminal: an id is in one piece, and no line is wider unless an id is.
+    """
+    columns = [
+        Column("id", "id"),
+        Column("name", drop=1),
+        Column("size", "size", drop=2),
+        Column("created", "time", drop=3),
+    ]
+    row = [
+        "file-0123456789abcdef012345",
+        "a name with many words in it that is long" * 3,
+        123456,
+        1_790_000_000,
+    ]
+    out = Console(width=width, file=io.StringIO(), force_terminal=True, color_system=None)
+    out.print(grid_of(columns, [row, row], width), soft_wrap=True)
+    lines = out.file.getvalue().splitlines()  # type: ignore[attr-defined]
+
+    assert 2 == sum("file-0123456789abcdef012345" in line for line in lines)
+    assert all(len(line.rstrip()) <= max(width, 27) for line in lines)
 
 
 @pytest.mark.parametrize("arguments", [["chat", "hello"], ["models"]])
