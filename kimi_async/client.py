@@ -66,6 +66,7 @@ if TYPE_CHECKING:
     from .resources.signatures import AsyncSignatures
     from .resources.tokenizers import AsyncTokenizers
     from .resources.users import AsyncUsers
+    from .tools.run import AroundTool
 
 __all__ = ["AsyncKimi"]
 
@@ -396,6 +397,10 @@ class AsyncKimi(Verbs):
         Who admits requests: `client.limiter.stats()` says what is waiting, and for what.
         """
         return self._stack.limiter_for(self._organisation)
+
+    @property
+    def around_tool(self) -> "AroundTool | None":
+        return cast("AroundTool | None", self._stack.around_tool)
 
     def _reconfigure(self, **changes: Any) -> None:
         self._config = self._config.replace(**changes)

@@ -62,6 +62,7 @@ LAYERS = [
     layer("integrations", "anyio", "msgspec"),
     layer("integrations.langchain", "langchain_core", "langchain_openai", "pydantic"),
     layer("integrations.openai_agents", "agents"),
+    layer("integrations.opentelemetry", "msgspec", "opentelemetry"),
     layer("integrations.pydantic_ai", "pydantic_ai"),
     layer("kimi_async"),  # offers names of every layer, lazily
     layer("cli", "anyio", "msgspec", "prompt_toolkit", "rich", "typer", "uvloop"),

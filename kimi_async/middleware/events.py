@@ -62,6 +62,8 @@ class _Details:
     method: str
     url: str
     """Without query and user info."""
+    model: str | None = None
+    """The model that the request names; None where it names none, or where its body is produced while it is sent."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -200,7 +202,22 @@ def where(request: Request) -> dict[str, Any]:
         "call": request.extensions.get("call", 0),
         "method": request.method,
         "url": redact_url(request.url),
+        "model": request.extensions.get("model"),
     }
+
+
+class _Named(msgspec.Struct):
+    model: str | None = None
+
+
+_named = msgspec.json.Decoder(_Named)
+
+
+def _model_named(body: Any) -> str | None:
+    try:
+        return _named.decode(body).model
+    except (msgspec.MsgspecError, UnicodeError, RecursionError, TypeError):
+        return None  # an upload, or nothing that names a model
 
 
 class TelemetryMiddleware:
@@ -222,6 +239,7 @@ class TelemetryMiddleware:
         began = clock()
         request.extensions["call"] = next(_calls)
         body = request.body
+        request.extensions["model"] = _model_named(body)
         size = (
             0
             if body is None

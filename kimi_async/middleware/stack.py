@@ -35,6 +35,11 @@ class Stack:
         self._transport = transport
         self._pool_options = pool_options
         self._middleware = list(middleware)
+        self.around_tool: Any = next(
+            (found for layer in middleware if (found := getattr(layer, "around_tool", None)) is not None),
+            None,
+        )
+        """The first middleware's that has one: see `kimi_async.tools.run.AroundTool`."""
         self._limits = limits
         self._shared_limiter: AdmissionController | None = limiter
         self._limiters: dict[tuple[str, str], AdmissionController] = {}

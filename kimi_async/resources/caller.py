@@ -14,6 +14,7 @@ from ..transport.phases import whole
 
 if TYPE_CHECKING:
     from ..middleware.rate_limit.middleware import AdmissionController
+    from ..tools.run import AroundTool
 
 __all__ = ["CallOptions", "Caller", "TimeoutLike"]
 
@@ -57,6 +58,11 @@ class Caller(Protocol):
     def gives_advice(self) -> bool:
         """Whether requests are looked through for what the official host refuses."""
         ...
+
+    @property
+    def around_tool(self) -> "AroundTool | None":
+        """What is entered around each tool that `run_tools` runs, where a middleware wants to watch."""
+        return None
 
     @property
     def max_retries(self) -> int: ...

@@ -359,6 +359,7 @@ class AsyncCompletions(Resource):
             tool_timeout=tool_timeout,
             stop_when=stop_when,
             on_error=on_error,
+            around_tool=self._client.around_tool,
         )
 
     @overload

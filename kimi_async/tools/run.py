@@ -17,7 +17,7 @@ that calls tools is put there together with an answer to each of its calls, or n
 import asyncio
 import inspect
 from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Iterable, Mapping, Sequence
-from contextlib import aclosing
+from contextlib import AbstractContextManager, aclosing
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Generic, Literal, Self, TypeAlias, TypeVar, cast
@@ -39,6 +39,7 @@ from .function import tool
 from .tool import EchoTool, Tool, ToolContext, ToolError
 
 __all__ = [
+    "AroundTool",
     "MaxTurnsError",
     "RunFinishedEvent",
     "ToolFinishedEvent",
@@ -52,6 +53,9 @@ __all__ = [
 ]
 
 T = TypeVar("T")
+
+AroundTool: TypeAlias = Callable[[ChatCompletionMessageToolCall, Tool | None], AbstractContextManager[None]]
+"""Entered around each run of a tool, with the call and the tool, if there is one of that name; what it raises passes through."""
 
 # How long cancelled tools may take to clean up before they are left behind. As long as a person waits for Ctrl-C.
 CLOSING = 5.0
@@ -239,8 +243,10 @@ class _Batch:
         in_order: bool,
         timeout: float | None,
         explain: Callable[[_Job, Exception], str],
+        around: AroundTool | None,
     ) -> None:
         self.jobs = jobs
+        self._around = around
         self._turn = turn
         self._timeout = timeout
         self._explain = explain
@@ -281,6 +287,12 @@ class _Batch:
             self._events.put_nowait(event)
 
     async def _run(self, job: _Job) -> str:
+        if self._around is None:
+            return await self._run_within_time(job)
+        with self._around(job.call, job.tool):
+            return await self._run_within_time(job)
+
+    async def _run_within_time(self, job: _Job) -> str:
         if job.tool is None:
             raise ToolError(f"there is no tool called {job.call.function.name!r}")
         seconds = job.tool.timeout if job.tool.timeout is not None else self._timeout
@@ -351,6 +363,7 @@ class ToolRun(Generic[T]):
         tool_timeout: float | None = None,
         stop_when: "Callable[[ToolRun[Any]], bool | Awaitable[bool]] | None" = None,
         on_error: OnError = "reply",
+        around_tool: AroundTool | None = None,
     ) -> None:
         for name, value in (("max_turns", max_turns), ("max_concurrency", max_concurrency)):
             if isinstance(value, bool) or not isinstance(value, int) or value < 1:  # pyright: ignore[reportUnnecessaryIsInstance]
@@ -369,6 +382,7 @@ class ToolRun(Generic[T]):
         self._concurrent, self._limit, self._timeout = concurrent, max_concurrency, tool_timeout
         self._stop_when = stop_when
         self._on_error = on_error
+        self._around_tool = around_tool
         self._result: ToolRunResult[T] | None = None
         self._steps: AsyncGenerator[ToolRunEvent, None] = self._loop()
 
@@ -454,7 +468,13 @@ class ToolRun(Generic[T]):
             job.tool is not None and not job.tool.concurrent for job in jobs
         )
         batch = _Batch(
-            turn, jobs, limit=self._limit, in_order=in_order, timeout=self._timeout, explain=self._explain
+            turn,
+            jobs,
+            limit=self._limit,
+            in_order=in_order,
+            timeout=self._timeout,
+            explain=self._explain,
+            around=self._around_tool,
         )
         try:
             async for event in batch:

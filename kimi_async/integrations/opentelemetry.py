@@ -1,0 +1,435 @@
+"""
+Traces and metrics after OpenTelemetry's conventions for generative AI.
+
+    client = AsyncKimi(middleware=[OpenTelemetry()])
+
+One span a call, retries and waits inside it: `chat kimi-k3` for chat, and one for each call about files, batches and the rest;
+`execute_tool get_weather` for each tool that `run_tools` runs. The span is current while the call is made, and its W3C context
+(`traceparent`, `tracestate`; no baggage, which is nobody else's business) goes to the server. Metrics are those of the
+conventions. Neither prompts, answers nor keys are recorded, unless `capture_content` asks for the first two.
+
+Names are written out here and compared in the tests with those of the installed `opentelemetry-semantic-conventions`, which
+changes faster than it may be depended on.
+"""
+
+import asyncio
+import weakref
+from collections.abc import Generator, Iterable, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any, cast
+from urllib.parse import urlsplit
+
+import msgspec
+from opentelemetry import context, metrics, trace
+from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
+
+from .._version import __version__
+from ..errors import KimiError
+from ..middleware.chain import Handler
+from ..providers.hosts import by_base_url
+from ..redact import redact
+from ..streaming.stream import AsyncStream
+from ..tools.tool import Tool
+from ..transport.exchange import Request, Response
+from ..types.chat import ChatCompletion, ChatCompletionMessageToolCall
+from . import opentelemetry_content as content
+
+__all__ = ["OpenTelemetry"]
+
+# The boundaries that the conventions ask for.
+SECONDS = (0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.28, 2.56, 5.12, 10.24, 20.48, 40.96, 81.92)
+FIRST_CHUNK = (0.001, 0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0)
+PER_CHUNK = (0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.75, 1.0, 2.5)
+TOKENS = (1, 4, 16, 64, 256, 1024, 4096, 16384, 65536, 262144, 1048576, 4194304, 16777216, 67108864)
+
+CLIENT = trace.SpanKind.CLIENT
+_propagator = TraceContextTextMapPropagator()
+_set_span = trace.set_span_in_context
+
+
+class OpenTelemetry:
+    """
+    A middleware, one for as many clients as you like.
+
+    :param tracer_provider: in place of the global one.
+    :param meter_provider: in place of the global one.
+    :param capture_content: record messages, answers and tool arguments too. They may hold what nobody should read in a trace.
+    """
+
+    per_call = True
+
+    def __init__(
+        self, tracer_provider: Any = None, meter_provider: Any = None, *, capture_content: bool = False
+    ) -> None:
+        self.capture_content: bool = capture_content
+        self._tracer = trace.get_tracer("kimi_async", __version__, tracer_provider)
+        meter = metrics.get_meter("kimi_async", __version__, meter_provider)
+
+        def histogram(name: str, unit: str, description: str, boundaries: tuple[float, ...]) -> Any:
+            return meter.create_histogram(
+                name, unit, description, explicit_bucket_boundaries_advisory=list(boundaries)
+            )
+
+        self._duration = histogram(
+            "gen_ai.client.operation.duration", "s", "GenAI operation duration.", SECONDS
+        )
+        self._tokens = histogram(
+            "gen_ai.client.token.usage", "{token}", "Number of input and output tokens used.", TOKENS
+        )
+        self._first_chunk = histogram(
+            "gen_ai.client.operation.time_to_first_chunk",
+            "s",
+            "Time to receive the first chunk, measured from when the client issues the generation request to when the first "
+            "chunk is received in the response stream.",
+            FIRST_CHUNK,
+        )
+        self._per_chunk = histogram(
+            "gen_ai.client.operation.time_per_output_chunk",
+            "s",
+            "Time per output chunk after the first one: the mean of a stream, recorded once at its end.",
+            PER_CHUNK,
+        )
+
+    async def __call__(self, request: Request, send: Handler) -> Response:
+        clock = asyncio.get_running_loop().time
+        began = clock()
+        target = _target(request.method, request.url)
+        operation = target.operation
+        attributes: dict[str, Any] = {
+            "gen_ai.operation.name": operation,
+            "gen_ai.provider.name": target.provider,
+            "server.address": target.address,
+            "server.port": target.port,
+        }
+        name = operation
+        if operation == "chat":
+            asked = _asked(request.body)
+            name = f"chat {asked.model}"
+            attributes["gen_ai.request.model"] = asked.model
+            measured = attributes.copy()
+            _describe(attributes, asked)
+            if self.capture_content:
+                content.record_request(attributes, cast("bytes", request.body))
+        else:
+            measured = attributes.copy()
+        span = self._tracer.start_span(name, kind=CLIENT, attributes=attributes)
+        within = _set_span(span)
+        _propagator.inject(cast("Any", request.headers), within)
+        token = context.attach(within)
+        try:
+            response = await send(request)
+        except BaseException as exc:
+            self._failed(span, measured, exc, clock() - began, request)
+            raise
+        finally:
+            context.detach(token)
+        call = _Call(self, span, measured, request, response, began, clock)
+        response.on_close(call.ended)
+        return response
+
+    @contextmanager
+    def around_tool(self, call: ChatCompletionMessageToolCall, tool: Tool | None) -> Generator[None]:
+        """Entered by `run_tools` around each tool: the span `execute_tool`."""
+        attributes: dict[str, Any] = {
+            "gen_ai.operation.name": "execute_tool",
+            "gen_ai.tool.name": call.function.name,
+            "gen_ai.tool.call.id": call.id,
+            "gen_ai.tool.type": "function",
+        }
+        description: Any = None if tool is None else tool.definition.get("function", {}).get("description")
+        if isinstance(description, str):
+            attributes["gen_ai.tool.description"] = description
+        if self.capture_content:
+            attributes["gen_ai.tool.call.arguments"] = call.function.arguments
+        span = self._tracer.start_span(f"execute_tool {call.function.name}", attributes=attributes)
+        token = context.attach(_set_span(span))
+        try:
+            yield
+        except BaseException as exc:
+            span.set_attribute("error.type", _error_type(exc))
+            span.set_status(trace.StatusCode.ERROR)
+            raise
+        finally:
+            context.detach(token)
+            span.end()
+
+    def _failed(
+        self, span: trace.Span, measured: dict[str, Any], exc: BaseException, elapsed: float, request: Request
+    ) -> None:
+        kind = measured["error.type"] = _error_type(exc)
+        span.set_attribute("error.type", kind)
+        if request.history:
+            span.set_attribute("kimi.attempts", len(request.history) + 1)
+        span.set_status(trace.StatusCode.ERROR, redact(str(exc)) if isinstance(exc, KimiError) else None)
+        span.end()
+        self._duration.record(elapsed, measured)
+
+    def finish(self, call: "_Call") -> None:
+        """Ends the span of a call whose reply has been read, or given up, and records its metrics."""
+        elapsed = call.clock() - call.began
+        measured, span, response = call.measured, call.span, call.response
+        told: dict[str, Any] = {}
+        if response.request_id is not None:
+            told["kimi.request_id"] = response.request_id
+        if call.request.history:
+            told["kimi.attempts"] = len(call.request.history) + 1
+        fold = call.fold
+        stream = call.stream() if call.stream is not None else None
+        fault = None if stream is None else stream._fault  # pyright: ignore[reportPrivateUsage]
+        if response.status >= 300:
+            kind = told["error.type"] = measured["error.type"] = _refusal(response)
+            span.set_status(trace.StatusCode.ERROR, f"{response.status} {kind}")
+        elif fault is not None:
+            told["error.type"] = measured["error.type"] = _error_type(fault)
+            span.set_status(trace.StatusCode.ERROR, redact(str(fault)))
+        elif measured["gen_ai.operation.name"] == "chat":
+            answer = (
+                fold.completion()
+                if fold is not None and (self.capture_content or fold.chunks)
+                else call.answer
+            )
+            if answer is not None:
+                _describe_answer(told, answer)
+                measured["gen_ai.response.model"] = answer.model
+                if self.capture_content:
+                    content.record_answer(told, answer)
+        usage = response.extensions.get("usage")
+        if usage is not None:
+            _describe_usage(told, usage)
+        first = call.first_chunk
+        if first is not None:
+            told["gen_ai.response.time_to_first_chunk"] = first
+        if span.is_recording():
+            span.set_attributes(told)
+        span.end()
+        self._duration.record(elapsed, measured)
+        if usage is not None:
+            self._tokens.record(usage.prompt_tokens, {**measured, "gen_ai.token.type": "input"})
+            self._tokens.record(usage.completion_tokens, {**measured, "gen_ai.token.type": "output"})
+        if first is not None and fold is not None:
+            self._first_chunk.record(first, measured)
+            if fold.chunks > 1:
+                # One record a chunk, as the conventions have it, costs several times what decoding the chunk does.
+                self._per_chunk.record((elapsed - first) / (fold.chunks - 1), measured)
+
+
+class _Call:
+    """
+    What is known of a call between its reply's headers and its end.
+
+    It holds the stream weakly: the response holds this, and the stream the response, and a circle would keep a dropped stream.
+    """
+
+    __slots__ = (
+        "answer",
+        "began",
+        "clock",
+        "first_chunk",
+        "fold",
+        "measured",
+        "request",
+        "response",
+        "span",
+        "stream",
+        "telemetry",
+    )
+
+    def __init__(
+        self,
+        telemetry: OpenTelemetry,
+        span: trace.Span,
+        measured: dict[str, Any],
+        request: Request,
+        response: Response,
+        began: float,
+        clock: Any,
+    ) -> None:
+        self.telemetry = telemetry
+        self.span = span
+        self.measured = measured
+        self.request = request
+        self.response = response
+        self.began: float = began
+        self.clock = clock
+        self.fold: Any = None
+        self.stream: weakref.ref[AsyncStream[Any]] | None = None
+        self.first_chunk: float | None = None
+        self.answer: ChatCompletion | None = None
+        value = response.value
+        if isinstance(value, tuple):
+            value = cast("Any", value)[0]
+        if isinstance(value, AsyncStream):
+            stream: Any = cast("Any", value)
+            self.stream = weakref.ref(stream)
+            self.fold = stream._fold
+            self.first_chunk = clock() - began
+        elif isinstance(value, ChatCompletion):
+            self.answer = value
+
+    def ended(self) -> None:
+        self.telemetry.finish(self)
+
+
+# --- what a request is ----------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class _Target:
+    operation: str
+    provider: str
+    address: str
+    port: int
+
+
+# Operations of the conventions by name, others in the same manner; `*` stands for one id.
+OPERATIONS: Mapping[str, str] = {
+    "POST chat/completions": "chat",
+    "POST files": "upload_file",
+    "GET files": "list_files",
+    "GET files/*": "retrieve_file",
+    "DELETE files/*": "delete_file",
+    "GET files/*/content": "download_file",
+    "POST batches": "create_batch",
+    "GET batches": "list_batches",
+    "GET batches/*": "retrieve_batch",
+    "POST batches/*/cancel": "cancel_batch",
+    "GET models": "list_models",
+    "POST tokenizers/estimate-token-count": "estimate_tokens",
+    "GET users/me/balance": "retrieve_balance",
+}
+
+
+@lru_cache(maxsize=256)
+def _target(method: str, url: str) -> _Target:
+    parts = urlsplit(url)
+    row = by_base_url(url)
+    provider = "moonshot_ai" if row is None or row.fixed_sampling else row.name
+    port = parts.port or (443 if parts.scheme == "https" else 80)
+    return _Target(_operation(method, parts.path), provider, parts.hostname or "", port)
+
+
+def _operation(method: str, path: str) -> str:
+    segments = path.strip("/").split("/")
+    for start in range(len(segments)):
+        rest = segments[start:]
+        for pattern, operation in OPERATIONS.items():
+            verb, _, form = pattern.partition(" ")
+            wanted = form.split("/")
+            if (
+                verb == method
+                and len(wanted) == len(rest)
+                and all(want in ("*", got) for want, got in zip(wanted, rest, strict=True))
+            ):
+                return operation
+    return method.lower()  # a name must not hold an id, and of a path that is not known nothing can be said
+
+
+class _Asked(msgspec.Struct):
+    """What a span says of a chat request. Anything may stand there: it is the server's to refuse."""
+
+    model: Any = ""
+    stream: Any = None
+    temperature: Any = None
+    top_p: Any = None
+    max_tokens: Any = None
+    max_completion_tokens: Any = None
+    frequency_penalty: Any = None
+    presence_penalty: Any = None
+    seed: Any = None
+    stop: Any = None
+    n: Any = None
+    response_format: Any = None
+    prompt_cache_key: Any = None
+
+
+_decode_asked = msgspec.json.Decoder(_Asked).decode
+_NOTHING = _Asked()
+
+
+def _asked(body: Any) -> _Asked:
+    try:
+        asked = _decode_asked(body)
+    except (msgspec.MsgspecError, UnicodeError, RecursionError, TypeError):
+        return _NOTHING
+    if not isinstance(asked.model, str):
+        asked.model = ""
+    return asked
+
+
+NUMBERS = (
+    ("temperature", "gen_ai.request.temperature"),
+    ("top_p", "gen_ai.request.top_p"),
+    ("frequency_penalty", "gen_ai.request.frequency_penalty"),
+    ("presence_penalty", "gen_ai.request.presence_penalty"),
+    ("seed", "gen_ai.request.seed"),
+    ("max_tokens", "gen_ai.request.max_tokens"),
+    ("max_completion_tokens", "gen_ai.request.max_tokens"),
+)
+
+
+def _describe(attributes: dict[str, Any], asked: _Asked) -> None:
+    if asked.stream is True:
+        attributes["gen_ai.request.stream"] = True
+    for field, name in NUMBERS:
+        value = getattr(asked, field)
+        if isinstance(value, int | float):
+            attributes[name] = value
+    if isinstance(asked.n, int) and asked.n != 1:
+        attributes["gen_ai.request.choice.count"] = asked.n
+    stop = [asked.stop] if isinstance(asked.stop, str) else asked.stop
+    if isinstance(stop, list):
+        attributes["gen_ai.request.stop_sequences"] = [str(each) for each in cast("Iterable[Any]", stop)]
+    if isinstance(asked.prompt_cache_key, str):
+        # Kimi's word for what belongs together: "the id of the session or task" (platform.kimi.ai/docs/api/chat).
+        attributes["gen_ai.conversation.id"] = asked.prompt_cache_key
+    form: Any = asked.response_format
+    if isinstance(form, dict):
+        kind = cast("Any", form).get("type")
+        attributes["gen_ai.output.type"] = "text" if kind == "text" else "json"
+
+
+# --- what a reply says ----------------------------------------------------------------------------------------------
+
+
+def _describe_answer(told: dict[str, Any], answer: ChatCompletion) -> None:
+    told["gen_ai.response.model"] = answer.model
+    if answer.id:
+        told["gen_ai.response.id"] = answer.id
+    reasons = [choice.finish_reason for choice in answer.choices if choice.finish_reason]
+    if reasons:
+        told["gen_ai.response.finish_reasons"] = reasons
+
+
+def _describe_usage(told: dict[str, Any], usage: Any) -> None:
+    told["gen_ai.usage.input_tokens"] = usage.prompt_tokens
+    told["gen_ai.usage.output_tokens"] = usage.completion_tokens
+    cached = usage.cached_tokens
+    if cached:
+        told["gen_ai.usage.cache_read.input_tokens"] = cached
+    details = usage.completion_tokens_details
+    reasoning = None if details is None else details.reasoning_tokens
+    if reasoning:
+        told["gen_ai.usage.reasoning.output_tokens"] = reasoning
+
+
+class _Refused(msgspec.Struct, frozen=True):
+    type: str = ""
+
+
+class _Refusal(msgspec.Struct):
+    error: _Refused = _Refused()
+
+
+def _refusal(response: Response) -> str:
+    """The server's word for an error (`rate_limit_reached_error`), or the status where it has none."""
+    try:
+        kind = msgspec.json.decode(response.content, type=_Refusal).error.type
+    except (msgspec.MsgspecError, UnicodeError, RecursionError, RuntimeError):
+        kind = ""
+    return kind[:64] or str(response.status)
+
+
+def _error_type(exc: BaseException) -> str:
+    return type(exc).__qualname__
