@@ -58,8 +58,9 @@ if TYPE_CHECKING:
     )
     from .middleware.chain import Handler, Middleware
     from .middleware.failover.middleware import Failover, FailoverTarget
-    from .middleware.rate_limit.middleware import AdmissionController, RateLimits
-    from .middleware.retry.attempts import RetryPolicy, RetryRule
+    from .middleware.rate_limit.controller import AdmissionController
+    from .middleware.rate_limit.limits import RateLimits
+    from .middleware.retry.policy import RetryPolicy, RetryRule
     from .providers.advice import KimiWarning
     from .resources.pagination import AsyncCursorPage, AsyncPage, AsyncPaginator
     from .schema import OutputError, SchemaError
@@ -127,8 +128,9 @@ _ROOMS: dict[str, tuple[str, ...]] = {
     ),
     "middleware.chain": ("Handler", "Middleware"),
     "middleware.failover.middleware": ("Failover", "FailoverTarget"),
-    "middleware.rate_limit.middleware": ("AdmissionController", "RateLimits"),
-    "middleware.retry.attempts": ("RetryPolicy", "RetryRule"),
+    "middleware.rate_limit.controller": ("AdmissionController",),
+    "middleware.rate_limit.limits": ("RateLimits",),
+    "middleware.retry.policy": ("RetryPolicy", "RetryRule"),
     "resources.pagination": ("AsyncCursorPage", "AsyncPage", "AsyncPaginator"),
     "streaming.resume": ("ResumePolicy", "Resumption"),
     "schema": ("OutputError", "SchemaError"),

@@ -57,8 +57,9 @@ if TYPE_CHECKING:
     from .bulk.map import Map, MapParams, Requests
     from .middleware.events import Hook
     from .middleware.failover import Failover, FailoverTarget
-    from .middleware.rate_limit.middleware import AdmissionController, RateLimits
-    from .middleware.retry.attempts import RetryPolicy
+    from .middleware.rate_limit.controller import AdmissionController
+    from .middleware.rate_limit.limits import RateLimits
+    from .middleware.retry.policy import RetryPolicy
     from .resources.chat import AsyncBeta, AsyncChat
     from .resources.files import AsyncFiles
     from .resources.formulas import AsyncFormulas

@@ -98,7 +98,7 @@ async def _uploads(how: str, port: int, files: list[str], concurrency: int) -> d
         close = session.close
     else:
         from kimi_async.client import AsyncKimi
-        from kimi_async.middleware.rate_limit.middleware import RateLimits
+        from kimi_async.middleware.rate_limit.limits import RateLimits
 
         client = AsyncKimi(base_url=base, api_key="sk-x", limits=RateLimits(hold=False))
 
@@ -132,7 +132,7 @@ def uploads(how: str, port: int, files: list[str], concurrency: int) -> dict[str
 
 def _silent_client(answer: bytes) -> Any:
     from kimi_async.client import AsyncKimi
-    from kimi_async.middleware.rate_limit.middleware import RateLimits
+    from kimi_async.middleware.rate_limit.limits import RateLimits
     from kimi_async.testing.memory_transport import MemoryTransport, Reply
 
     async def handler(request: Any) -> Reply:

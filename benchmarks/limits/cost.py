@@ -8,7 +8,8 @@ import asyncio
 import time
 from typing import Any
 
-from kimi_async.middleware.rate_limit.middleware import AdmissionController, RateLimits
+from kimi_async.middleware.rate_limit.controller import AdmissionController
+from kimi_async.middleware.rate_limit.limits import RateLimits
 
 __all__ = ["main"]
 

@@ -119,7 +119,7 @@ async def _calls(client: Any, calls: int) -> int:
 
 def _clients(base: str, slots: int) -> dict[str, Any]:
     from kimi_async import AsyncKimi
-    from kimi_async.middleware.rate_limit.middleware import RateLimits
+    from kimi_async.middleware.rate_limit.limits import RateLimits
 
     makers: dict[str, Any] = {
         "kimi_async": lambda: AsyncKimi(api_key="sk-bench", base_url=f"{base}/v1"),

@@ -11,8 +11,8 @@ from ..transport.phases import send_within
 from .chain import Handler, Middleware, chain
 
 if TYPE_CHECKING:
-    from .rate_limit.middleware import AdmissionController
-    from .retry.attempts import RetryBudget
+    from .rate_limit.controller import AdmissionController
+    from .retry.breakers import RetryBudget
 
 __all__ = ["Stack"]
 
@@ -58,7 +58,7 @@ class Stack:
         Who admits the requests of one organisation: the address and the key, as a digest. Views with another key have their own
         limits, since Kimi counts by organisation; a limiter that was passed in serves them all.
         """
-        from .rate_limit.middleware import AdmissionController
+        from .rate_limit.controller import AdmissionController
 
         limiter = self._shared_limiter or self._limiters.get(organisation)
         if limiter is None:
@@ -74,7 +74,8 @@ class Stack:
             return known
         from .events import TelemetryMiddleware, observer, setup_logging
         from .rate_limit.middleware import RateLimitMiddleware
-        from .retry.attempts import RetryBudget, RetryMiddleware
+        from .retry.breakers import RetryBudget
+        from .retry.middleware import RetryMiddleware
 
         setup_logging()
         send = self.transport.send

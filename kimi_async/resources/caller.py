@@ -13,7 +13,7 @@ from ..transport.exchange import Body, Response
 from ..transport.phases import whole
 
 if TYPE_CHECKING:
-    from ..middleware.rate_limit.middleware import AdmissionController
+    from ..middleware.rate_limit.controller import AdmissionController
     from ..tools.run import AroundTool
 
 __all__ = ["CallOptions", "Caller", "TimeoutLike"]

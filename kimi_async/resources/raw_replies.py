@@ -26,7 +26,7 @@ from .caller import Caller, CallOptions
 from .verbs import Verbs
 
 if TYPE_CHECKING:
-    from ..middleware.rate_limit.middleware import AdmissionController
+    from ..middleware.rate_limit.controller import AdmissionController
 
 __all__ = [
     "APIResponse",

@@ -16,8 +16,9 @@ from typing import Any
 
 from kimi_async.errors import KimiError
 from kimi_async.middleware.chain import chain
-from kimi_async.middleware.rate_limit.middleware import AdmissionController, RateLimitMiddleware
-from kimi_async.middleware.retry.attempts import RetryMiddleware
+from kimi_async.middleware.rate_limit.controller import AdmissionController
+from kimi_async.middleware.rate_limit.middleware import RateLimitMiddleware
+from kimi_async.middleware.retry.middleware import RetryMiddleware
 from kimi_async.testing.clock import run
 from kimi_async.testing.memory_transport import MemoryTransport, Reply
 from kimi_async.testing.simulator.server_limits import ServerLedger, ServerLimits, Storm

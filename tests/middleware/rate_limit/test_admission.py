@@ -21,14 +21,11 @@ from kimi_async.errors import (
     RequestTooCostlyError,
 )
 from kimi_async.middleware.chain import chain
-from kimi_async.middleware.rate_limit.middleware import (
-    AdmissionController,
-    Lease,
-    RateLimitMiddleware,
-    RateLimits,
-    tokens_of,
-)
-from kimi_async.middleware.retry.attempts import RetryMiddleware
+from kimi_async.middleware.rate_limit.controller import AdmissionController, Lease
+from kimi_async.middleware.rate_limit.cost import tokens_of
+from kimi_async.middleware.rate_limit.limits import RateLimits
+from kimi_async.middleware.rate_limit.middleware import RateLimitMiddleware
+from kimi_async.middleware.retry.middleware import RetryMiddleware
 from kimi_async.testing.clock import run
 from kimi_async.testing.memory_transport import MemoryTransport, Reply
 from kimi_async.testing.simulator.server_limits import ServerLimits
@@ -1047,7 +1044,7 @@ def test_shared_limits_two_controllers_use_one_quota_up_together():
     """
     Two controllers over one `InProcessLimits`: the whole quota, no refusal, both alike.
     """
-    from kimi_async.middleware.rate_limit.middleware import InProcessLimits
+    from kimi_async.middleware.rate_limit.in_process import InProcessLimits
     from kimi_async.testing.simulator.server_limits import ServerLedger
     from support.limited_transport import LimitedServer, crowd
 
@@ -1078,7 +1075,7 @@ def test_shared_limits_unused_leases_go_back():
     """
     A bundle fetched for callers that have gone away is given back within its time, and costs nobody anything.
     """
-    from kimi_async.middleware.rate_limit.middleware import InProcessLimits
+    from kimi_async.middleware.rate_limit.in_process import InProcessLimits
 
     async def main() -> tuple[int, int]:
         shared = InProcessLimits(RateLimits(concurrency=4, rpm=4))
@@ -1102,7 +1099,7 @@ def test_shared_limits_back_end_that_fails_fails_those_who_wait():
     """
     An error of the back end reaches every caller; nobody hangs.
     """
-    from kimi_async.middleware.rate_limit.middleware import Bundle
+    from kimi_async.middleware.rate_limit.shared import Bundle
 
     class Broken:
         async def lease(self, count: int, tokens: int) -> Bundle:

@@ -12,17 +12,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kimi_async.middleware.rate_limit.law import (
-    INF,
-    TIERS,
-    Concurrency,
-    Law,
-    Rate,
-    RateLimits,
-    Ticket,
-    Window,
-    tier_of,
-)
+from kimi_async.middleware.rate_limit.law import Law
+from kimi_async.middleware.rate_limit.limits import TIERS, RateLimits, tier_of
+from kimi_async.middleware.rate_limit.rate import Rate
+from kimi_async.middleware.rate_limit.slots import Concurrency
+from kimi_async.middleware.rate_limit.ticket import Ticket
+from kimi_async.middleware.rate_limit.window import INF, Window
 
 
 def law(dice: float = 0.5, **limits: int | bool) -> Law:

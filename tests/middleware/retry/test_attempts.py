@@ -28,8 +28,8 @@ from kimi_async.errors import (
     RateLimitWaitError,
 )
 from kimi_async.middleware.events import AttemptFailed, CallFailed, Event, Observer, RetryScheduled
-from kimi_async.middleware.retry.attempts import RetryMiddleware
 from kimi_async.middleware.retry.breakers import OverloadBreaker, RetryBudget
+from kimi_async.middleware.retry.middleware import RetryMiddleware
 from kimi_async.middleware.retry.policy import NEVER, Failure, RetryPolicy, RetryRule, backoff, decide
 from kimi_async.testing.clock import VirtualClockLoop
 from kimi_async.transport.exchange import Headers, Request, Response

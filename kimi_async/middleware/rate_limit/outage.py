@@ -1,0 +1,83 @@
+"""
+No capacity at the server, whatever our limits: probes, and the way back.
+"""
+
+from .ticket import Ticket
+from .window import INF
+
+__all__ = ["Outage"]
+
+
+class Outage:
+    """
+    The service has no capacity: one request every few seconds asks whether it has again.
+    """
+
+    FIRST = 2.0
+    EVERY = 3.0
+    """Seconds between two probes. At 8 s for a refusal, waiting for one before sending the next would add 8 s to a recovery."""
+
+    __slots__ = (
+        "active",
+        "began",
+        "last",
+        "limit",
+        "probe_at",
+        "probes",
+        "recovering",
+        "refusals",
+        "seen",
+        "slowest",
+    )
+
+    def __init__(self) -> None:
+        self.active: bool = False
+        self.recovering: bool = False
+        self.began: float = -INF
+        self.last: float = -INF
+        self.limit: float = INF
+        """Slots while recovering."""
+        self.probe_at: float = -INF
+        self.probes: int = 0
+        self.refusals: int = 0
+        self.seen: float = -INF
+        """When the latest request was sent that was admitted since."""
+        self.slowest: float = 0.0
+        """The longest time a refusal took to arrive."""
+
+    def refused(self, ticket: Ticket, hint: float | None, dice: float, now: float) -> None:
+        self.refusals += 1
+        self.slowest = max(self.slowest, now - ticket.sent)
+        if self.seen > ticket.sent or (self.recovering and ticket.sent < self.last):
+            # Sent before somebody who was admitted: a stray one, or news from before the recovery.
+            return
+        if not self.active:
+            self.active = True
+            self.recovering = False
+            self.began = now
+            self.probes = 0
+            self.probe_at = now + self._pause(hint, dice)
+        elif hint is not None:
+            self.probe_at = max(self.probe_at, now + hint)
+
+    def _pause(self, hint: float | None, dice: float) -> float:
+        pause = self.FIRST if self.probes == 0 else self.EVERY
+        return max(pause * (0.9 + 0.2 * dice), hint or 0.0)
+
+    def probe(self, dice: float, now: float) -> None:
+        self.probes += 1
+        self.probe_at = now + self._pause(None, dice)
+
+    def admitted(self, ticket: Ticket, target: float, now: float) -> None:
+        self.seen = max(self.seen, ticket.sent)
+        if self.active:
+            if ticket.sent >= self.began:
+                self.active = False
+                self.recovering = True
+                self.last = now
+                self.limit = 8.0
+        elif self.recovering and ticket.sent >= self.began:
+            self.limit += 2.0
+            if self.limit >= target:
+                self.recovering = False
+                self.limit = INF

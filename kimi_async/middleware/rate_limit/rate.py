@@ -1,0 +1,389 @@
+"""
+Requests, or tokens, a minute: what fits, and what refusals teach about it.
+"""
+
+import math
+from collections import deque
+
+from .limits import Source
+from .ticket import Ticket
+from .window import INF, Window
+
+__all__ = ["Budget", "Rate"]
+
+
+class Budget:
+    """
+    What canaries may cost, in refused requests: 1 % of what is admitted.
+
+    A limit that has just been lowered is the most likely to be raised again, so a fall grants enough to look every
+    `Rate.AFTER_DROP` seconds for four minutes.
+    """
+
+    SHARE = 0.01
+    MOST = 30.0
+    AFTER_DROP = 32.0
+
+    __slots__ = ("left",)
+
+    def __init__(self) -> None:
+        self.left: float = 1.0
+
+
+class Rate:
+    """
+    Requests, or tokens, per `span` seconds.
+    """
+
+    # A server counts when a request arrives, we when it leaves: two requests a minute apart are less than a minute
+    # apart over there if the first travelled longer. This is how much longer, to begin with; refusals near the limit
+    # stretch it, up to the time that a refusal takes.
+    MARGIN = 0.05
+    # Who gives the number expects no refusal at all, and a quarter of a percent is little for that.
+    MARGIN_CONFIGURED = 0.15
+
+    # Once the server has refused, what waits is let go one by one, this much quicker than the limit, so that what was
+    # missed is made up for; the window is the real bound.
+    PACE = 1.04
+    BURST = 1.0
+    """Seconds of sending that may be made up for at once while paced."""
+    PACED_FOR = 180.0
+    """Seconds after a refusal during which sending is paced."""
+
+    SOON = 20.0
+    """Seconds to the first canary of a limit."""
+    LATE = 60.0
+    """… and at most between two of them, if the budget allows."""
+    AFTER_DROP = 7.8
+    """… and after the limit was seen to fall."""
+    DROP_LASTS = 300.0
+
+    __slots__ = (
+        "budget",
+        "canary",
+        "canary_at",
+        "cap",
+        "ceiling",
+        "contended",
+        "cut_at",
+        "dropped_at",
+        "early",
+        "evidence",
+        "grown_at",
+        "interval",
+        "margin",
+        "name",
+        "opened_at",
+        "opening",
+        "paced_until",
+        "passed",
+        "peak",
+        "proven",
+        "refusals",
+        "rejected",
+        "rejects_free",
+        "share",
+        "source",
+        "span",
+        "tat",
+        "trusted",
+        "window",
+    )
+
+    def __init__(
+        self, name: str, cap: int | None, budget: Budget, *, span: float = 60.0, fixed: bool = True
+    ) -> None:
+        self.name: str = name
+        self.span: float = span
+        self.budget: Budget = budget
+        self.margin: float = self.MARGIN if cap is None or not fixed else self.MARGIN_CONFIGURED
+        self.window: Window = Window(span + self.margin)
+        self.cap: float = INF if cap is None else float(cap)
+        """What we believe the limit to be."""
+        self.source: Source = "none" if cap is None else "config"
+        self.ceiling: float = self.cap if fixed else INF
+        """What the caller does not want exceeded."""
+        self.share: float = INF
+        """How much of it is ours, where others use it too."""
+        self.contended: int = 0
+        """How often others were in the way, since it was all ours."""
+        self.paced_until: float = -INF
+        self.tat: float = -INF
+        """When what was sent would have been sent at the limit's pace (GCRA's theoretical arrival time)."""
+        self.cut_at: float = -INF
+        self.canary: Ticket | None = None
+        self.canary_at: float = INF
+        self.interval: float = self.SOON
+        self.dropped_at: float = -INF
+        self.grown_at: float = -INF
+        self.early: bool = False
+        """Whether the request that goes next is one more than believed possible."""
+        self.opening: bool = False
+        """Whether a canary was admitted and the new limit is not known yet."""
+        self.opened_at: float = -INF
+        self.proven: int = 0
+        self.rejected: deque[tuple[float, list[float]]] = deque()
+        """What was refused in the minute, and where the window has it."""
+        self.rejects_free: bool = False
+        """Whether the server seems not to count what it refuses."""
+        self.evidence: int = 0
+        self.peak: int = 0
+        """The most in a minute that something was admitted after, since canaries began to pass."""
+        self.trusted: float = INF
+        """The limit as it was believed before."""
+        self.passed: int = 0
+        """Canaries admitted in a row."""
+        self.refusals: int = 0
+
+    @property
+    def known(self) -> bool:
+        return self.cap < INF
+
+    def learn(self, cap: float, source: Source) -> None:
+        """Believes a number told from outside a refusal, such as a tier's."""
+        self.cap = min(cap, self.ceiling)
+        self.source = source
+        self.canary_at = INF
+
+    def allowed(self, now: float) -> float:
+        """How many of the span are ours."""
+        if self.share < INF:
+            if now > self.grown_at:
+                self._regrow(now)
+            return min(self.cap, self.share)
+        return self.cap
+
+    def delay(self, amount: int, now: float) -> float:
+        """Seconds until `amount` more fits. Notes in `early` if it fits only as a canary."""
+        self.early = False
+        if self.cap == INF:
+            return 0.0
+        total = self.window.expire(now)
+        allowed = self.allowed(now)
+        wait = 0.0
+        if total + amount > allowed and total:
+            wait = self.window.when(math.ceil(total + amount - allowed)) - now
+            due = self._canary_due(now)
+            if total > allowed * 1.02 + amount:
+                due = INF  # after a fall: even the old limit would have no room
+            if due <= now:
+                # What is about to leave our window may have left the server's: a request would then be merely
+                # early, and its admission prove nothing. So a moment is awaited when nothing is about to leave.
+                if not self.window.leaving(now + self.margin + 0.03) or now > due + 2.0:
+                    self.early = True
+                    return 0.0
+            else:
+                wait = min(wait, due - now)
+        if now < self.paced_until:
+            pace = allowed * self.PACE / self.span
+            late = self.tat - max(self.BURST, 2 * amount / pace) - now
+            # To test the limit the window must be full: what little is missing may go ahead of the pace.
+            if late > 0 and not (total >= 0.95 * allowed and self._canary_due(now) <= now):
+                wait = max(wait, late)
+        return wait if wait > 0 else 0.0
+
+    def _canary_due(self, now: float) -> float:
+        """When the limit may be tested."""
+        if self.canary is not None or self.share < INF or self.cap >= self.ceiling:
+            return INF
+        if self.budget.left < 1.0 and not self.passed:
+            return INF
+        if self.canary_at == INF:
+            self.canary_at = now + max(self.interval, self.sparing())
+        return self.canary_at
+
+    def sparing(self) -> float:
+        """
+        Seconds in which a hundred requests are admitted at the limit: with three a minute, a refused canary is a third of one.
+        """
+        return 100.0 * self.span / self.cap if self.name == "rpm" else 0.0
+
+    def send(self, ticket: Ticket, amount: int, now: float) -> list[float]:
+        before = self.window.expire(now)
+        if self.name == "rpm":
+            ticket.before = before
+        else:
+            ticket.tokens_before = before
+        if self.early:
+            self.early = False
+            self.canary = ticket
+            ticket.canary = self
+        if now < self.paced_until:
+            pace = min(self.cap, self.share) * self.PACE / self.span
+            self.tat = max(self.tat, now) + amount / pace
+        return self.window.add(amount, now)
+
+    def admitted(self, ticket: Ticket, now: float) -> None:
+        if not self.passed and not self.opening and self.canary is not ticket:
+            return
+        before = self._before(ticket)
+        if before > self.peak and (self.passed or self.opening):
+            self.peak = before
+        if self.canary is ticket:
+            # More is possible than we believed, if a second says so too. How much more, further admissions tell,
+            # each worth a factor of four.
+            self.canary = ticket.canary = None
+            self.passed += 1
+            self.canary_at = now
+            if self.passed >= 2:
+                self.trusted = self.cap
+                self.opening = True
+                self.proven = self._before(ticket)
+                self._open(now)
+        elif (
+            self.opening
+            and ticket.sent >= self.opened_at
+            and before >= self.proven
+            and self.cap < 16 * max(before, 1)
+        ):
+            self._open(now)
+
+    def _open(self, now: float) -> None:
+        self.cap = min(self.ceiling, self.cap * 4)
+        self.opened_at = now
+        self.source = "seen"
+        self.canary_at = now
+        self.tat = max(self.tat, now + self.BURST)
+
+    def _before(self, ticket: Ticket) -> int:
+        return ticket.before if self.name == "rpm" else ticket.tokens_before
+
+    def refused(
+        self, ticket: Ticket, amount: int, told: int | None, now: float, *, takes: float = 0.0
+    ) -> None:
+        """
+        A request was refused for this limit; `told` is the limit's number, if the text has it, `takes` how long refusals take.
+        """
+        self.refusals += 1
+        before = self._before(ticket)
+        explained = (
+            told is not None and told == min(self.cap, self.trusted) and self._weigh(before, told, now)
+        )
+        if self.name == "rpm" and ticket.counted is not None:
+            self.rejected.append((now, ticket.counted))
+            if self.rejects_free:
+                self.window.take(ticket.counted, 1)
+        tested = (
+            explained
+            or self.canary is not None
+            or self.opening
+            or self.passed > 0
+            or self.canary_at <= ticket.sent
+        )
+        if self.canary is not None:
+            # Perhaps the two overtook each other on the way, and the canary took the place of this one: one of
+            # them was too many.
+            self.over(self.canary)
+            self.budget.left -= 1.0
+        self.passed = self.peak = 0
+        fresh = ticket.sent >= self.cut_at
+        paced = ticket.sent > self.cut_at and now < self.paced_until
+        recent = now - self.cut_at < 15.0
+        self.paced_until = now + self.PACED_FOR
+        self.tat = max(self.tat, now + self.BURST)
+        if told is not None:
+            again = self.source != "none" and told == min(self.cap, self.trusted)
+            if self.source != "none" and told < self.cap and not self.opening:
+                self.dropped_at = now
+                self.budget.left = max(self.budget.left, Budget.AFTER_DROP)
+            self.cap = min(float(told), self.ceiling)
+            self.source = "told" if self.cap < self.ceiling or self.source != "config" else self.source
+            # The first refusal of all only turns on the pace: a bucket smaller than a minute's worth, or what a
+            # process before us has left in the window, look just like company.
+            if again and not tested and fresh and before + amount <= told:
+                if before >= told - max(3, 0.02 * told) and self.margin < takes:
+                    # As near as that, one of us may only have travelled longer than the other.
+                    self.margin = min(takes, self.margin * 1.5)
+                    self.window.span = self.span + self.margin
+                elif paced:
+                    self._contend(before, now - self.cut_at)
+                    self.grown_at = now
+        elif self.opening:
+            self.cap = min(self.ceiling, max(self.trusted, float(before)))
+        elif not tested:
+            self._guess(before, recent, fresh)
+        self.opening = False
+        if fresh:
+            self.cut_at = now
+        if now - self.dropped_at < self.DROP_LASTS:
+            self.canary_at = now + self.AFTER_DROP
+        else:
+            self.interval = min(self.LATE, self.interval * 1.5) if tested else self.interval
+            self.canary_at = now + max(self.interval, self.sparing())
+
+    def _weigh(self, before: int, told: int, now: float) -> bool:
+        """
+        Whether the server counts what it refuses. Kimi's help centre says so. One that does not admits more than we believe
+        possible, and still refuses with the same number; one that does refuses what would otherwise fit. True if a wrong belief that
+        it does not count them has just been given up, which explains the refusal.
+        """
+        rejected = self.rejected
+        while rejected and rejected[0][0] <= now - self.window.span:
+            rejected.popleft()
+        refused = len(rejected)
+        if refused < 3 or told < 20:
+            return False  # too few to tell from counting errors, and to matter
+        free = before if self.rejects_free else before - refused
+        if free < told - 3:
+            self.evidence = max(-3, self.evidence - 1)
+        elif self.peak >= told + 2 and not self.rejects_free:
+            self.evidence = min(3, self.evidence + 1)
+        free_now = self.evidence >= 1
+        if free_now != self.rejects_free:
+            self.rejects_free = free_now
+            for _, entry in rejected:
+                if free_now:
+                    self.window.take(entry, 1)
+                else:
+                    self.window.put(entry, 1)
+            return not free_now
+        return False
+
+    def _guess(self, before: int, recent: bool, fresh: bool) -> None:
+        """The number was not told: what went through before is the number."""
+        if self.source == "none":
+            self.cap = min(self.ceiling, max(1.0, float(before)))
+            self.source = "seen"
+        elif before >= 0.9 * self.cap:
+            # Near enough to be counting errors; of refusals that overtook each other, the earliest knows best.
+            if fresh or before < self.cap:
+                self.cap = max(1.0, min(self.cap - 1, float(before)))
+        elif fresh:
+            self.cap = max(1.0, self.cap * (0.9 if recent else 0.97))
+
+    def _contend(self, before: int, since: float) -> None:
+        """
+        Refused although the window has room as far as we know: others use the rest, and the server has told how much there is.
+
+        We are at least two, so half is the most that can be fair. Whoever has more gives a part of the excess, a small one
+        for a lone refusal, which may be an accident; whoever has less hardly gives. So all come to have alike, and
+        a newcomer is let in by those who fill the window exactly (`since`: seconds since the last cut).
+        """
+        fair = self.cap / 2
+        share = max(float(before), fair) if self.share == INF else self.share
+        self.contended += 1
+        if share > fair:
+            share -= max((share - fair) * (0.25 if self.contended > 1 else 0.08), 0.0075 * self.cap)
+        else:
+            share *= 0.95 if since < 3.0 else 0.99
+        self.share = max(1.0, share)
+
+    def _regrow(self, now: float) -> None:
+        """
+        Our share grows a little, more if it is below half, and ever faster once nobody objects for long: the others have left.
+        """
+        gap = max(0.0, self.cap / 2 - self.share)
+        speed = (0.0003 if gap else 0.00015) * self.cap + 0.01 * gap
+        clean = now - self.cut_at - (45.0 if self.contended >= 3 else 12.0)
+        if clean > 0:
+            speed = min(0.1 * self.cap, speed * 2.0 ** min(clean / 8.0, 30.0))
+        self.share += speed * (now - self.grown_at)
+        self.grown_at = now
+        if self.share >= self.cap:
+            self.share = INF
+            self.contended = 0
+
+    def over(self, ticket: Ticket) -> None:
+        """The ticket's reply has ended. A canary that died of another cause is no canary any more."""
+        if self.canary is ticket:
+            self.canary = ticket.canary = None

@@ -1,0 +1,516 @@
+"""
+Sending again: what failed decides whether, when and how often.
+
+`decide` is the whole rule, a plain function; `RetryMiddleware` carries it out.
+
+    cause                                      what happens
+    ─────────────────────────────────────────  ─────────────────────────────────────────────────────────────
+    connection, timeout, 408, 409, 5xx         again, after an exponential wait with jitter, out of a budget
+                                               that the whole client shares
+    a pooled connection that was closed        again at once, once; it is no attempt
+      before a byte came back
+    rate_limit                                 back to the limiter, at the head of its queue. No attempt is
+                                               used while the organisation is being admitted; otherwise
+                                               `max_retries` ends it
+    overloaded, 503                            again, on a slower curve; if the whole organisation meets
+                                               nothing else for a while, a breaker fails further calls at once
+    quota (money)                              never; a breaker fails all calls of the organisation at once
+    tpd, content_filter, context_length,       never
+      auth, permission, not_found, 400, …
+
+`x-should-retry: true|false` from the server wins over the table, and a request whose body cannot be produced again is
+never repeated. An attempt lasts until `request.accept` has seen that it worked: the whole reply, or a stream's first
+event; an error that comes as that first event is a failed attempt like any other.
+
+The server's hint (`Retry-After` and its kin) is the least that is waited. A wait longer than the call may still
+take (its deadline, `total_time`, `max_wait`) is not begun: the error comes at once, and says so.
+
+tenacity, whose machinery takes 25–50 µs a call and 20 ms to import, is entered only for a strategy of the user's own.
+"""
+
+import asyncio
+import random
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, cast
+
+from ...codec.faults import error_from
+from ...errors import (
+    APIError,
+    CircuitOpenError,
+    ClientClosedError,
+    ConfigurationError,
+    KimiError,
+    RateLimitWaitError,
+)
+from ...transport.exchange import Request, Response
+from ..chain import Handler
+from ..events import AttemptFailed, CallFailed, Observer, RetryScheduled, report, watched, where
+from .attempts import (
+    attempt_of,
+    deliver,
+    deliver_in_time,
+    failure_of,
+    replayable,
+    too_long,
+    unsent,
+    with_body,
+)
+from .breakers import DEPOSIT, RetryBudget
+from .organisation import Admissions, Call, Organisation
+from .policy import RetryPolicy, Verdict, backoff, decide
+from .strategy import is_retry_error, retrying_with, stops
+
+if TYPE_CHECKING:
+    import tenacity
+
+__all__ = ["RetryMiddleware"]
+
+# Refusals of our own, after which nothing has been sent.
+LOCAL = (RateLimitWaitError, CircuitOpenError, ClientClosedError, ConfigurationError)
+
+
+# Which methods no breaker stops: the balance can be asked for and files removed, whatever happens to completions.
+HARMLESS = ("GET", "HEAD", "DELETE")
+
+
+# A loop around a call that fails at once would spin. The first hundred failures of an open breaker are instant; from then on
+# each takes a tenth of a second.
+SPIN = 100
+
+
+BRAKE = 0.1
+
+
+# Where a limiter holds us back, more time than this passes between two refusals of one call.
+QUICK = 0.1
+
+
+class RetryMiddleware:
+    """
+    Sends a request until it works, or until it should not be sent again.
+
+    A reply of status 400 and above that is final is returned, as every reply is; what raised is raised, with
+    `.attempts`. `CircuitOpenError` is raised without sending anything while a breaker is open.
+
+    One per client: budget and breakers are shared by all its calls, breakers per host and key. `limiter` is the one below,
+    if there is one. `dice` gives numbers in [0, 1); `wall` is Unix time, read only for a `Retry-After` that is a date.
+    """
+
+    per_call = True
+
+    def __init__(
+        self,
+        policy: RetryPolicy | None = None,
+        *,
+        budget: RetryBudget | None = None,
+        watcher: Observer | None = None,
+        limiter: Admissions | None = None,
+        dice: Callable[[], float] = random.random,
+        wall: Callable[[], float] = time.time,
+    ) -> None:
+        self.policy: RetryPolicy = policy or RetryPolicy()
+        self.budget: RetryBudget = RetryBudget(self.policy.budget) if budget is None else budget
+        self._limiter = limiter
+        self._asked: Callable[[Request, float], bool] | None = getattr(limiter, "alive", None)
+        if hasattr(limiter, "longest_gate"):
+            cast("Any", limiter).longest_gate = self.policy.max_wait
+        self._watcher = watcher
+        self.dice = dice
+        self._wall = wall
+        self._organisations: dict[tuple[str, int, int], Organisation] = {}
+
+    # The fast path: two clock readings, a dict look-up, and no object made.
+    async def __call__(self, request: Request, send: Handler) -> Response:
+        loop = asyncio.get_running_loop()
+        org = self._organisation(request, loop)
+        if org.open:
+            await self._check(org, request, None)
+        began = loop.time()
+        org.active += 1
+        try:
+            try:
+                response = await (deliver if request.deadline is None else deliver_in_time)(request, send)
+                if response.status < 300:
+                    if request.method == "POST":
+                        org.admitted = loop.time()
+                    if org.troubled:
+                        org.succeeded(began + request.extensions.get("waited", 0.0))
+                    if self.budget.available < self.budget.capacity:
+                        self.budget.deposit()
+                    return response
+                outcome: Response | KimiError = await with_body(response)
+            except KimiError as error:
+                outcome = error
+            call = Call(request, send, began)
+            self._note(org, call, outcome, began)
+            del outcome  # the error's traceback holds this frame, which must not hold the error
+            return await self._again(org, call)
+        finally:
+            org.active -= 1
+
+    # --- one attempt --------------------------------------------------------------------------------------------
+
+    async def _attempt(self, org: Organisation, call: Call) -> Response | None:
+        """
+        Sends once more. The response if it worked; otherwise None, and the call knows why.
+        """
+        request = call.request
+        began = org.loop.time()
+        call.attempts += 1
+        try:
+            response = await (deliver if request.deadline is None else deliver_in_time)(request, call.send)
+            if response.status < 300:
+                if request.method == "POST":
+                    org.admitted = org.loop.time()
+                org.succeeded(began + request.extensions.get("waited", 0.0))
+                self.budget.deposit(call.spent or DEPOSIT)
+                return response
+            outcome: Response | KimiError = await with_body(response)
+        except KimiError as error:
+            outcome = error
+        self._note(org, call, outcome, began)
+        del outcome
+        return None
+
+    def _note(self, org: Organisation, call: Call, outcome: Response | KimiError, sent: float) -> None:
+        """
+        Takes in a failed attempt: what it was, what it means for everybody, and what to do.
+        """
+        now = org.loop.time()
+        call.outcome = outcome
+        if isinstance(outcome, Response):
+            call.error = error_from(
+                outcome.status, outcome.headers, outcome.content, outcome.request, now=self._wall()
+            )
+        else:
+            call.error = outcome
+        request, policy = call.request, self.policy
+        waited = request.extensions.pop("waited", 0.0)
+        sent += waited
+        if waited and request.history:
+            last = request.history[-1]
+            request.history[-1] = replace(last, waited=last.waited + waited)
+        call.failure = failure = failure_of(call.error, sent, now)
+        if isinstance(outcome, LOCAL):
+            # Nothing was sent, so this was no attempt.
+            call.attempts -= 1
+            call.verdict = Verdict("stop", str(outcome))
+            return
+        if failure.cause in ("overloaded", "unavailable"):
+            org.recent.append(attempt_of(call, failure, 0.0))
+            if org.breaker.failed(sent, now):
+                self._fail_all(org, request)
+        elif failure.cause == "quota":
+            first = org.quota is None
+            if first:
+                org.quota_since = now
+            org.quota = failure.message
+            org.quota_probe = now + policy.quota_cooldown
+            if first:
+                self._fail_all(org, request)
+        elif failure.cause == "rate_limit" and (failure.hint or 0.0) > policy.max_wait:
+            # It concerns all who queue: what one may not wait for, the others may not either.
+            self._fail(request, lambda: too_long(failure.hint or 0.0, policy.max_wait))
+        # Only inference counts for Kimi's limits, and only that has passed the limiter.
+        limiter = (
+            self._limiter is not None
+            and request.method == "POST"
+            and not request.extensions.get("unlimited", False)
+        )
+        call.verdict = decide(
+            policy,
+            failure,
+            retries=call.retries,
+            max_retries=None if request.max_retries and stops(policy.strategy) else request.max_retries,
+            remaining=self.remaining(call, now),
+            previous=call.previous,
+            dice=self.dice,
+            alive=limiter and self._alive(org, request, now),
+            limiter=limiter,
+            shared=org.active > 1,
+            replayable=replayable(request),
+            reconnected=call.reconnected,
+        )
+        if call.verdict.action != "stop" and org.open:
+            call.verdict = Verdict(
+                "stop",
+                "the account has no balance or quota left"
+                if org.quota is not None
+                else "the service has had no capacity for anybody for a while",
+            )
+        if watched(self._watcher):
+            report(
+                self._watcher,
+                AttemptFailed(**where(request), attempt=attempt_of(call, failure, call.verdict.wait)),
+            )
+
+    def _alive(self, org: Organisation, request: Request, now: float) -> bool:
+        if org.admitted is not None and now - org.admitted <= self.policy.alive_for:
+            return True
+        return self._asked is not None and self._asked(request, self.policy.alive_for)
+
+    def remaining(self, call: Call, now: float) -> float | None:
+        """Seconds that the caller, or the policy, still allows."""
+        left: float | None = None
+        if call.request.deadline is not None:
+            left = call.request.deadline - now
+        if self.policy.total_time is not None:
+            spare = call.began + self.policy.total_time - now
+            left = spare if left is None else min(left, spare)
+        return left
+
+    # --- after a failure ----------------------------------------------------------------------------------------
+
+    async def _again(self, org: Organisation, call: Call) -> Response:
+        try:
+            response = await self._requeue(org, call)
+            if response is not None:
+                return response
+            if self.policy.strategy is None:
+                return await self._repeat(org, call)
+            return await self._with_tenacity(org, call)
+        finally:
+            # tenacity's objects refer to each other in circles, and to the call: request and error must not wait for the
+            # garbage collector with them.
+            del call.request, call.send, call.outcome, call.error, call.traceback
+
+    async def _requeue(self, org: Organisation, call: Call) -> Response | None:
+        """
+        Sends again as long as that uses up no attempt.
+        """
+        while call.verdict.action == "requeue":
+            if call.failure.reused:
+                self._remember(call, 0.0)
+                call.reconnected = True
+            else:
+                extensions = call.request.extensions
+                if call.failure.cause == "rate_limit" and not extensions.get("requeued"):
+                    # Ahead of those who have not waited yet, and only once: its own class stays its own.
+                    call.request.priority += 1
+                    extensions["requeued"] = True
+                now = org.loop.time()
+                call.quick = call.quick + 1 if now - call.requeued < QUICK else 0
+                # The limiter should have made us wait. If it lets us run against the same wall at once, we wait here.
+                wait = (
+                    backoff(self.policy.rule("rate_limit"), call.quick - 2, 0.0, self.dice)
+                    if call.quick > 2
+                    else 0.0
+                )
+                self._remember(call, wait)
+                await self._pause(org, wait)
+                call.requeued = org.loop.time()
+                if org.open:
+                    await self._check(org, call.request, call)
+            response = await self._attempt(org, call)
+            if response is not None:
+                return response
+        return None
+
+    async def _repeat(self, org: Organisation, call: Call) -> Response:
+        """Sends again as long as the verdict says so."""
+        while call.verdict.action == "retry":
+            try:
+                await self.sleep(org, call, call.verdict.wait)
+            except KimiError as error:
+                if error is not call.error:
+                    raise  # a breaker
+                break
+            call.retries += 1
+            call.reconnected = False
+            response = await self._attempt(org, call)
+            if response is None:
+                response = await self._requeue(org, call)
+            if response is not None:
+                return response
+        return self._finish(org, call)
+
+    async def _with_tenacity(self, org: Organisation, call: Call) -> Response:
+        """
+        Sends again as the policy and the user's strategy say. tenacity is handed the first failure as its first attempt.
+        """
+        retrying = retrying_with(self, org, call)
+        state: tenacity.RetryCallState | None = None
+        first = True
+        try:
+            async for attempt in retrying:
+                state = attempt.retry_state
+                if not first:
+                    call.retries += 1
+                    call.reconnected = False
+                    response = await self._attempt(org, call)
+                    if response is None:
+                        response = await self._requeue(org, call)
+                    if response is not None:
+                        return response
+                first = False
+                # Only what we caught as a failed attempt is shown to tenacity. A cancellation has already left through
+                # this frame, so that no predicate, ours or the user's, can swallow it.
+                failed = call.error
+                assert failed is not None
+                call.traceback = failed.__traceback__
+                state.set_exception((type(failed), failed, call.traceback))
+                # tenacity reads the clock of the machine; ours is the loop's.
+                state.start_time = call.began
+                state.outcome_timestamp = org.loop.time()
+                del failed, attempt
+        except Exception as error:
+            if error is not call.error and not is_retry_error(error):
+                raise  # from the user's own callbacks, or a breaker
+            if call.error is not None:
+                call.error.__traceback__ = call.traceback  # tenacity's frames say nothing, and hold the error
+        finally:
+            if state is not None:
+                state.outcome = None
+        return self._finish(org, call)
+
+    async def sleep(self, org: Organisation, call: Call, seconds: float) -> None:
+        """
+        Waits before a retry, in nobody's way, then pays for it. A breaker that opens ends the wait.
+        """
+        call.previous = seconds
+        self._remember(call, seconds)
+        await self._pause(org, seconds)
+        if org.open:
+            await self._check(org, call.request, call)
+        cost = call.verdict.cost
+        if cost:
+            patience = self.policy.budget_patience
+            remaining = self.remaining(call, org.loop.time())
+            if remaining is not None:
+                patience = min(patience, remaining)
+            if not await self.budget.spend_within(cost, patience):
+                call.request.history.pop()
+                call.verdict = Verdict(
+                    "stop", "the client's retry budget is spent: too little succeeds to go on"
+                )
+                assert call.error is not None
+                raise call.error
+            call.spent += cost
+
+    async def _pause(self, org: Organisation, seconds: float) -> None:
+        """
+        Sleeps, until a breaker opens at the latest.
+        """
+        if seconds <= 0:
+            return
+        sleeper: asyncio.Future[None] = org.loop.create_future()
+        timer = org.loop.call_later(seconds, _wake, sleeper)
+        org.sleepers.add(sleeper)
+        try:
+            await sleeper
+        finally:
+            org.sleepers.discard(sleeper)
+            timer.cancel()
+
+    def _remember(self, call: Call, wait: float) -> None:
+        """
+        Writes a failed attempt into the history, now that another follows.
+        """
+        request, verdict = call.request, call.verdict
+        history = request.history
+        history.append(attempt_of(call, call.failure, wait))
+        if len(history) > 64:
+            del history[8]  # the beginning and the latest tell the story of a call that queued for an hour
+        if not watched(self._watcher):
+            return
+        report(
+            self._watcher,
+            RetryScheduled(
+                **where(request),
+                attempt=call.attempts,
+                cause=call.failure.cause,
+                reason=verdict.reason,
+                wait=wait,
+                requeued=verdict.action == "requeue",
+            ),
+        )
+
+    def _finish(self, org: Organisation, call: Call) -> Response:
+        """
+        Returns the final reply, or raises the final error, with the history and the reason.
+        """
+        outcome, history, reason = call.outcome, call.request.history, call.verdict.reason
+        report(
+            self._watcher,
+            CallFailed(
+                **where(call.request),
+                cause=call.failure.cause,
+                reason=reason,
+                attempts=call.attempts,
+                elapsed=org.loop.time() - call.began,
+            ),
+        )
+        # The traceback of the error holds this frame, which must not hold the error in turn.
+        call.outcome = call.error = call.traceback = None
+        # That a wrong request is not repeated needs no words; that time or retries ran out does.
+        given_up = "" if call.verdict.by_cause else reason
+        if isinstance(outcome, Response):
+            outcome.extensions["given_up"] = given_up
+            return outcome
+        assert outcome is not None
+        if isinstance(outcome, APIError):
+            outcome.attempts = tuple(history)
+            outcome.given_up = given_up
+        elif history and hasattr(outcome, "attempts"):
+            cast("Any", outcome).attempts = tuple(history)
+        try:
+            raise outcome
+        finally:
+            del outcome
+
+    # --- breakers -----------------------------------------------------------------------------------------------
+
+    async def _check(self, org: Organisation, request: Request, call: Call | None) -> None:
+        """
+        Raises `CircuitOpenError` while a breaker is open, unless it is this call's turn to probe.
+        """
+        if request.method in HARMLESS:
+            return
+        now = org.loop.time()
+        if org.quota is not None:
+            if now >= org.quota_probe and call is None:
+                org.quota_probe = now + self.policy.quota_cooldown
+                org.unsent = 0
+                return
+        elif org.breaker.blocked(now) is None:
+            org.unsent = 0
+            return
+        org.unsent += 1
+        if org.unsent > SPIN:
+            await asyncio.sleep(BRAKE)
+        raise unsent(org, tuple(request.history))
+
+    def _fail_all(self, org: Organisation, request: Request) -> None:
+        """
+        Ends the waiting of everybody: of those who sleep before a retry, and of those who queue in the limiter.
+        """
+        org.wake()
+        self._fail(request, lambda: unsent(org, ()))
+
+    def _fail(self, request: Request, error: Callable[[], KimiError]) -> None:
+        """
+        Ends the waiting in the limiter.
+        """
+        fail = getattr(self._limiter, "fail", None)
+        if fail is not None and request.method not in HARMLESS:
+            fail(error)
+
+    def _organisation(self, request: Request, loop: asyncio.AbstractEventLoop) -> Organisation:
+        url = request.url
+        # The key itself is not kept, only what tells two keys apart.
+        key = (url[: url.find("/", 8)], hash(request.headers.get("authorization")), id(loop))
+        org = self._organisations.get(key)
+        if org is None or org.loop is not loop:
+            crowded = len(self._organisations) >= 256
+            for name, known in list(self._organisations.items()):
+                if known.loop.is_closed() or (crowded and not known.active):
+                    del self._organisations[name]
+            org = self._organisations[key] = Organisation(self.policy, loop)
+        return org
+
+
+def _wake(sleeper: asyncio.Future[None]) -> None:
+    if not sleeper.done():
+        sleeper.set_result(None)

@@ -1,0 +1,135 @@
+"""
+What is known of one account at one host, and of one call to it.
+"""
+
+import asyncio
+from collections import deque
+from types import TracebackType
+from typing import Protocol
+
+from ...errors import Attempt, KimiError
+from ...transport.exchange import Request, Response
+from ..chain import Handler
+from .breakers import OverloadBreaker
+from .policy import Failure, RetryPolicy, Verdict
+
+__all__ = ["Admissions", "Call", "Organisation"]
+
+
+class Admissions(Protocol):
+    """
+    What retry asks of the limiter below it.
+    """
+
+    def alive(self, request: Request, within: float) -> bool:
+        """
+        Whether a request of the same organisation was admitted within so many seconds, or is under way for longer than a
+        refusal takes.
+        """
+        ...
+
+
+class Organisation:
+    """
+    What is known of one account at one host, on one loop.
+    """
+
+    __slots__ = (
+        "active",
+        "admitted",
+        "breaker",
+        "loop",
+        "quota",
+        "quota_probe",
+        "quota_since",
+        "recent",
+        "sleepers",
+        "unsent",
+    )
+
+    def __init__(self, policy: RetryPolicy, loop: asyncio.AbstractEventLoop) -> None:
+        self.loop: asyncio.AbstractEventLoop = loop
+        self.active: int = 0
+        """Calls under way, waiting ones included."""
+        self.admitted: float | None = None
+        """When the last good status came."""
+        self.breaker: OverloadBreaker = OverloadBreaker(
+            policy.overload_threshold, policy.overload_patience, policy.overload_cooldown
+        )
+        self.recent: deque[Attempt] = deque(maxlen=16)
+        """The overloads of the current row, for the error of a call that was never sent."""
+        self.quota: str | None = None
+        """What the server said about money, while it holds."""
+        self.quota_since: float = 0.0
+        self.quota_probe: float = 0.0
+        self.sleepers: set[asyncio.Future[None]] = set()
+        self.unsent: int = 0
+        """Calls that a breaker has failed since the last probe."""
+
+    @property
+    def open(self) -> bool:
+        return self.quota is not None or self.breaker.next_probe is not None
+
+    @property
+    def troubled(self) -> bool:
+        return self.quota is not None or self.breaker.generations > 0
+
+    def succeeded(self, sent: float) -> None:
+        """A request sent at `sent` was answered well. What was sent before the trouble began says nothing about it."""
+        self.breaker.succeeded(sent)
+        if self.quota is not None and sent >= self.quota_since:
+            self.quota = None
+
+    def wake(self) -> None:
+        """Lets those who wait see that waiting is over."""
+        for sleeper in self.sleepers:
+            if not sleeper.done():
+                sleeper.set_result(None)
+
+
+class Call:
+    """
+    One call that has failed at least once.
+    """
+
+    __slots__ = (
+        "attempts",
+        "began",
+        "error",
+        "failure",
+        "outcome",
+        "previous",
+        "quick",
+        "reconnected",
+        "request",
+        "requeued",
+        "retries",
+        "send",
+        "spent",
+        "traceback",
+        "verdict",
+    )
+
+    def __init__(self, request: Request, send: Handler, began: float) -> None:
+        self.request: Request = request
+        self.send: Handler = send
+        self.began: float = began
+        self.attempts: int = 1
+        """How often it was sent."""
+        self.retries: int = 0
+        """Retries used."""
+        self.previous: float = 0.0
+        self.spent: int = 0
+        """What its retries took from the budget."""
+        self.reconnected: bool = False
+        self.requeued: float = -1.0
+        """When it was last handed back to the limiter, …"""
+        self.quick: int = 0
+        """… and how often in a row that came to nothing at once."""
+        self.outcome: Response | KimiError | None = None
+        """The last failed attempt's reply, or the error it raised …"""
+        self.error: KimiError | None = None
+        """… and the error that either means."""
+        self.traceback: TracebackType | None = None
+        self.failure: Failure = Failure(cause="")
+        self.verdict: Verdict = Verdict("stop", "")
