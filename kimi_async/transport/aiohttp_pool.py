@@ -19,10 +19,8 @@ Decisions, where aiohttp has defaults:
 import asyncio
 import errno
 import io
-import os
 import socket
 import ssl as ssl_module
-import warnings
 import weakref
 from collections.abc import AsyncIterator
 from contextvars import ContextVar
@@ -42,6 +40,7 @@ from ..errors import (
     RedirectRefusedError,
 )
 from ..redact import redact
+from . import leavings
 from .aiohttp_patches import Connection, request_class
 from .exchange import Body, Headers, Request, Response, Timeout
 from .proxies import check_proxy, proxy_for
@@ -54,20 +53,6 @@ REDIRECTS = 3
 
 # Larger bytes bodies are handed to aiohttp in pieces; it warns that they would block the loop (client_reqrep, 1 MiB).
 IN_ONE_PIECE = 1 << 20
-
-_generation = 0
-
-
-def _forked() -> None:
-    global _generation
-    _generation += 1
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_forked)
-
-# Connectors of a parent process. Closing them would write on sockets that belong to it; collecting them would warn.
-_abandoned: list[object] = []
 
 _reused: ContextVar[bool] = ContextVar("kimi_async_reused", default=False)
 _phase: ContextVar[str] = ContextVar("kimi_async_phase", default="connect")
@@ -160,7 +145,7 @@ class SessionPool:
         self._generation = -1
         self._others: dict[asyncio.AbstractEventLoop, aiohttp.ClientSession] = {}
         # For a pool that nobody closes: at its collection, and at the latest when the program ends.
-        self._finalizer = weakref.finalize(self, _left_open, self._others, _generation)
+        self._finalizer = weakref.finalize(self, leavings.left_open, self._others, leavings.generation)
         self._urls: dict[str, URL] = {}
         self._timeouts: dict[Timeout, aiohttp.ClientTimeout] = {}
         self._timeout_of: tuple[Timeout | None, aiohttp.ClientTimeout] = (None, aiohttp.ClientTimeout())
@@ -173,7 +158,7 @@ class SessionPool:
         The session of the running loop.
         """
         loop = asyncio.get_running_loop()
-        if self._loop is loop and self._generation == _generation:
+        if self._loop is loop and self._generation == leavings.generation:
             return cast("aiohttp.ClientSession", self._session)
         if self._closed:
             raise ClientClosedError("this client was closed; make a new one")
@@ -189,17 +174,17 @@ class SessionPool:
             self._session = self._own
         else:
             self._session = self._session_for(loop)
-        self._loop, self._generation = loop, _generation
+        self._loop, self._generation = loop, leavings.generation
         return self._session
 
     def _session_for(self, loop: asyncio.AbstractEventLoop) -> aiohttp.ClientSession:
-        if self._generation not in (-1, _generation):
+        if self._generation not in (-1, leavings.generation):
             while self._others:
-                _abandon(self._others.popitem()[1])
+                leavings.abandon(self._others.popitem()[1])
             self._finalizer.detach()
-            self._finalizer = weakref.finalize(self, _left_open, self._others, _generation)
+            self._finalizer = weakref.finalize(self, leavings.left_open, self._others, leavings.generation)
         for other in [each for each in self._others if each.is_closed()]:
-            _discard(other, self._others.pop(other))
+            leavings.discard(other, self._others.pop(other))
         session = self._others.get(loop)
         if session is None or session.closed:
             session = aiohttp.ClientSession(
@@ -230,12 +215,12 @@ class SessionPool:
         here = asyncio.get_running_loop()
         while self._others:
             loop, session = self._others.popitem()
-            if self._generation != _generation:
-                _abandon(session)
+            if self._generation != leavings.generation:
+                leavings.abandon(session)
             elif loop is here:
                 await session.close()
             elif loop.is_closed():
-                _discard(loop, session)
+                leavings.discard(loop, session)
             else:
                 # The other loop runs in another thread: its sockets are its own to close.
                 asyncio.run_coroutine_threadsafe(session.close(), loop)
@@ -579,82 +564,3 @@ def _stand_in(exc: BaseException | None) -> BaseException | None:
         return exc.with_traceback(None)
     text = f"{type(exc).__name__}{_detail(exc).removeprefix(': ' + type(exc).__name__)}"
     return TimeoutError(text) if isinstance(exc, asyncio.TimeoutError) else ConnectionError(text)
-
-
-def _left_open(sessions: dict[asyncio.AbstractEventLoop, aiohttp.ClientSession], generation: int) -> None:
-    """
-    Closes what a pool left open, and says so as Python does (`ResourceWarning`, shown with -X dev), where aiohttp would print
-    its sessions and connectors.
-    """
-    if generation != _generation:
-        while sessions:
-            _abandon(sessions.popitem()[1])
-    if not sessions:
-        return
-    while sessions:
-        _discard(*sessions.popitem())
-    warnings.warn(
-        "an AsyncKimi client was left open; use `async with AsyncKimi() as client:`, or `await client.close()` at the end",
-        ResourceWarning,
-        stacklevel=2,
-    )
-
-
-def _abandon(session: aiohttp.ClientSession) -> None:
-    connector = session.connector
-    session.detach()
-    if connector is not None:
-        connector._closed = True  # pyright: ignore[reportPrivateUsage]
-        _abandoned.append(connector)
-
-
-def _discard(loop: asyncio.AbstractEventLoop, session: aiohttp.ClientSession) -> None:
-    """
-    Lets go of a session that nobody will use again, without a loop to wait in. Where its loop is closed, sockets can be closed
-    but callbacks cannot be called.
-    """
-    connector = session.connector
-    session.detach()
-    if connector is None:
-        return
-    if loop.is_closed():
-        _close_sockets(connector)
-    else:
-        # Perhaps another thread's, and perhaps it never runs again: then the sockets go with the process, or with the loop.
-        try:
-            here = asyncio.get_running_loop()
-        except RuntimeError:
-            here = None
-        if here is loop:
-            _abort(connector)
-        else:
-            try:
-                loop.call_soon_threadsafe(_abort, connector)
-            except RuntimeError:  # closed in the meantime
-                _close_sockets(connector)
-    connector._closed = True  # pyright: ignore[reportPrivateUsage]
-
-
-def _connections(connector: Any) -> list[Any]:
-    """What a connector holds, idle or in use."""
-    pooled: dict[Any, Any] = getattr(connector, "_conns", {})
-    idle = [protocol for connections in pooled.values() for protocol, _ in connections]
-    pooled.clear()
-    return [*idle, *getattr(connector, "_acquired", ())]
-
-
-def _abort(connector: Any) -> None:
-    for protocol in _connections(connector):
-        protocol.abort()
-
-
-def _close_sockets(connector: Any) -> None:
-    for protocol in _connections(connector):
-        transport: Any = getattr(protocol, "transport", None)
-        # TLS: the socket belongs to the transport below. uvloop's have none; their handles went with the loop.
-        below = getattr(getattr(transport, "_ssl_protocol", None), "_transport", None)
-        for each in cast("tuple[Any, Any]", (transport, below)):
-            sock = getattr(each, "_sock", None)
-            if sock is not None:
-                sock.close()
-                each._sock = None
