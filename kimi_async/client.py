@@ -3,22 +3,28 @@
 """
 
 import asyncio
+import difflib
+import inspect
 import ssl as ssl_module
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from functools import cached_property
 from importlib import import_module
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar, Unpack, cast
+from typing import TYPE_CHECKING, Any, Literal, Never, Self, TypeVar, Unpack, cast
 
 from . import codec
 from ._version import __version__
 from .config import (
     ApiKey,
     Config,
+    Configured,
+    check_account,
     check_headers,
     check_key,
     check_max_retries,
     check_query,
+    check_size,
+    hidden,
     masked,
     merge_headers,
     query_string,
@@ -31,11 +37,10 @@ from .middleware.chain import Middleware
 from .middleware.stack import Stack
 from .providers.hosts import Provider, by_base_url, missing_endpoint_message
 from .providers.hosts import provider as find_provider
-from .redact import Secret, mask
+from .redact import Secret, SecretURL, mask
 from .resources.arguments import CALL_OPTIONS, unknown_argument
 from .resources.caller import CallOptions, TimeoutLike
-from .resources.raw_replies import WithRawResponse, WithStreamingResponse
-from .resources.verbs import Verbs
+from .resources.tree import ResourceTree
 from .transport.exchange import (
     NOTHING,
     Body,
@@ -60,13 +65,6 @@ if TYPE_CHECKING:
     from .middleware.rate_limit.controller import AdmissionController
     from .middleware.rate_limit.limits import RateLimits
     from .middleware.retry.policy import RetryPolicy
-    from .resources.chat import AsyncBeta, AsyncChat
-    from .resources.files import AsyncFiles
-    from .resources.formulas import AsyncFormulas
-    from .resources.models import AsyncModels
-    from .resources.signatures import AsyncSignatures
-    from .resources.tokenizers import AsyncTokenizers
-    from .resources.users import AsyncUsers
     from .tools.run import AroundTool
 
 __all__ = ["AsyncKimi"]
@@ -74,7 +72,7 @@ __all__ = ["AsyncKimi"]
 T = TypeVar("T")
 
 
-class AsyncKimi(Verbs):
+class AsyncKimi(Configured, ResourceTree):
     """
     The client. One for a whole service: it holds the connections, the limits and the retry budget that calls share.
 
@@ -103,14 +101,16 @@ class AsyncKimi(Verbs):
     :param limits: `RateLimits(...)`, or `"tier0"` … `"tier5"`; without it, limits are learnt from the server's refusals.
     :param limiter: an `AdmissionController` to share with other clients.
     :param retry: a `RetryPolicy`.
-    :param hooks: callables that are told what happens; see `kimi_async.middleware.telemetry`.
+    :param hooks: callables that are told what happens; see `kimi_async.middleware.events`.
     :param fallback: clients of other hosts or keys, to go on to where this one cannot answer: a list, or a `Failover` that says more.
         They are closed with this client.
-    :param advice: warn (`KimiWarning`) of what the official host is certain to refuse; see `kimi_async.advice`.
+    :param advice: warn (`KimiWarning`) of what the official host is certain to refuse; see `kimi_async.providers.advice`.
     :param max_event_size: bytes of one streamed event.
     :param max_response_size: bytes of one reply that is neither a stream nor a file's content, decompressed.
     :param max_error_size: bytes of an error's body that are read; the rest is cut.
     :param max_header_size: bytes of one header line of a reply.
+    :param webhook_secret, websocket_base_url, _strict_response_validation: names that `AsyncOpenAI` has; Kimi has no use for
+        them, and they are refused where they ask for something.
 
     :raises ConfigurationError: what is wrong with which argument; a key is never shown.
     """
@@ -143,12 +143,23 @@ class AsyncKimi(Verbs):
         max_response_size: int = 64 << 20,
         max_error_size: int = 1 << 20,
         max_header_size: int = 16 << 10,
-        webhook_secret: str | None = None,
-        websocket_base_url: str | None = None,
-        _strict_response_validation: bool = False,
+        webhook_secret: None = None,
+        websocket_base_url: None = None,
+        _strict_response_validation: Literal[False] = False,
+        **unknown: Never,
     ) -> None:
-        api_key = masked(api_key)  # first of all: from here on a traceback shows it so
+        # First of all: from here on a traceback shows them masked.
+        api_key, default_headers = masked(api_key), hidden(default_headers)
+        if proxy is not None:
+            proxy = SecretURL(proxy) if isinstance(proxy, str) else proxy  # pyright: ignore[reportUnnecessaryIsInstance]
+            proxy = check_proxy(proxy)
+        _refuse(unknown, webhook_secret, websocket_base_url, _strict_response_validation)
         row = find_provider(provider) if isinstance(provider, str) else provider
+        if row is not None and not isinstance(row, Provider):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise TypeError(f"provider must be a name such as 'openrouter', not {type(row).__name__}")
+        _check_policies(retry, limits, limiter)
+        hooks = _callables("hooks", hooks, "an event")
+        middleware = _callables("middleware", middleware, "(request, send)")
         self._provider = row
         self._config = Config(
             api_key=resolve_key(api_key)
@@ -166,14 +177,14 @@ class AsyncKimi(Verbs):
                 **check_headers(default_headers),
             },
             default_query=check_query(default_query),
-            organization=organization,
-            project=project,
+            organization=check_account("organization", organization),
+            project=check_account("project", project),
         )
         if isinstance(http_client, TransportSettings):
-            proxy = http_client.proxy if proxy is None else proxy
+            if proxy is None and http_client.proxy is not None:
+                proxy = check_proxy(http_client.proxy, "http_client's proxy")
             ssl = http_client.ssl if ssl is None else ssl
             http_client = None
-        proxy = None if proxy is None else check_proxy(proxy)
         if http_client is not None:
             if transport is not None:
                 raise ConfigurationError("pass http_client or transport, not both")
@@ -182,19 +193,6 @@ class AsyncKimi(Verbs):
             raise TypeError(
                 f"transport must have `async def send(request)`; {type(transport).__name__} has none"
             )
-        for name, size in (
-            ("max_event_size", max_event_size),
-            ("max_response_size", max_response_size),
-            ("max_error_size", max_error_size),
-            ("max_header_size", max_header_size),
-        ):
-            if isinstance(size, bool) or not isinstance(size, int) or size <= 0:  # pyright: ignore[reportUnnecessaryIsInstance]
-                raise ConfigurationError(f"{name} must be a number of bytes above 0; got {size!r}")
-        for layer in middleware:
-            if not callable(layer):
-                raise TypeError(
-                    f"middleware must be callable with (request, send); {type(layer).__name__} is not"
-                )
         if fallback is not None:
             from .middleware.failover import Failover, asking_again_soon
 
@@ -202,7 +200,7 @@ class AsyncKimi(Verbs):
             middleware = [*middleware, fallback]
             retry = asking_again_soon(retry)
         self._fallback = fallback
-        self._max_event_size = max_event_size
+        self._max_event_size = check_size("max_event_size", max_event_size)
         self._advice = advice
         self._stack = Stack(
             transport=transport,
@@ -211,9 +209,9 @@ class AsyncKimi(Verbs):
                 "proxy": proxy,
                 "ssl": ssl,
                 "trust_env": trust_env,
-                "max_response_size": max_response_size,
-                "max_error_size": max_error_size,
-                "max_header_size": max_header_size,
+                "max_response_size": check_size("max_response_size", max_response_size),
+                "max_error_size": check_size("max_error_size", max_error_size),
+                "max_header_size": check_size("max_header_size", max_header_size),
             },
             middleware=middleware,
             limits=limits,
@@ -232,29 +230,11 @@ class AsyncKimi(Verbs):
         Works out, once, what every call of this configuration shares.
         """
         self._headers = self._config.headers(user_agent(__version__))
-        self._organisation = (self._config.base_url, _digest(self._config.api_key))
+        self._organisation = self._config.account
         self._row = self._provider or by_base_url(self._config.base_url)
         self._missing: dict[str, bool] = {}
 
-    # --- resources ---
-
-    @cached_property
-    def chat(self) -> "AsyncChat":
-        from .resources.chat import AsyncChat
-
-        return AsyncChat(self)
-
-    @cached_property
-    def beta(self) -> "AsyncBeta":
-        from .resources.chat import AsyncBeta
-
-        return AsyncBeta(self.chat)
-
-    @cached_property
-    def files(self) -> "AsyncFiles":
-        from .resources.files import AsyncFiles
-
-        return AsyncFiles(self)
+    # --- what is made of many calls ---
 
     @cached_property
     def batches(self) -> "AsyncBatches":
@@ -263,82 +243,12 @@ class AsyncKimi(Verbs):
         return AsyncBatches(self)
 
     def map(self, requests: "Requests", **options: "Unpack[MapParams]") -> "Map":
-        """
-        One result for each request of an iterable, many at a time; see `kimi_async.pipeline.Map` for the options.
-        """
+        """One result for each request of an iterable, many at a time; see `kimi_async.bulk.map.Map` for the options."""
         from .bulk.map import Map, options_of
 
         return Map(self, requests, options_of(options))
 
-    @cached_property
-    def models(self) -> "AsyncModels":
-        from .resources.models import AsyncModels
-
-        return AsyncModels(self)
-
-    @cached_property
-    def tokenizers(self) -> "AsyncTokenizers":
-        from .resources.tokenizers import AsyncTokenizers
-
-        return AsyncTokenizers(self)
-
-    @cached_property
-    def users(self) -> "AsyncUsers":
-        from .resources.users import AsyncUsers
-
-        return AsyncUsers(self)
-
-    @cached_property
-    def formulas(self) -> "AsyncFormulas":
-        from .resources.formulas import AsyncFormulas
-
-        return AsyncFormulas(self)
-
-    @cached_property
-    def signatures(self) -> "AsyncSignatures":
-        from .resources.signatures import AsyncSignatures
-
-        return AsyncSignatures(self)
-
-    @property
-    def with_raw_response(self) -> WithRawResponse:
-        """
-        `await client.with_raw_response.models.list()`: the reply with what it means.
-        """
-        return WithRawResponse(self)
-
-    @property
-    def with_streaming_response(self) -> WithStreamingResponse:
-        """
-        `async with client.with_streaming_response.files.content(id) as reply`: the reply before its body.
-        """
-        return WithStreamingResponse(self)
-
     # --- what it was told ---
-
-    @property
-    def api_key(self) -> str:
-        """
-        The key in plain. Empty where an async function gives it.
-        """
-        key = self._config.api_key
-        return str(key) if isinstance(key, str) else ""
-
-    @api_key.setter
-    def api_key(self, value: ApiKey) -> None:
-        value = masked(value)
-        self._reconfigure(api_key=resolve_key(value))
-
-    @property
-    def base_url(self) -> str:
-        """
-        With a slash at its end. May be set.
-        """
-        return self._config.base_url
-
-    @base_url.setter
-    def base_url(self, value: str) -> None:
-        self._reconfigure(base_url=resolve_base_url(value))
 
     @property
     def account(self) -> str:
@@ -365,34 +275,6 @@ class AsyncKimi(Verbs):
         return self._max_event_size
 
     @property
-    def timeout(self) -> Timeout:
-        return self._config.timeout
-
-    @property
-    def max_retries(self) -> int:
-        return self._config.max_retries
-
-    @property
-    def organization(self) -> str | None:
-        return self._config.organization
-
-    @property
-    def project(self) -> str | None:
-        return self._config.project
-
-    @property
-    def default_headers(self) -> dict[str, str]:
-        return dict(self._headers)
-
-    @property
-    def default_query(self) -> dict[str, Any]:
-        return dict(self._config.default_query)
-
-    @property
-    def user_agent(self) -> str:
-        return self._headers.get("User-Agent", "")
-
-    @property
     def limiter(self) -> "AdmissionController":
         """
         Who admits requests: `client.limiter.stats()` says what is waiting, and for what.
@@ -402,10 +284,6 @@ class AsyncKimi(Verbs):
     @property
     def around_tool(self) -> "AroundTool | None":
         return cast("AroundTool | None", self._stack.around_tool)
-
-    def _reconfigure(self, **changes: Any) -> None:
-        self._config = self._config.replace(**changes)
-        self._settle()
 
     # --- life ---
 
@@ -435,6 +313,8 @@ class AsyncKimi(Verbs):
         await self.close()
 
     def __repr__(self) -> str:
+        if "_stack" not in self.__dict__:
+            return f"<{type(self).__name__}, not made to its end>"
         key = self._config.api_key
         shown = mask(str(key)) if isinstance(key, str) else "from a function"
         closed = ", closed" if self._stack.closed else ""
@@ -470,49 +350,38 @@ class AsyncKimi(Verbs):
         :param cost: tokens that a request will be charged, where you know better than our estimate.
         :param mode: `"fail_fast"` raises `RateLimitWaitError`, with the expected wait, instead of queueing.
         """
-        if default_headers is not None and set_default_headers is not None:
-            raise ValueError(
-                "the `default_headers` and `set_default_headers` arguments are mutually exclusive"
-            )
-        if default_query is not None and set_default_query is not None:
-            raise ValueError("the `default_query` and `set_default_query` arguments are mutually exclusive")
+        api_key, default_headers = (
+            masked(api_key),
+            hidden(default_headers),
+        )  # before a traceback can show them
+        set_default_headers = hidden(set_default_headers)
         if _extra_kwargs:
             raise TypeError(f"unknown options: {', '.join(sorted(_extra_kwargs))}")
-        changes: dict[str, Any] = {}
-        old = self._config
-        api_key = masked(api_key)
-        if api_key is not None:
-            changes["api_key"] = resolve_key(api_key)
-        if base_url is not None:
-            changes["base_url"] = resolve_base_url(base_url)
-        if organization is not None:
-            changes["organization"] = organization
-        if project is not None:
-            changes["project"] = project
-        if is_given(timeout):
-            changes["timeout"] = Timeout.of(timeout)
-        if not isinstance(max_retries, NotGiven):
-            changes["max_retries"] = check_max_retries(max_retries)
-        if default_headers is not None:
-            changes["default_headers"] = {**old.default_headers, **check_headers(default_headers)}
-        elif set_default_headers is not None:
-            changes["default_headers"] = check_headers(set_default_headers)
-        if default_query is not None:
-            changes["default_query"] = {**old.default_query, **check_query(default_query)}
-        elif set_default_query is not None:
-            changes["default_query"] = dict(set_default_query)
-        for name, value in (("priority", priority), ("deadline", deadline), ("cost", cost), ("mode", mode)):
-            if not isinstance(value, NotGiven):
-                changes[name] = value
-        if changes.get("mode", "wait") not in ("wait", "fail_fast"):
-            raise ConfigurationError(f"mode must be 'wait' or 'fail_fast'; got {mode!r}")
+        config = self._config.changed(
+            {
+                "api_key": api_key,
+                "base_url": base_url,
+                "organization": organization,
+                "project": project,
+                "timeout": timeout,
+                "max_retries": max_retries,
+                "default_headers": default_headers,
+                "default_query": default_query,
+                "priority": priority,
+                "deadline": deadline,
+                "cost": cost,
+                "mode": mode,
+            },
+            set_default_headers=set_default_headers,
+            set_default_query=set_default_query,
+        )
         view = object.__new__(type(self))
         view._max_event_size = self._max_event_size
         view._stack = self._stack
         view._advice = self._advice
         view._provider = self._provider
         view._fallback = self._fallback
-        view._config = old.replace(**changes)
+        view._config = config
         view._settle()
         return view
 
@@ -615,7 +484,7 @@ class AsyncKimi(Verbs):
         request.accept = accept
         response = await self._stack.handler(self._organisation)(request)
         if response.status >= 300:
-            raise await self._error(response, request)
+            raise await _error(response, request)
         value = response.take_value()
         # A middleware may have answered by itself, with a reply that nobody has looked at.
         return cast("T", await accept(response) if value is NOTHING else value)
@@ -630,12 +499,12 @@ class AsyncKimi(Verbs):
                 self._missing[path] = missing
         return missing
 
-    async def _error(self, response: Response, request: Request) -> APIStatusError:
-        body = await response.read()
-        error = codec.error_from(response.status, response.headers, body, response.request)
-        error.attempts = tuple(request.history)
-        error.given_up = response.extensions.get("given_up", "")
-        return error
+
+async def _error(response: Response, request: Request) -> APIStatusError:
+    error = codec.error_from(response.status, response.headers, await response.read(), response.request)
+    error.attempts = tuple(request.history)
+    error.given_up = response.extensions.get("given_up", "")
+    return error
 
 
 def _check_session(session: Any) -> None:
@@ -652,12 +521,57 @@ def _check_session(session: Any) -> None:
         )
 
 
-def _digest(key: object) -> str:
-    """
-    Tells organisations apart without keeping a key.
-    """
-    if not isinstance(key, str):
-        return f"function-{id(key)}"
-    from hashlib import blake2b
+_OF_OPENAI = {
+    "webhook_secret": "Kimi sends no webhooks",
+    "websocket_base_url": "Kimi has no realtime interface",
+    "_strict_response_validation": "replies are read leniently on purpose; decode a raw reply with parse(to=...) to be strict",
+}
 
-    return blake2b(str(key).encode(), digest_size=12).hexdigest()
+
+def _refuse(unknown: Mapping[str, object], *of_openai: object) -> None:
+    for name, value in zip(_OF_OPENAI, of_openai, strict=True):
+        if value:
+            raise ConfigurationError(f"{name} has no effect here: {_OF_OPENAI[name]}; leave it out")
+    known = [
+        name for name in inspect.signature(AsyncKimi.__init__).parameters if name not in ("self", "unknown")
+    ]
+    for name in unknown:
+        near = difflib.get_close_matches(name, known, n=1)
+        raise TypeError(
+            f"AsyncKimi() got an unexpected keyword argument {name!r}"
+            + (f"; did you mean {near[0]!r}?" if near else f"; it takes {', '.join(known)}")
+        )
+
+
+def _callables(name: str, given: Any, takes: str) -> list[Any]:
+    """The callables of an option that takes several; one alone is understood too."""
+    if callable(given):
+        return [given]
+    if not isinstance(given, Iterable) or isinstance(given, (str, bytes, Mapping)):
+        kind = type(cast("object", given)).__name__
+        raise TypeError(f"{name} must be a list of callables with {takes}, not {kind}")
+    several = list[Any](given)  # pyright: ignore[reportUnknownArgumentType]
+    for each in several:
+        if not callable(each):
+            raise TypeError(f"{name} must be callable with {takes}; {type(each).__name__} is not")
+    return several
+
+
+def _check_policies(retry: object, limits: Any, limiter: object) -> None:
+    """What would otherwise fail at the first failure, or at the first call."""
+    from .middleware.rate_limit.controller import AdmissionController
+    from .middleware.rate_limit.limits import RateLimits
+    from .middleware.retry.policy import RetryPolicy
+
+    if retry is not None and not isinstance(retry, RetryPolicy):
+        number = f"; for a number of attempts pass max_retries={retry}" if isinstance(retry, int) else ""
+        raise TypeError(f"retry must be a RetryPolicy, not {type(retry).__name__}{number}")
+    if limiter is not None and not isinstance(limiter, AdmissionController):
+        raise TypeError(
+            f"limiter must be an AdmissionController, not {type(limiter).__name__}; for numbers pass limits=RateLimits(...)"
+        )
+    if isinstance(limits, int):
+        raise TypeError(
+            f"limits must say of what: RateLimits(concurrency={limits}), or a tier such as 'tier1'"
+        )
+    RateLimits.of(limits)

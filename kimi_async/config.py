@@ -7,15 +7,17 @@ import platform
 import re
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
+from hashlib import blake2b
 from typing import Any, Literal, cast
 from urllib.parse import quote, urlsplit
 
 from .errors import ConfigurationError
 from .redact import Secret, is_secret
-from .transport.exchange import Headers, Timeout
+from .transport.exchange import Headers, Timeout, TimeoutLike
 from .types._base import NotGiven, Omit
 
-__all__ = ["BASE_URL", "BASE_URL_VARIABLES", "KEY_VARIABLES", "Config", "resolve_key"]
+__all__ = ["BASE_URL", "BASE_URL_VARIABLES", "KEY_VARIABLES", "Config", "Configured", "resolve_key"]
 
 BASE_URL = "https://api.moonshot.ai/v1"
 KEY_VARIABLES = ("MOONSHOT_API_KEY", "KIMI_API_KEY")
@@ -223,7 +225,12 @@ def query_string(query: Mapping[str, Any] | None) -> str:
         values: list[Any] = list(cast("list[Any]", value)) if isinstance(value, (list, tuple)) else [value]
         for item in values:
             text = {True: "true", False: "false"}[item] if isinstance(item, bool) else str(item)
-            pairs.append(f"{quote(name, safe='[]')}={quote(text, safe='')}")
+            try:
+                pairs.append(f"{quote(name, safe='[]')}={quote(text, safe='')}")
+            except UnicodeEncodeError:
+                raise ConfigurationError(
+                    f"the query parameter {name!r:.100} holds half a character (a lone surrogate)"
+                ) from None
     return "&".join(pairs)
 
 
@@ -234,6 +241,35 @@ def check_max_retries(value: object) -> int:
         raise (TypeError if not isinstance(value, int) or isinstance(value, bool) else ValueError)(
             f"max_retries must be an int of 0 or more; got {value!r}"
         )
+    return value
+
+
+def check_account(name: str, value: object) -> str | None:
+    """An organisation or project, which is sent as a header."""
+    if value is None or isinstance(value, NotGiven):
+        return None
+    if not isinstance(value, str):
+        raise ConfigurationError(f"{name} must be a string, not {type(value).__name__}")
+    return check_header_value(name, value)
+
+
+def check_size(name: str, value: object) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or value <= 0:
+        raise ConfigurationError(f"{name} must be a number of bytes above 0; got {value!r}")
+    return value
+
+
+def check_seconds(name: str, value: object) -> float | None:
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not value > 0:
+        raise ConfigurationError(f"{name} must be a number of seconds above 0; got {value!r}")
+    return value
+
+
+def check_int(name: str, value: object) -> int:
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise ConfigurationError(f"{name} must be an int; got {value!r}")
     return value
 
 
@@ -264,6 +300,47 @@ class Config:
     def replace(self, **changes: Any) -> "Config":
         return replace(self, **changes)
 
+    def changed(
+        self,
+        given: Mapping[str, Any],
+        *,
+        set_default_headers: Mapping[str, Any] | None = None,
+        set_default_query: Mapping[str, Any] | None = None,
+    ) -> "Config":
+        """
+        These options with others in their place, checked. What is not given stays as it is; headers and query parameters are
+        added to those there are, or with `set_…` take their place.
+        """
+        for name, other in (
+            ("default_headers", set_default_headers),
+            ("default_query", set_default_query),
+        ):
+            if given.get(name) is not None and other is not None:
+                raise ValueError(f"the `{name}` and `set_{name}` arguments are mutually exclusive")
+        changes: dict[str, Any] = {}
+        for name, value in given.items():
+            if isinstance(value, NotGiven) or (value is None and name not in _MAY_BE_NONE):
+                continue
+            check = _CHECKS[name]
+            changes[name] = check(value)
+        if "default_headers" in changes:
+            changes["default_headers"] = {**self.default_headers, **changes["default_headers"]}
+        elif set_default_headers is not None:
+            changes["default_headers"] = check_headers(set_default_headers)
+        if "default_query" in changes:
+            changes["default_query"] = {**self.default_query, **changes["default_query"]}
+        elif set_default_query is not None:
+            changes["default_query"] = check_query(set_default_query)
+        return replace(self, **changes)
+
+    @property
+    def account(self) -> tuple[str, str]:
+        """Which account calls go to: the address, and a digest of the key, which tells two apart without keeping one."""
+        key = self.api_key
+        if not isinstance(key, str):
+            return self.base_url, f"function-{id(key)}"
+        return self.base_url, blake2b(str(key).encode(), digest_size=12).hexdigest()
+
     def headers(self, agent: str) -> Headers:
         """
         The headers of every request of this client; the key among them unless it must be asked for.
@@ -281,9 +358,121 @@ class Config:
         return headers
 
 
+def _check_mode(value: object) -> str:
+    if value not in ("wait", "fail_fast"):
+        raise ConfigurationError(f"mode must be 'wait' or 'fail_fast'; got {value!r}")
+    return value
+
+
+_CHECKS: dict[str, Callable[[Any], Any]] = {
+    "api_key": resolve_key,
+    "base_url": resolve_base_url,
+    "timeout": Timeout.of,
+    "max_retries": check_max_retries,
+    "default_headers": check_headers,
+    "default_query": check_query,
+    "organization": partial(check_account, "organization"),
+    "project": partial(check_account, "project"),
+    "priority": partial(check_int, "priority"),
+    "deadline": partial(check_seconds, "deadline"),
+    "cost": lambda value: None if value is None else check_int("cost", value),
+    "mode": _check_mode,
+}
+_MAY_BE_NONE = frozenset({"timeout", "max_retries", "deadline", "cost"})
+
+
 def merge_headers(headers: Headers, more: Mapping[str, str | Omit]) -> None:
     for name, value in more.items():
         if isinstance(value, Omit):
             headers.popall(name, None)
         else:
             headers[name] = value
+
+
+class Configured:
+    """What a client was told, and may be told anew; views made before keep what they had."""
+
+    _config: Config
+    _headers: Headers
+    """Of every request, the key among them unless it must be asked for."""
+
+    def _settle(self) -> None:
+        """Works out, once, what every call of this configuration shares."""
+        raise NotImplementedError
+
+    def _reconfigure(self, **changes: Any) -> None:
+        taken_back = {
+            name: None
+            for name, value in changes.items()
+            if value is None and name in ("organization", "project")
+        }
+        self._config = self._config.changed(changes).replace(**taken_back)
+        self._settle()
+
+    @property
+    def api_key(self) -> str:
+        """
+        The key in plain. Empty where an async function gives it.
+        """
+        key = self._config.api_key
+        return str(key) if isinstance(key, str) else ""
+
+    @api_key.setter
+    def api_key(self, value: ApiKey) -> None:
+        value = masked(value)
+        self._reconfigure(api_key=value)
+
+    @property
+    def base_url(self) -> str:
+        """
+        With a slash at its end. May be set.
+        """
+        return self._config.base_url
+
+    @base_url.setter
+    def base_url(self, value: str) -> None:
+        self._reconfigure(base_url=value)
+
+    @property
+    def timeout(self) -> Timeout:
+        return self._config.timeout
+
+    @timeout.setter
+    def timeout(self, value: TimeoutLike) -> None:
+        self._reconfigure(timeout=value)
+
+    @property
+    def max_retries(self) -> int:
+        return self._config.max_retries
+
+    @max_retries.setter
+    def max_retries(self, value: int) -> None:
+        self._reconfigure(max_retries=value)
+
+    @property
+    def organization(self) -> str | None:
+        return self._config.organization
+
+    @organization.setter
+    def organization(self, value: str | None) -> None:
+        self._reconfigure(organization=value)
+
+    @property
+    def project(self) -> str | None:
+        return self._config.project
+
+    @project.setter
+    def project(self, value: str | None) -> None:
+        self._reconfigure(project=value)
+
+    @property
+    def default_headers(self) -> dict[str, str]:
+        return dict(self._headers)
+
+    @property
+    def default_query(self) -> dict[str, Any]:
+        return dict(self._config.default_query)
+
+    @property
+    def user_agent(self) -> str:
+        return self._headers.get("User-Agent", "")

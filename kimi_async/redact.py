@@ -8,7 +8,7 @@ Keys (`sk-…`), and the account ids that Kimi writes into error messages (`org-
 import re
 from collections.abc import Mapping
 from functools import lru_cache
-from typing import Any, TypeVar, cast, overload
+from typing import Any, cast
 from urllib.parse import urlsplit, urlunsplit
 
 __all__ = [
@@ -23,8 +23,6 @@ __all__ = [
     "secrets_in",
     "shown",
 ]
-
-T = TypeVar("T")
 
 # `Msh-Gid` is not among them: on the official host it names the tier (`enterprise-tier-5`), which a log needs.
 _ACCOUNT = frozenset({"msh-uid", "msh-org", "msh-org-id", "msh-project-id"})
@@ -125,12 +123,6 @@ class PlainHeaders(dict[str, str]):
 
     def __contains__(self, name: object) -> bool:
         return super().__contains__(name.lower() if isinstance(name, str) else name)
-
-    @overload
-    def get(self, name: str, default: None = None, /) -> str | None: ...
-
-    @overload
-    def get(self, name: str, default: T, /) -> str | T: ...
 
     def get(self, name: str, default: Any = None, /) -> Any:
         return super().get(name.lower(), default)

@@ -23,7 +23,7 @@ from kimi_async import (
     omit,
 )
 from kimi_async.testing import MemoryTransport, Reply
-from kimi_async.transport.exchange import Request, Response
+from kimi_async.transport.exchange import Request, Response, TransportSettings
 
 KEY = "sk-test-0123456789abcdef"
 QUESTION: list[Any] = [{"role": "user", "content": "Hello?"}]
@@ -100,6 +100,30 @@ def client_on(wire: Wire, **options: Any) -> AsyncKimi:
         ({"max_error_size": "1"}, "max_error_size"),
         ({"max_header_size": 1.5}, "max_header_size"),
         ({"unknown": 1}, "unknown"),
+        ({"api_keys": KEY}, "did you mean 'api_key'"),
+        ({"max_retry": 3}, "did you mean 'max_retries'"),
+        ({"webhook_secret": "x"}, "webhook_secret has no effect"),
+        ({"websocket_base_url": "wss://x"}, "realtime"),
+        ({"_strict_response_validation": True}, "leniently"),
+        ({"retry": 3}, "max_retries=3"),
+        ({"retry": "often"}, "RetryPolicy"),
+        ({"limits": "tier9"}, "tier9"),
+        ({"limits": 5}, r"RateLimits\(concurrency=5\)"),
+        ({"limits": True}, "RateLimits"),
+        ({"limiter": 5}, "AdmissionController"),
+        ({"hooks": 5}, "hooks"),
+        ({"hooks": "print"}, "hooks"),
+        ({"hooks": [None]}, "hooks"),
+        ({"middleware": "retry"}, "middleware"),
+        ({"provider": 5}, "provider"),
+        ({"proxy": "foo"}, "http://foo:3128"),
+        ({"proxy": "socks5://127.0.0.1:1"}, "SOCKS"),
+        ({"proxy": 7890}, "proxy"),
+        pytest.param({"http_client": TransportSettings(proxy="socks5://h:1")}, "SOCKS", id="settings"),
+        ({"organization": "a\r\nb"}, "organization"),
+        ({"project": "a\nb"}, "project"),
+        ({"project": 5}, "project"),
+        ({"default_headers": {"Host": "x"}}, "Host"),
     ],
     ids=str,
 )
@@ -109,6 +133,65 @@ def test_bad_argument(options: dict[str, Any], told: str):
     """
     with pytest.raises((ConfigurationError, TypeError, ValueError), match=told):
         AsyncKimi(**{"api_key": KEY, **options})
+
+
+def test_one_hook_and_one_middleware_need_no_list():
+    """
+    What can only mean one thing is understood.
+    """
+
+    async def tag(request: Request, send: Any) -> Response:
+        request.headers["X-Team"] = "a"
+        response: Response = await send(request)
+        return response
+
+    told: list[Any] = []
+    wire = Wire()
+
+    async def main() -> None:
+        async with client_on(wire, hooks=told.append, middleware=tag) as client:
+            await client.chat.completions.create(model="kimi-k3", messages=QUESTION)
+
+    asyncio.run(main())
+
+    assert "a" == wire.last.headers["X-Team"]
+    assert told
+
+
+def test_names_of_openai_without_effect_may_be_none():
+    """
+    Programs that pass on their own defaults for them are not stopped.
+    """
+    AsyncKimi(api_key=KEY, webhook_secret=None, websocket_base_url=None, _strict_response_validation=False)
+
+
+def test_half_made_client_has_a_repr():
+    """
+    A debugger that prints it while its construction fails must not fail as well.
+    """
+    assert "not made" in repr(AsyncKimi.__new__(AsyncKimi))
+
+
+async def test_options_set_on_the_client_hold_for_its_later_calls():
+    """
+    As with AsyncOpenAI; and checked as at construction.
+    """
+    wire = Wire()
+    async with client_on(wire) as client:
+        client.timeout = 7
+        client.max_retries = 4
+        client.organization = "o"
+        client.project = "p"
+        await client.chat.completions.create(model="kimi-k3", messages=QUESTION)
+        client.organization = None
+        with pytest.raises(ValueError, match="max_retries"):
+            client.max_retries = -1
+        with pytest.raises(ConfigurationError, match="project"):
+            client.project = "a\nb"
+
+        assert (7, 4) == (wire.last.timeout.read, wire.last.max_retries)
+        assert ("o", "p") == (wire.last.headers["OpenAI-Organization"], wire.last.headers["OpenAI-Project"])
+        assert (4, None, "p") == (client.max_retries, client.organization, client.project)
 
 
 def test_httpx_client_refused_by_name():
@@ -169,6 +252,9 @@ BAD_CALLS: dict[str, tuple[dict[str, Any], str]] = {
     "a string for thinking": ({"thinking": "on"}, "thinking"),
     "a string for stream": ({"stream": "yes"}, "stream"),
     "a list for extra_body": ({"extra_body": [1]}, "extra_body"),
+    "a number for resume": ({"stream": True, "resume": 3}, r"ResumePolicy\(max_attempts=3\)"),
+    "a string for resume": ({"stream": True, "resume": "yes"}, "ResumePolicy"),
+    "a surrogate in a header": ({"extra_headers": {"a": "\ud800"}}, "ASCII"),
     "a list for extra_headers": ({"extra_headers": ["a"]}, "extra_headers|headers"),
     "a number as a header's name": ({"extra_headers": {1: "a"}}, "header"),
     "a header with a line break": ({"extra_headers": {"a": "b\r\nc: d"}}, "line break"),
@@ -206,6 +292,11 @@ PATHS: list[tuple[Callable[[AsyncKimi], Any], str]] = [
     (lambda c: c.models.retrieve(".."), "non-empty"),
     (lambda c: c.models.retrieve("."), "non-empty"),
     (lambda c: c.models.retrieve(None), "string"),
+    (lambda c: c.models.retrieve("a\ud800"), "surrogate"),
+    (lambda c: c.get("/models", extra_query={"a": "\ud800"}), "surrogate"),
+    (lambda c: c.get("/models", extra_query={"\ud800": "a"}), "surrogate"),
+    (lambda c: c.get("/models", extra_headers={"Content-Length": "5"}), "Content-Length"),
+    (lambda c: c.get("/models", options={"headers": {"Transfer-Encoding": "chunked"}}), "Transfer-Encoding"),
     (lambda c: c.get("/files/../../admin"), "climbs"),
     (lambda c: c.get("../admin"), "climbs"),
     (lambda c: c.get("/a/%2e%2e/b"), "climbs"),

@@ -47,6 +47,7 @@ LAYERS = [
     layer("codec", "msgspec", pure=True),
     layer("schema", "msgspec", pure=True),
     layer("transport", "multidict", "msgspec"),
+    layer("transport.leavings", "aiohttp"),
     layer("transport.aiohttp_pool", "aiohttp", "multidict", "yarl"),
     layer("transport.aiohttp_patches", "aiohttp"),
     layer("middleware", "anyio", "msgspec"),

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, cast
 from urllib.parse import quote
 
+from ..config import hidden
 from ..errors import ConfigurationError
 from .caller import CallOptions
 
@@ -18,7 +19,10 @@ CALL_OPTIONS: tuple[str, ...] = tuple(CallOptions.__annotations__)
 def call_options(given: Mapping[str, Any]) -> CallOptions:
     """Takes the options of the call out of what a method was given, so that its own arguments are left."""
     fields = cast("dict[str, Any]", given)
-    return cast("CallOptions", {name: fields.pop(name) for name in CALL_OPTIONS if name in fields})
+    taken = {name: fields.pop(name) for name in CALL_OPTIONS if name in fields}
+    if taken.get("extra_headers"):
+        taken["extra_headers"] = hidden(taken["extra_headers"])  # a traceback shows the frames of this call
+    return cast("CallOptions", taken)
 
 
 def with_query(call: CallOptions, params: Mapping[str, Any]) -> CallOptions:
@@ -32,7 +36,12 @@ def path_segment(name: str, value: object) -> str:
         raise TypeError(f"{name} must be a string, not {type(value).__name__}")
     if not value.strip() or value in (".", ".."):
         raise ConfigurationError(f"expected a non-empty value for `{name}` but received {value!r}")
-    return quote(value, safe="")
+    try:
+        return quote(value, safe="")
+    except UnicodeEncodeError:
+        raise ConfigurationError(
+            f"`{name}` holds half a character (a lone surrogate): {value!r:.100}"
+        ) from None
 
 
 def unknown_argument(method: str, name: str, known: Sequence[str]) -> TypeError:

@@ -3,7 +3,7 @@
 """
 
 from collections.abc import Mapping
-from typing import Any, Unpack
+from typing import TYPE_CHECKING, Any, Unpack
 
 from .. import codec
 from ..types._base import NOT_GIVEN, NotGiven, Omit
@@ -16,7 +16,7 @@ from .pagination import AsyncCursorPage, AsyncPaginator
 __all__ = ["BatchEndpoints"]
 
 
-class BatchEndpoints(Resource):
+class BatchEndpoints(Resource["RawBatches", "StreamingBatches"]):
     """
     The Batch API's own calls. Whole jobs are made of them in `kimi_async.bulk.batches`.
 
@@ -115,3 +115,19 @@ class BatchEndpoints(Resource):
             Batch,
             **call,
         )
+
+
+if TYPE_CHECKING:
+    from .raw_replies import WithRawResponse, WithStreamingResponse, raw, streaming
+
+    class RawBatches(WithRawResponse):
+        create = raw(BatchEndpoints.create)
+        retrieve = raw(BatchEndpoints.retrieve)
+        list = raw(BatchEndpoints.list)
+        cancel = raw(BatchEndpoints.cancel)
+
+    class StreamingBatches(WithStreamingResponse):
+        create = streaming(BatchEndpoints.create)
+        retrieve = streaming(BatchEndpoints.retrieve)
+        list = streaming(BatchEndpoints.list)
+        cancel = streaming(BatchEndpoints.cancel)

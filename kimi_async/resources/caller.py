@@ -3,13 +3,13 @@ Who sends for a resource: the client, as far as a resource knows it.
 """
 
 from collections.abc import Awaitable, Callable, Mapping
-from typing import TYPE_CHECKING, Any, Protocol, Self, TypeAlias, TypedDict, TypeVar, Unpack, cast
+from typing import TYPE_CHECKING, Any, Protocol, Self, TypedDict, TypeVar, Unpack, cast
 
 from .. import codec
 from ..providers.hosts import Provider
 from ..streaming.fold import Accumulator
 from ..streaming.stream import AsyncStream
-from ..transport.exchange import Body, Response
+from ..transport.exchange import Body, Response, TimeoutLike
 from ..transport.phases import whole
 
 if TYPE_CHECKING:
@@ -19,9 +19,6 @@ if TYPE_CHECKING:
 __all__ = ["CallOptions", "Caller", "TimeoutLike"]
 
 T = TypeVar("T")
-
-TimeoutLike: TypeAlias = Any
-"""A number of seconds, a `Timeout`, an `httpx.Timeout`, an `aiohttp.ClientTimeout`, or None for no limit."""
 
 
 class CallOptions(TypedDict, total=False):

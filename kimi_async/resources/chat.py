@@ -45,7 +45,7 @@ class AskOptions(ChatOptions, CallOptions, total=False):
     """What `parse`, `stream` and `run_tools` take by name, the options of every call among it."""
 
 
-class AsyncCompletions(Resource):
+class AsyncCompletions(Resource["RawCompletions", "StreamingCompletions"]):
     """
     Chat completions.
     """
@@ -69,7 +69,7 @@ class AsyncCompletions(Resource):
         messages: Iterable[ChatCompletionMessageParam],
         model: str,
         stream: Literal[True],
-        resume: ResumePolicy | None = ...,
+        resume: ResumePolicy | bool | None = ...,
         prefix: str | Mapping[str, Any] | None = ...,
         empty: Literal["return", "raise"] = ...,
         **params: Unpack[CreateOptions],
@@ -82,7 +82,7 @@ class AsyncCompletions(Resource):
         messages: Iterable[ChatCompletionMessageParam],
         model: str,
         stream: bool,
-        resume: ResumePolicy | None = ...,
+        resume: ResumePolicy | bool | None = ...,
         prefix: str | Mapping[str, Any] | None = ...,
         empty: Literal["return", "raise"] = ...,
         **params: Unpack[CreateOptions],
@@ -94,7 +94,7 @@ class AsyncCompletions(Resource):
         messages: Iterable[ChatCompletionMessageParam],
         model: str,
         stream: bool | NotGiven | Omit | None = None,
-        resume: ResumePolicy | None = None,
+        resume: ResumePolicy | bool | None = None,
         prefix: str | Mapping[str, Any] | None = None,
         empty: Literal["return", "raise"] = "return",
         **params: Unpack[CreateOptions],
@@ -106,7 +106,7 @@ class AsyncCompletions(Resource):
         `extra_body`, which is merged over the named ones.
 
         :param resume: with `stream=True`, go on where the stream breaks off, by partial mode; see `ResumePolicy` and its price.
-            Off by default.
+            True is the usual policy. Off by default.
         :param prefix: how the answer begins; Kimi goes on from there, and the reply holds only the rest (partial mode). Not
             together with a `response_format` of `json_object`.
         :param empty: `"raise"` makes an answer with neither text nor tool call an `EmptyResponseError`; otherwise
@@ -121,6 +121,7 @@ class AsyncCompletions(Resource):
         if empty not in ("return", "raise"):
             raise ConfigurationError(f"empty must be 'return' or 'raise'; got {empty!r}")
         streamed = bool(stream)
+        policy = ResumePolicy.of(resume)
         client = self._client
         call = call_options(cast("dict[str, Any]", params))
         body = chat_body(
@@ -152,10 +153,10 @@ class AsyncCompletions(Resource):
             except NotFoundError as exc:
                 await explain_missing_model(client, model, exc)
                 raise
-            if resume is not None:
-                opened.mend_with(Resumer(body=body, policy=resume, reopen=open_stream))
+            if policy is not None:
+                opened.mend_with(Resumer(body=body, policy=policy, reopen=open_stream))
             return opened
-        if resume is not None:
+        if policy is not None:
             raise ConfigurationError(
                 "resume= needs stream=True: a whole reply is simply asked for again (max_retries)"
             )
@@ -370,7 +371,7 @@ class AsyncCompletions(Resource):
         model: str,
         response_format: "type[T] | ResponseFormat[T]",
         tools: Iterable[Any] | NoneOrUnset = ...,
-        resume: ResumePolicy | None = ...,
+        resume: ResumePolicy | bool | None = ...,
         **params: Unpack[AskOptions],
     ) -> AsyncChatCompletionStreamManager[ParsedChatCompletion[T]]: ...
 
@@ -382,7 +383,7 @@ class AsyncCompletions(Resource):
         model: str,
         response_format: Mapping[str, Any] | NoneOrUnset = ...,
         tools: Iterable[Any] | NoneOrUnset = ...,
-        resume: ResumePolicy | None = ...,
+        resume: ResumePolicy | bool | None = ...,
         **params: Unpack[AskOptions],
     ) -> AsyncChatCompletionStreamManager[ChatCompletion]: ...
 
@@ -394,7 +395,7 @@ class AsyncCompletions(Resource):
         model: str,
         response_format: Any,
         tools: Iterable[Any] | NoneOrUnset = ...,
-        resume: ResumePolicy | None = ...,
+        resume: ResumePolicy | bool | None = ...,
         **params: Unpack[AskOptions],
     ) -> AsyncChatCompletionStreamManager[Any]: ...
 
@@ -405,7 +406,7 @@ class AsyncCompletions(Resource):
         model: str,
         response_format: Any = NOT_GIVEN,
         tools: Iterable[Any] | NoneOrUnset = NOT_GIVEN,
-        resume: ResumePolicy | None = None,
+        resume: ResumePolicy | bool | None = None,
         **params: Unpack[AskOptions],
     ) -> AsyncChatCompletionStreamManager[Any]:
         """
@@ -419,6 +420,7 @@ class AsyncCompletions(Resource):
         With a type as `response_format`, `content.done` has the value in `parsed` (None if the text is not one), and so has the
         final completion, which raises what `parse` raises.
         """
+        resume = ResumePolicy.of(resume)
         wanted: ResponseFormat[Any] | None = None
         if (
             is_given(response_format)
@@ -484,13 +486,13 @@ async def explain_missing_model(client: Caller, model: str, error: NotFoundError
         error.args = (error.message,)
 
 
-class AsyncChat(Resource):
+class AsyncChat(Resource["RawChat", "StreamingChat"]):
     @cached_property
     def completions(self) -> AsyncCompletions:
         return AsyncCompletions(self._client)
 
 
-class AsyncBeta(Resource):
+class AsyncBeta(Resource["RawBeta", "StreamingBeta"]):
     """
     Where the OpenAI SDK once kept `parse` and `stream`; the same objects.
     """
@@ -498,3 +500,112 @@ class AsyncBeta(Resource):
     def __init__(self, chat: AsyncChat) -> None:
         super().__init__(chat._client)
         self.chat = chat
+
+
+if TYPE_CHECKING:
+    from .raw_replies import (
+        APIResponse,
+        AsyncStreamedResponseManager,
+        WithRawResponse,
+        WithStreamingResponse,
+        raw,
+        streaming,
+    )
+
+    class RawCompletions(WithRawResponse):
+        @overload
+        async def create(
+            self,
+            *,
+            messages: Iterable[ChatCompletionMessageParam],
+            model: str,
+            stream: Literal[False] | NotGiven | Omit | None = ...,
+            prefix: str | Mapping[str, Any] | None = ...,
+            empty: Literal["return", "raise"] = ...,
+            **params: Unpack[CreateOptions],
+        ) -> APIResponse[ChatCompletion]: ...
+
+        @overload
+        async def create(
+            self,
+            *,
+            messages: Iterable[ChatCompletionMessageParam],
+            model: str,
+            stream: Literal[True],
+            resume: ResumePolicy | bool | None = ...,
+            prefix: str | Mapping[str, Any] | None = ...,
+            empty: Literal["return", "raise"] = ...,
+            **params: Unpack[CreateOptions],
+        ) -> APIResponse[AsyncStream[ChatCompletionChunk]]: ...
+
+        @overload
+        async def create(
+            self,
+            *,
+            messages: Iterable[ChatCompletionMessageParam],
+            model: str,
+            stream: bool,
+            resume: ResumePolicy | bool | None = ...,
+            prefix: str | Mapping[str, Any] | None = ...,
+            empty: Literal["return", "raise"] = ...,
+            **params: Unpack[CreateOptions],
+        ) -> APIResponse[ChatCompletion | AsyncStream[ChatCompletionChunk]]: ...
+
+        def create(self, **params: Any) -> Any: ...
+
+        parse = raw(AsyncCompletions.parse)
+
+    class StreamingCompletions(WithStreamingResponse):
+        @overload
+        def create(
+            self,
+            *,
+            messages: Iterable[ChatCompletionMessageParam],
+            model: str,
+            stream: Literal[False] | NotGiven | Omit | None = ...,
+            prefix: str | Mapping[str, Any] | None = ...,
+            empty: Literal["return", "raise"] = ...,
+            **params: Unpack[CreateOptions],
+        ) -> AsyncStreamedResponseManager[ChatCompletion]: ...
+
+        @overload
+        def create(
+            self,
+            *,
+            messages: Iterable[ChatCompletionMessageParam],
+            model: str,
+            stream: Literal[True],
+            resume: ResumePolicy | bool | None = ...,
+            prefix: str | Mapping[str, Any] | None = ...,
+            empty: Literal["return", "raise"] = ...,
+            **params: Unpack[CreateOptions],
+        ) -> AsyncStreamedResponseManager[AsyncStream[ChatCompletionChunk]]: ...
+
+        @overload
+        def create(
+            self,
+            *,
+            messages: Iterable[ChatCompletionMessageParam],
+            model: str,
+            stream: bool,
+            resume: ResumePolicy | bool | None = ...,
+            prefix: str | Mapping[str, Any] | None = ...,
+            empty: Literal["return", "raise"] = ...,
+            **params: Unpack[CreateOptions],
+        ) -> AsyncStreamedResponseManager[ChatCompletion | AsyncStream[ChatCompletionChunk]]: ...
+
+        def create(self, **params: Any) -> Any: ...
+
+        parse = streaming(AsyncCompletions.parse)
+
+    class RawChat(WithRawResponse):
+        completions: RawCompletions
+
+    class StreamingChat(WithStreamingResponse):
+        completions: StreamingCompletions
+
+    class RawBeta(WithRawResponse):
+        chat: RawChat
+
+    class StreamingBeta(WithStreamingResponse):
+        chat: StreamingChat

@@ -100,7 +100,7 @@ class _Chunks:
             yield chunk
 
 
-class AsyncFiles(Resource):
+class AsyncFiles(Resource["RawFiles", "StreamingFiles"]):
     """
     Files: at most 1,000 on an account, 100 MB each, 10 GB together (platform.kimi.ai/docs/api/files).
     """
@@ -455,3 +455,23 @@ def _bound(file: FileObject, response: Response) -> FileObject:
     held: dict[str, Any] = vars(file)
     held["_rid"] = response.request_id
     return file
+
+
+if TYPE_CHECKING:
+    from .raw_replies import WithRawResponse, WithStreamingResponse, raw, streaming
+
+    class RawFiles(WithRawResponse):
+        create = raw(AsyncFiles.create)
+        retrieve = raw(AsyncFiles.retrieve)
+        list = raw(AsyncFiles.list)
+        delete = raw(AsyncFiles.delete)
+        content = raw(AsyncFiles.content)
+        retrieve_content = raw(AsyncFiles.retrieve_content)
+
+    class StreamingFiles(WithStreamingResponse):
+        create = streaming(AsyncFiles.create)
+        retrieve = streaming(AsyncFiles.retrieve)
+        list = streaming(AsyncFiles.list)
+        delete = streaming(AsyncFiles.delete)
+        content = streaming(AsyncFiles.content)
+        retrieve_content = streaming(AsyncFiles.retrieve_content)

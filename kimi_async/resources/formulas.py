@@ -7,7 +7,7 @@
 
 import re
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Any, Unpack, cast
+from typing import TYPE_CHECKING, Any, Unpack, cast
 
 from .. import codec
 from ..errors import ConfigurationError
@@ -45,7 +45,7 @@ class FormulaTool(Tool):
         return (await self._call(self.uri, self.name, arguments)).content
 
 
-class AsyncFormulas(Resource):
+class AsyncFormulas(Resource["RawFormulas", "StreamingFormulas"]):
     async def tools(
         self,
         uri: str,
@@ -99,3 +99,15 @@ def _checked(uri: str) -> str:
             f"{uri!r} is not the URI of a formula; they look like moonshot/web-search:latest"
         )
     return uri
+
+
+if TYPE_CHECKING:
+    from .raw_replies import WithRawResponse, WithStreamingResponse, raw, streaming
+
+    class RawFormulas(WithRawResponse):
+        tools = raw(AsyncFormulas.tools)
+        call = raw(AsyncFormulas.call)
+
+    class StreamingFormulas(WithStreamingResponse):
+        tools = streaming(AsyncFormulas.tools)
+        call = streaming(AsyncFormulas.call)

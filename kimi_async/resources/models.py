@@ -3,7 +3,7 @@
 """
 
 from collections.abc import Mapping
-from typing import Any, ClassVar, Unpack
+from typing import TYPE_CHECKING, Any, ClassVar, Unpack
 
 import msgspec
 
@@ -27,7 +27,7 @@ class ModelList(Reply):
     object: str = "list"
 
 
-class AsyncModels(Resource):
+class AsyncModels(Resource["RawModels", "StreamingModels"]):
     """
     Models. The list is live: ids come and go (`kimi-k2.5` went on 2026-08-31), so ask rather than guess.
     """
@@ -115,3 +115,17 @@ def _canonical(model: str) -> str:
     gateway = gateway_of_model_id(model)
     name = (gateway.official_id if gateway is not None else model).lower()
     return name.rpartition("/")[2].replace("-", "").replace(".", "")
+
+
+if TYPE_CHECKING:
+    from .raw_replies import WithRawResponse, WithStreamingResponse, raw, streaming
+
+    class RawModels(WithRawResponse):
+        list = raw(AsyncModels.list)
+        retrieve = raw(AsyncModels.retrieve)
+        resolve = raw(AsyncModels.resolve)
+
+    class StreamingModels(WithStreamingResponse):
+        list = streaming(AsyncModels.list)
+        retrieve = streaming(AsyncModels.retrieve)
+        resolve = streaming(AsyncModels.resolve)

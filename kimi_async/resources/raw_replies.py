@@ -15,7 +15,7 @@ reply over before it is read.
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar, Unpack, cast
+from typing import TYPE_CHECKING, Any, Concatenate, Generic, ParamSpec, Self, TypeVar, Unpack, cast, overload
 
 import msgspec
 
@@ -36,7 +36,10 @@ __all__ = [
     "WithStreamingResponse",
 ]
 
+P = ParamSpec("P")
 T = TypeVar("T")
+T_co = TypeVar("T_co", covariant=True)
+U = TypeVar("U")
 
 
 class Catch:
@@ -164,14 +167,20 @@ class _Reply:
         return f"<{type(self).__name__} {self.http_response!r}>"
 
 
-class APIResponse(_Reply, Generic[T]):
+class APIResponse(_Reply, Generic[T_co]):
     """
     A reply that has been read, and what it means. For a streamed call, `parse()` is the `AsyncStream`.
     """
 
-    def __init__(self, response: Response, value: T) -> None:
+    def __init__(self, response: Response, value: T_co) -> None:
         super().__init__(response)
         self._value = value
+
+    @overload
+    def parse(self) -> T_co: ...
+
+    @overload
+    def parse(self, *, to: type[U]) -> U: ...
 
     def parse(self, *, to: Any = None) -> Any:
         """
@@ -194,16 +203,16 @@ class APIResponse(_Reply, Generic[T]):
         return self.http_response.content
 
 
-class AsyncAPIResponse(_Reply, Generic[T]):
+class AsyncAPIResponse(_Reply, Generic[T_co]):
     """
     A reply whose body is still on the way: take it in with one of these, once.
     """
 
-    def __init__(self, response: Response, go_on: Callable[[], Awaitable[T]]) -> None:
+    def __init__(self, response: Response, go_on: Callable[[], Awaitable[T_co]]) -> None:
         super().__init__(response)
         self._go_on = go_on
 
-    async def parse(self) -> T:
+    async def parse(self) -> T_co:
         """
         What the call would have returned.
         """
@@ -262,17 +271,17 @@ class AsyncAPIResponse(_Reply, Generic[T]):
         self.http_response.close()
 
 
-class AsyncStreamedResponseManager(Generic[T]):
+class AsyncStreamedResponseManager(Generic[T_co]):
     """
     Sends on entering; the body is read inside, or not at all.
     """
 
-    def __init__(self, call: Callable[[Catch], Awaitable[T]]) -> None:
+    def __init__(self, call: Callable[[Catch], Awaitable[T_co]]) -> None:
         self._call = call
-        self._task: asyncio.Task[T] | None = None
+        self._task: asyncio.Task[T_co] | None = None
         self._catch: Catch | None = None
 
-    async def __aenter__(self) -> AsyncAPIResponse[T]:
+    async def __aenter__(self) -> AsyncAPIResponse[T_co]:
         catch = self._catch = Catch(hold=True)
 
         task = self._task = asyncio.ensure_future(self._call(catch))
@@ -288,7 +297,7 @@ class AsyncStreamedResponseManager(Generic[T]):
             await task  # raises what went wrong
             raise RuntimeError("the call sent no request")
 
-        async def go_on() -> T:
+        async def go_on() -> T_co:
             catch.go_on.set()
             return await asyncio.shield(task)
 
@@ -336,6 +345,27 @@ class WithRawResponse:
             return APIResponse(cast("Response", catch.response), value)
 
         return call
+
+
+if TYPE_CHECKING:
+    # What a method becomes on a view, for type checkers alone: at runtime `__getattr__` makes it. An overloaded method has to
+    # be written out, since mypy sees its first form only.
+
+    class RawMethod(Generic[P, T]):
+        """A method that gives the reply beside what it means."""
+
+        def __get__(self, view: object, owner: object = None) -> Callable[P, Awaitable[APIResponse[T]]]: ...
+
+    class StreamingMethod(Generic[P, T]):
+        """A method that gives the reply before its body, as a context manager."""
+
+        def __get__(
+            self, view: object, owner: object = None
+        ) -> Callable[P, AsyncStreamedResponseManager[T]]: ...
+
+    def raw(method: Callable[Concatenate[Any, P], Awaitable[T]]) -> RawMethod[P, T]: ...
+
+    def streaming(method: Callable[Concatenate[Any, P], Awaitable[T]]) -> StreamingMethod[P, T]: ...
 
 
 class WithStreamingResponse:

@@ -14,6 +14,7 @@ from ..types._base import NOT_GIVEN
 from ..types.signatures import RequestSignature, SignatureVerification
 from ._base import Resource
 from .caller import CallOptions, TimeoutLike
+from .raw_replies import WithRawResponse, WithStreamingResponse
 
 __all__ = ["NONCE_HEADER", "AsyncSignatures", "new_nonce", "signature_of"]
 
@@ -44,7 +45,7 @@ def signature_of(reply: Any) -> RequestSignature | None:
     return RequestSignature(nonce, int(timestamp), signature)
 
 
-class AsyncSignatures(Resource):
+class AsyncSignatures(Resource[WithRawResponse, WithStreamingResponse]):
     async def verify(
         self,
         *,

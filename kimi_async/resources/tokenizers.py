@@ -3,7 +3,7 @@
 """
 
 from collections.abc import Iterable
-from typing import Unpack
+from typing import TYPE_CHECKING, Unpack
 
 from ..types.chat import ChatCompletionMessageParam
 from ..types.tokenizers import TokenCount
@@ -14,7 +14,7 @@ from .chat_body import outgoing_messages
 __all__ = ["AsyncTokenizers"]
 
 
-class AsyncTokenizers(Resource):
+class AsyncTokenizers(Resource["RawTokenizers", "StreamingTokenizers"]):
     async def estimate_token_count(
         self,
         *,
@@ -37,3 +37,13 @@ class AsyncTokenizers(Resource):
         )
 
     estimate = estimate_token_count
+
+
+if TYPE_CHECKING:
+    from .raw_replies import WithRawResponse, WithStreamingResponse, raw, streaming
+
+    class RawTokenizers(WithRawResponse):
+        estimate_token_count = raw(AsyncTokenizers.estimate_token_count)
+
+    class StreamingTokenizers(WithStreamingResponse):
+        estimate_token_count = streaming(AsyncTokenizers.estimate_token_count)

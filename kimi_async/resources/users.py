@@ -3,7 +3,7 @@
 """
 
 from functools import cached_property
-from typing import Unpack
+from typing import TYPE_CHECKING, Unpack
 
 from ..types.users import Balance
 from ._base import Resource
@@ -12,7 +12,7 @@ from .caller import CallOptions
 __all__ = ["AsyncMe", "AsyncUsers"]
 
 
-class AsyncMe(Resource):
+class AsyncMe(Resource["RawMe", "StreamingMe"]):
     async def balance(
         self,
         **call: Unpack[CallOptions],
@@ -28,7 +28,23 @@ class AsyncMe(Resource):
         )
 
 
-class AsyncUsers(Resource):
+class AsyncUsers(Resource["RawUsers", "StreamingUsers"]):
     @cached_property
     def me(self) -> AsyncMe:
         return AsyncMe(self._client)
+
+
+if TYPE_CHECKING:
+    from .raw_replies import WithRawResponse, WithStreamingResponse, raw, streaming
+
+    class RawMe(WithRawResponse):
+        balance = raw(AsyncMe.balance)
+
+    class RawUsers(WithRawResponse):
+        me: RawMe
+
+    class StreamingMe(WithStreamingResponse):
+        balance = streaming(AsyncMe.balance)
+
+    class StreamingUsers(WithStreamingResponse):
+        me: StreamingMe

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any, TypeVar, cast, overload
 
 from .. import codec
+from ..config import hidden
 from ..transport.exchange import Response
 from ..transport.phases import whole
 from ..types._base import NOT_GIVEN
@@ -109,8 +110,8 @@ class Verbs(Caller):
                 raise unknown_argument(method.lower(), name, known)
         timeout = more.get("timeout", options.get("timeout", NOT_GIVEN))
         extra_headers: dict[str, Any] = {
-            **(options.get("headers") or {}),
-            **(more.get("extra_headers") or {}),
+            **(hidden(options.get("headers")) or {}),
+            **(hidden(more.get("extra_headers")) or {}),
         }
         extra_query: dict[str, Any] = {**(options.get("params") or {}), **(more.get("extra_query") or {})}
         extra_body: dict[str, Any] = {**(options.get("extra_json") or {}), **(more.get("extra_body") or {})}

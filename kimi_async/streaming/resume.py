@@ -57,6 +57,24 @@ class ResumePolicy:
         if isinstance(self.max_attempts, bool) or self.max_attempts < 1:
             raise ValueError(f"ResumePolicy.max_attempts must be 1 or more; got {self.max_attempts!r}")
 
+    @classmethod
+    def of(cls, value: object) -> "ResumePolicy | None":
+        """
+        Understands what callers pass as `resume=`: a policy, True for the usual one, None or False for none.
+
+        :raises TypeError: for anything else, with what was probably meant.
+        """
+        if value is None or value is False:
+            return None
+        if value is True:
+            return cls()
+        if isinstance(value, cls):
+            return value
+        meant = (
+            f"; for so many attempts, ResumePolicy(max_attempts={value})" if isinstance(value, int) else ""
+        )
+        raise TypeError(f"resume must be a ResumePolicy, True or None, not {type(value).__name__}{meant}")
+
     def delay(self, fruitless: int) -> float:
         """
         Seconds to wait after this many resumptions in a row without progress.

@@ -8,7 +8,7 @@ only a connection that fails raises (`APIConnectionError`, `APITimeoutError`).
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import Any, Final, Literal, Protocol, Self, cast, runtime_checkable
+from typing import Any, Final, Literal, Protocol, Self, TypeAlias, cast, runtime_checkable
 from urllib.parse import urlsplit
 
 import msgspec
@@ -34,6 +34,10 @@ __all__ = [
     "Transport",
     "TransportSettings",
 ]
+
+
+TimeoutLike: TypeAlias = Any
+"""A number of seconds, a `Timeout`, an `httpx.Timeout`, an `aiohttp.ClientTimeout`, or None for no limit."""
 
 
 class Headers(CIMultiDict[str]):

@@ -13,7 +13,7 @@ import aiohttp
 
 __all__ = ["abandon", "discard", "generation", "left_open"]
 
-generation = 0
+generation: int = 0
 
 
 def _forked() -> None:

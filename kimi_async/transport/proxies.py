@@ -39,8 +39,7 @@ def check_proxy(given: object, source: str = "proxy") -> SecretURL:
             f"{source} holds a blank or line break; it must be a URL such as http://127.0.0.1:3128"
         )
     try:
-        parts = urlsplit(str(url))
-        scheme, host, port = parts.scheme, parts.hostname, parts.port
+        scheme, host, port = _place(url)
     except ValueError:
         raise ConfigurationError(f"{source} is not a URL: {told!r}") from None
     if scheme.startswith("socks"):
@@ -60,6 +59,11 @@ def check_proxy(given: object, source: str = "proxy") -> SecretURL:
     return url
 
 
+def _place(url: str) -> tuple[str, str | None, int | None]:
+    parts = urlsplit(str(url))
+    return parts.scheme, parts.hostname, parts.port
+
+
 def proxy_for(scheme: str, host: str, port: int | None = None) -> SecretURL | None:
     """
     The proxy that the environment, or the system's settings, want for this address; None for none.
@@ -68,13 +72,11 @@ def proxy_for(scheme: str, host: str, port: int | None = None) -> SecretURL | No
     """
     from urllib.request import getproxies, proxy_bypass  # 10 ms, and the aiohttp pool alone needs it
 
-    proxies = getproxies()
-    for kind in (scheme, "all"):
-        found = proxies.get(kind)
-        if found:
-            break
-    else:
+    proxies = {kind: SecretURL(url) for kind, url in getproxies().items()}
+    kind = next((each for each in (scheme, "all") if proxies.get(each)), None)
+    if kind is None:
         return None
+    found = proxies[kind]
     if proxy_bypass(host) or (port is not None and proxy_bypass(f"{host}:{port}")):
         return None
     return check_proxy(found, _variable(f"{kind}_proxy", found, os.environ))

@@ -29,6 +29,8 @@ from kimi_async import (
     Timeout,
 )
 from kimi_async.bulk.results import Result
+from kimi_async.resources.files import FileContentReply
+from kimi_async.resources.raw_replies import APIResponse
 from kimi_async.tools import tool
 from kimi_async.types import (
     ChatCompletion,
@@ -187,7 +189,18 @@ async def files(client: AsyncKimi) -> None:
 
 async def raw(client: AsyncKimi) -> None:
     response = await client.chat.completions.with_raw_response.create(model="m", messages=[])
+    assert_type(response, APIResponse[ChatCompletion])
+    assert_type(response.parse(), ChatCompletion)
+    assert_type(response.parse(to=Model), Model)
     print(response.status_code, response.request_id, response.headers["x"], response.parse().choices[0])
+    streamed = await client.with_raw_response.chat.completions.create(model="m", messages=[], stream=True)
+    assert_type(streamed.parse(), AsyncStream[ChatCompletionChunk])
+    models = await client.models.with_raw_response.list()
+    assert_type(models.parse().data, list[Model])
+    async with client.files.with_streaming_response.content("f") as reply:
+        assert_type(await reply.parse(), FileContentReply)
+    async with client.chat.completions.with_streaming_response.create(model="m", messages=[]) as answer:
+        assert_type(await answer.parse(), ChatCompletion)
 
 
 async def limits() -> None:

@@ -133,6 +133,26 @@ async def silent_tls() -> None:
         await ask(client_at(server.base_url.replace("http:", "https:")))
 
 
+async def own_headers() -> None:
+    async with RawServer(sends(reply({"error": {"message": f"no: {KEY}"}}, 403, f"X-Echo: {KEY}"))) as server:
+        await ask(
+            client_at(server.base_url, api_key="sk-other-0000000000"),
+            extra_headers={"X-Auth-Token": KEY, "api-key": KEY},
+        )
+
+
+async def own_default_headers() -> None:
+    AsyncKimi(api_key="sk-other-0000000000", default_headers={"X-Goog-Api-Key": KEY, "a\nb": "c"})
+
+
+async def proxy_password() -> None:
+    await ask(client_at(proxy=f"http://me:{KEY}@127.0.0.1:9"))
+
+
+async def bad_proxy_password() -> None:
+    client_at(proxy=f"socks5://me:{KEY}@127.0.0.1:9")
+
+
 async def refused() -> None:
     await ask(client_at())
 
@@ -249,6 +269,10 @@ CASES: dict[str, Callable[[], Awaitable[None]]] = {
     "silence": silent,
     "silence in TLS": silent_tls,
     "a refused connection": refused,
+    "keys in headers of the caller's": own_headers,
+    "keys in default headers beside a bad one": own_default_headers,
+    "a proxy that is not there": proxy_password,
+    "a proxy of another kind": bad_proxy_password,
     "a cancelled call": cancelled,
     "middleware that breaks": middleware_breaks,
     "a transport that breaks": transport_breaks,
