@@ -64,6 +64,7 @@ LAYERS = [
     layer("integrations.langchain", "langchain_core", "langchain_openai", "pydantic"),
     layer("integrations.openai_agents", "agents"),
     layer("integrations.opentelemetry", "msgspec", "opentelemetry"),
+    layer("integrations.prometheus", "prometheus_client"),
     layer("integrations.pydantic_ai", "pydantic_ai"),
     layer("kimi_async"),  # offers names of every layer, lazily
     layer("cli", "anyio", "msgspec", "prompt_toolkit", "rich", "typer", "uvloop"),

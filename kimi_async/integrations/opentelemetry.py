@@ -13,13 +13,10 @@ changes faster than it may be depended on.
 """
 
 import asyncio
-import weakref
-from collections.abc import Generator, Iterable, Mapping
+from collections.abc import Callable, Generator, Iterable
 from contextlib import contextmanager
-from dataclasses import dataclass
-from functools import lru_cache
+from functools import partial
 from typing import Any, cast
-from urllib.parse import urlsplit
 
 import msgspec
 from opentelemetry import context, metrics, trace
@@ -28,13 +25,12 @@ from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapProp
 from .._version import __version__
 from ..errors import KimiError
 from ..middleware.chain import Handler
-from ..providers.hosts import by_base_url
 from ..redact import redact
-from ..streaming.stream import AsyncStream
 from ..tools.tool import Tool
 from ..transport.exchange import Request, Response
 from ..types.chat import ChatCompletion, ChatCompletionMessageToolCall
 from . import opentelemetry_content as content
+from .calls import Ending, error_type, target_of
 
 __all__ = ["OpenTelemetry"]
 
@@ -95,7 +91,7 @@ class OpenTelemetry:
     async def __call__(self, request: Request, send: Handler) -> Response:
         clock = asyncio.get_running_loop().time
         began = clock()
-        target = _target(request.method, request.url)
+        target = target_of(request.method, request.url)
         operation = target.operation
         attributes: dict[str, Any] = {
             "gen_ai.operation.name": operation,
@@ -125,8 +121,9 @@ class OpenTelemetry:
             raise
         finally:
             context.detach(token)
-        call = _Call(self, span, measured, request, response, began, clock)
-        response.on_close(call.ended)
+        ending = Ending(response)
+        first = clock() - began if ending.is_stream else None
+        response.on_close(partial(self._ended, request, span, measured, ending, first, began, clock))
         return response
 
     @contextmanager
@@ -148,7 +145,7 @@ class OpenTelemetry:
         try:
             yield
         except BaseException as exc:
-            span.set_attribute("error.type", _error_type(exc))
+            span.set_attribute("error.type", error_type(exc))
             span.set_status(trace.StatusCode.ERROR)
             raise
         finally:
@@ -158,7 +155,7 @@ class OpenTelemetry:
     def _failed(
         self, span: trace.Span, measured: dict[str, Any], exc: BaseException, elapsed: float, request: Request
     ) -> None:
-        kind = measured["error.type"] = _error_type(exc)
+        kind = measured["error.type"] = error_type(exc)
         span.set_attribute("error.type", kind)
         if request.history:
             span.set_attribute("kimi.attempts", len(request.history) + 1)
@@ -166,164 +163,54 @@ class OpenTelemetry:
         span.end()
         self._duration.record(elapsed, measured)
 
-    def finish(self, call: "_Call") -> None:
-        """Ends the span of a call whose reply has been read, or given up, and records its metrics."""
-        elapsed = call.clock() - call.began
-        measured, span, response = call.measured, call.span, call.response
+    def _ended(
+        self,
+        request: Request,
+        span: trace.Span,
+        measured: dict[str, Any],
+        ending: Ending,
+        first: float | None,
+        began: float,
+        clock: Callable[[], float],
+    ) -> None:
+        elapsed = clock() - began
         told: dict[str, Any] = {}
-        if response.request_id is not None:
-            told["kimi.request_id"] = response.request_id
-        if call.request.history:
-            told["kimi.attempts"] = len(call.request.history) + 1
-        fold = call.fold
-        stream = call.stream() if call.stream is not None else None
-        fault = None if stream is None else stream._fault  # pyright: ignore[reportPrivateUsage]
-        if response.status >= 300:
-            kind = told["error.type"] = measured["error.type"] = _refusal(response)
-            span.set_status(trace.StatusCode.ERROR, f"{response.status} {kind}")
-        elif fault is not None:
-            told["error.type"] = measured["error.type"] = _error_type(fault)
-            span.set_status(trace.StatusCode.ERROR, redact(str(fault)))
-        elif measured["gen_ai.operation.name"] == "chat":
-            answer = (
-                fold.completion()
-                if fold is not None and (self.capture_content or fold.chunks)
-                else call.answer
+        if (request_id := ending.response.request_id) is not None:
+            told["kimi.request_id"] = request_id
+        if request.history:
+            told["kimi.attempts"] = len(request.history) + 1
+        error = ending.error
+        if error is not None:
+            told["error.type"] = measured["error.type"] = error
+            fault = ending.fault
+            span.set_status(
+                trace.StatusCode.ERROR,
+                f"{ending.response.status} {error}" if fault is None else redact(str(fault)),
             )
-            if answer is not None:
-                _describe_answer(told, answer)
-                measured["gen_ai.response.model"] = answer.model
-                if self.capture_content:
-                    content.record_answer(told, answer)
-        usage = response.extensions.get("usage")
+        elif measured["gen_ai.operation.name"] == "chat" and (answer := ending.answer) is not None:
+            _describe_answer(told, answer)
+            measured["gen_ai.response.model"] = answer.model
+            if self.capture_content:
+                content.record_answer(told, answer)
+        usage = ending.usage
         if usage is not None:
             _describe_usage(told, usage)
-        first = call.first_chunk
         if first is not None:
             told["gen_ai.response.time_to_first_chunk"] = first
-        if span.is_recording():
-            span.set_attributes(told)
+        span.set_attributes(told)
         span.end()
         self._duration.record(elapsed, measured)
         if usage is not None:
             self._tokens.record(usage.prompt_tokens, {**measured, "gen_ai.token.type": "input"})
             self._tokens.record(usage.completion_tokens, {**measured, "gen_ai.token.type": "output"})
-        if first is not None and fold is not None:
+        if first is not None:
             self._first_chunk.record(first, measured)
-            if fold.chunks > 1:
+            if ending.chunks > 1:
                 # One record a chunk, as the conventions have it, costs several times what decoding the chunk does.
-                self._per_chunk.record((elapsed - first) / (fold.chunks - 1), measured)
+                self._per_chunk.record((elapsed - first) / (ending.chunks - 1), measured)
 
 
-class _Call:
-    """
-    What is known of a call between its reply's headers and its end.
-
-    It holds the stream weakly: the response holds this, and the stream the response, and a circle would keep a dropped stream.
-    """
-
-    __slots__ = (
-        "answer",
-        "began",
-        "clock",
-        "first_chunk",
-        "fold",
-        "measured",
-        "request",
-        "response",
-        "span",
-        "stream",
-        "telemetry",
-    )
-
-    def __init__(
-        self,
-        telemetry: OpenTelemetry,
-        span: trace.Span,
-        measured: dict[str, Any],
-        request: Request,
-        response: Response,
-        began: float,
-        clock: Any,
-    ) -> None:
-        self.telemetry = telemetry
-        self.span = span
-        self.measured = measured
-        self.request = request
-        self.response = response
-        self.began: float = began
-        self.clock = clock
-        self.fold: Any = None
-        self.stream: weakref.ref[AsyncStream[Any]] | None = None
-        self.first_chunk: float | None = None
-        self.answer: ChatCompletion | None = None
-        value = response.value
-        if isinstance(value, tuple):
-            value = cast("Any", value)[0]
-        if isinstance(value, AsyncStream):
-            stream: Any = cast("Any", value)
-            self.stream = weakref.ref(stream)
-            self.fold = stream._fold
-            self.first_chunk = clock() - began
-        elif isinstance(value, ChatCompletion):
-            self.answer = value
-
-    def ended(self) -> None:
-        self.telemetry.finish(self)
-
-
-# --- what a request is ----------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class _Target:
-    operation: str
-    provider: str
-    address: str
-    port: int
-
-
-# Operations of the conventions by name, others in the same manner; `*` stands for one id.
-OPERATIONS: Mapping[str, str] = {
-    "POST chat/completions": "chat",
-    "POST files": "upload_file",
-    "GET files": "list_files",
-    "GET files/*": "retrieve_file",
-    "DELETE files/*": "delete_file",
-    "GET files/*/content": "download_file",
-    "POST batches": "create_batch",
-    "GET batches": "list_batches",
-    "GET batches/*": "retrieve_batch",
-    "POST batches/*/cancel": "cancel_batch",
-    "GET models": "list_models",
-    "POST tokenizers/estimate-token-count": "estimate_tokens",
-    "GET users/me/balance": "retrieve_balance",
-}
-
-
-@lru_cache(maxsize=256)
-def _target(method: str, url: str) -> _Target:
-    parts = urlsplit(url)
-    row = by_base_url(url)
-    provider = "moonshot_ai" if row is None or row.fixed_sampling else row.name
-    port = parts.port or (443 if parts.scheme == "https" else 80)
-    return _Target(_operation(method, parts.path), provider, parts.hostname or "", port)
-
-
-def _operation(method: str, path: str) -> str:
-    segments = path.strip("/").split("/")
-    for start in range(len(segments)):
-        rest = segments[start:]
-        for pattern, operation in OPERATIONS.items():
-            verb, _, form = pattern.partition(" ")
-            wanted = form.split("/")
-            if (
-                verb == method
-                and len(wanted) == len(rest)
-                and all(want in ("*", got) for want, got in zip(wanted, rest, strict=True))
-            ):
-                return operation
-    return method.lower()  # a name must not hold an id, and of a path that is not known nothing can be said
+# --- what a request says ---------------------------------------------------------------------------------------------
 
 
 class _Asked(msgspec.Struct):
@@ -412,24 +299,3 @@ def _describe_usage(told: dict[str, Any], usage: Any) -> None:
     reasoning = None if details is None else details.reasoning_tokens
     if reasoning:
         told["gen_ai.usage.reasoning.output_tokens"] = reasoning
-
-
-class _Refused(msgspec.Struct, frozen=True):
-    type: str = ""
-
-
-class _Refusal(msgspec.Struct):
-    error: _Refused = _Refused()
-
-
-def _refusal(response: Response) -> str:
-    """The server's word for an error (`rate_limit_reached_error`), or the status where it has none."""
-    try:
-        kind = msgspec.json.decode(response.content, type=_Refusal).error.type
-    except (msgspec.MsgspecError, UnicodeError, RecursionError, RuntimeError):
-        kind = ""
-    return kind[:64] or str(response.status)
-
-
-def _error_type(exc: BaseException) -> str:
-    return type(exc).__qualname__
