@@ -9,268 +9,114 @@ are loaded by the first call.
 
 from typing import TYPE_CHECKING, Any
 
-from ._version import __version__
+from ._version import __version__ as __version__
 
+# Type checkers need imports, and Python, which is not to import them yet, the name of the module: so each name stands here twice,
+# which tests compare. The errors are all offered, from their own list.
 if TYPE_CHECKING:
-    from .bulk.batch_jobs import BatchNotFinishedError
-    from .bulk.journal import JournalError, JournalLockedError, JournalMismatchError, JournalWriteError
-    from .bulk.map import MapStoppedError
-    from .bulk.request_files import InvalidLinesError
-    from .bulk.results import RequestFailedError, UnansweredError
-    from .bulk.upload_many import FileLimitError
-    from .client import AsyncKimi
-    from .errors import (
-        APIConnectionError,
-        APIError,
-        APIResponseValidationError,
-        APIStatusError,
-        APITimeoutError,
-        Attempt,
-        AuthenticationError,
-        BadRequestError,
-        CircuitOpenError,
-        ClientClosedError,
-        ConfigurationError,
-        ConflictError,
-        ContentFilterError,
-        ContentFilterFinishReasonError,
-        ContextLengthExceededError,
-        EmptyResponseError,
-        EngineOverloadedError,
-        IncompleteStreamError,
-        InternalServerError,
-        KimiError,
-        LengthFinishReasonError,
-        NotFoundError,
-        PermissionDeniedError,
-        ProxyError,
-        QuotaExceededError,
-        RateLimitError,
-        RateLimitReachedError,
-        RateLimitWaitError,
-        RedirectRefusedError,
-        RequestTooCostlyError,
-        RequestTooLargeError,
-        ResponseTooLargeError,
-        StreamStalledError,
-        TokensPerDayLimitError,
-        UnprocessableEntityError,
-    )
-    from .middleware.chain import Handler, Middleware
-    from .middleware.failover.middleware import Failover, FailoverTarget
-    from .middleware.rate_limit.controller import AdmissionController
-    from .middleware.rate_limit.limits import RateLimits
-    from .middleware.retry.policy import RetryPolicy, RetryRule
-    from .providers.advice import KimiWarning
-    from .resources.pagination import AsyncCursorPage, AsyncPage, AsyncPaginator
-    from .schema import OutputError, SchemaError
-    from .schema.answers import pydantic_function_tool
-    from .sse import EventTooLargeError
-    from .streaming.events import (
-        AsyncChatCompletionStream,
-        AsyncChatCompletionStreamManager,
-        ChatCompletionStreamState,
-        StreamMetrics,
-    )
-    from .streaming.resume import ResumePolicy, Resumption
-    from .streaming.stream import AsyncStream
-    from .tools import Tool, ToolArgumentsError, ToolContext, ToolError, tool, tool_from, web_search
-    from .tools.run import MaxTurnsError, ToolRun, ToolRunResult
-    from .transport.exchange import Headers, Request, Response, Timeout, Transport
-    from .types import NOT_GIVEN, BaseModel, NotGiven, Omit, not_given, omit
+    __all__: list[str]
 
-# Each room offers its names under its own name; this says which of them are offered at the door.
-_ROOMS: dict[str, tuple[str, ...]] = {
-    "providers.advice": ("KimiWarning",),
-    "streaming.events": (
-        "AsyncChatCompletionStream",
-        "AsyncChatCompletionStreamManager",
-        "ChatCompletionStreamState",
-        "StreamMetrics",
-    ),
-    "client": ("AsyncKimi",),
-    "errors": (
-        "APIConnectionError",
-        "APIError",
-        "APIResponseValidationError",
-        "APIStatusError",
-        "APITimeoutError",
-        "Attempt",
-        "AuthenticationError",
-        "BadRequestError",
-        "CircuitOpenError",
-        "ClientClosedError",
-        "ConfigurationError",
-        "ConflictError",
-        "ContentFilterError",
-        "ContentFilterFinishReasonError",
-        "ContextLengthExceededError",
-        "EmptyResponseError",
-        "EngineOverloadedError",
-        "IncompleteStreamError",
-        "InternalServerError",
-        "KimiError",
-        "LengthFinishReasonError",
-        "NotFoundError",
-        "PermissionDeniedError",
-        "ProxyError",
-        "QuotaExceededError",
-        "RateLimitError",
-        "RateLimitReachedError",
-        "RateLimitWaitError",
-        "RedirectRefusedError",
-        "RequestTooCostlyError",
-        "RequestTooLargeError",
-        "ResponseTooLargeError",
-        "StreamStalledError",
-        "TokensPerDayLimitError",
-        "UnprocessableEntityError",
-    ),
-    "middleware.chain": ("Handler", "Middleware"),
-    "middleware.failover.middleware": ("Failover", "FailoverTarget"),
-    "middleware.rate_limit.controller": ("AdmissionController",),
-    "middleware.rate_limit.limits": ("RateLimits",),
-    "middleware.retry.policy": ("RetryPolicy", "RetryRule"),
-    "resources.pagination": ("AsyncCursorPage", "AsyncPage", "AsyncPaginator"),
-    "streaming.resume": ("ResumePolicy", "Resumption"),
-    "schema": ("OutputError", "SchemaError"),
-    "streaming.stream": ("AsyncStream",),
-    "schema.answers": ("pydantic_function_tool",),
-    "tools.run": ("MaxTurnsError", "ToolRun", "ToolRunResult"),
-    "tools": (
-        "Tool",
-        "ToolArgumentsError",
-        "ToolContext",
-        "ToolError",
-        "tool",
-        "tool_from",
-        "web_search",
-    ),
-    "bulk.batch_jobs": ("BatchNotFinishedError",),
-    "sse": ("EventTooLargeError",),
-    "bulk.upload_many": ("FileLimitError",),
-    "bulk.request_files": ("InvalidLinesError",),
-    "bulk.journal": (
-        "JournalError",
-        "JournalLockedError",
-        "JournalMismatchError",
-        "JournalWriteError",
-    ),
-    "bulk.map": ("MapStoppedError",),
-    "bulk.results": (
-        "RequestFailedError",
-        "UnansweredError",
-    ),
-    "transport.exchange": ("Headers", "Request", "Response", "Timeout", "Transport"),
-    "types": ("NOT_GIVEN", "BaseModel", "NotGiven", "Omit", "not_given", "omit"),
+    from .bulk.batch_jobs import BatchNotFinishedError as BatchNotFinishedError
+    from .bulk.journal import JournalError as JournalError
+    from .bulk.journal import JournalLockedError as JournalLockedError
+    from .bulk.journal import JournalMismatchError as JournalMismatchError
+    from .bulk.journal import JournalWriteError as JournalWriteError
+    from .bulk.map import MapStoppedError as MapStoppedError
+    from .bulk.request_files import InvalidLinesError as InvalidLinesError
+    from .bulk.results import RequestFailedError as RequestFailedError
+    from .bulk.results import UnansweredError as UnansweredError
+    from .bulk.upload_many import FileLimitError as FileLimitError
+    from .client import AsyncKimi as AsyncKimi
+    from .errors import *  # noqa: F403
+    from .middleware.chain import Handler as Handler
+    from .middleware.chain import Middleware as Middleware
+    from .middleware.failover.middleware import Failover as Failover
+    from .middleware.failover.middleware import FailoverTarget as FailoverTarget
+    from .middleware.rate_limit.controller import AdmissionController as AdmissionController
+    from .middleware.rate_limit.limits import RateLimits as RateLimits
+    from .middleware.retry.policy import RetryPolicy as RetryPolicy
+    from .middleware.retry.policy import RetryRule as RetryRule
+    from .providers.advice import KimiWarning as KimiWarning
+    from .resources.pagination import AsyncCursorPage as AsyncCursorPage
+    from .resources.pagination import AsyncPage as AsyncPage
+    from .resources.pagination import AsyncPaginator as AsyncPaginator
+    from .schema import OutputError as OutputError
+    from .schema import SchemaError as SchemaError
+    from .schema.answers import pydantic_function_tool as pydantic_function_tool
+    from .sse import EventTooLargeError as EventTooLargeError
+    from .streaming.events import AsyncChatCompletionStream as AsyncChatCompletionStream
+    from .streaming.events import AsyncChatCompletionStreamManager as AsyncChatCompletionStreamManager
+    from .streaming.events import ChatCompletionStreamState as ChatCompletionStreamState
+    from .streaming.events import StreamMetrics as StreamMetrics
+    from .streaming.resume import ResumePolicy as ResumePolicy
+    from .streaming.resume import Resumption as Resumption
+    from .streaming.stream import AsyncStream as AsyncStream
+    from .tools import Tool as Tool
+    from .tools import ToolArgumentsError as ToolArgumentsError
+    from .tools import ToolContext as ToolContext
+    from .tools import ToolError as ToolError
+    from .tools import tool as tool
+    from .tools import tool_from as tool_from
+    from .tools import web_search as web_search
+    from .tools.run import MaxTurnsError as MaxTurnsError
+    from .tools.run import ToolRun as ToolRun
+    from .tools.run import ToolRunResult as ToolRunResult
+    from .transport.exchange import Headers as Headers
+    from .transport.exchange import Request as Request
+    from .transport.exchange import Response as Response
+    from .transport.exchange import Timeout as Timeout
+    from .transport.exchange import Transport as Transport
+    from .types import NOT_GIVEN as NOT_GIVEN
+    from .types import BaseModel as BaseModel
+    from .types import NotGiven as NotGiven
+    from .types import Omit as Omit
+    from .types import not_given as not_given
+    from .types import omit as omit
+
+_MODULES: dict[str, str] = {
+    "bulk.batch_jobs": "BatchNotFinishedError",
+    "bulk.journal": "JournalError JournalLockedError JournalMismatchError JournalWriteError",
+    "bulk.map": "MapStoppedError",
+    "bulk.request_files": "InvalidLinesError",
+    "bulk.results": "RequestFailedError UnansweredError",
+    "bulk.upload_many": "FileLimitError",
+    "client": "AsyncKimi",
+    "middleware.chain": "Handler Middleware",
+    "middleware.failover.middleware": "Failover FailoverTarget",
+    "middleware.rate_limit.controller": "AdmissionController",
+    "middleware.rate_limit.limits": "RateLimits",
+    "middleware.retry.policy": "RetryPolicy RetryRule",
+    "providers.advice": "KimiWarning",
+    "resources.pagination": "AsyncCursorPage AsyncPage AsyncPaginator",
+    "schema": "OutputError SchemaError",
+    "schema.answers": "pydantic_function_tool",
+    "sse": "EventTooLargeError",
+    "streaming.events": "AsyncChatCompletionStream AsyncChatCompletionStreamManager ChatCompletionStreamState StreamMetrics",
+    "streaming.resume": "ResumePolicy Resumption",
+    "streaming.stream": "AsyncStream",
+    "tools": "Tool ToolArgumentsError ToolContext ToolError tool tool_from web_search",
+    "tools.run": "MaxTurnsError ToolRun ToolRunResult",
+    "transport.exchange": "Headers Request Response Timeout Transport",
+    "types": "BaseModel NOT_GIVEN NotGiven Omit not_given omit",
 }
-_ROOM_OF = {name: room for room, names in _ROOMS.items() for name in names}
-
-__all__ = [
-    "NOT_GIVEN",
-    "APIConnectionError",
-    "APIError",
-    "APIResponseValidationError",
-    "APIStatusError",
-    "APITimeoutError",
-    "AdmissionController",
-    "AsyncChatCompletionStream",
-    "AsyncChatCompletionStreamManager",
-    "AsyncCursorPage",
-    "AsyncKimi",
-    "AsyncPage",
-    "AsyncPaginator",
-    "AsyncStream",
-    "Attempt",
-    "AuthenticationError",
-    "BadRequestError",
-    "BaseModel",
-    "BatchNotFinishedError",
-    "ChatCompletionStreamState",
-    "CircuitOpenError",
-    "ClientClosedError",
-    "ConfigurationError",
-    "ConflictError",
-    "ContentFilterError",
-    "ContentFilterFinishReasonError",
-    "ContextLengthExceededError",
-    "EmptyResponseError",
-    "EngineOverloadedError",
-    "EventTooLargeError",
-    "Failover",
-    "FailoverTarget",
-    "FileLimitError",
-    "Handler",
-    "Headers",
-    "IncompleteStreamError",
-    "InternalServerError",
-    "InvalidLinesError",
-    "JournalError",
-    "JournalLockedError",
-    "JournalMismatchError",
-    "JournalWriteError",
-    "KimiError",
-    "KimiWarning",
-    "LengthFinishReasonError",
-    "MapStoppedError",
-    "MaxTurnsError",
-    "Middleware",
-    "NotFoundError",
-    "NotGiven",
-    "Omit",
-    "OutputError",
-    "PermissionDeniedError",
-    "ProxyError",
-    "QuotaExceededError",
-    "RateLimitError",
-    "RateLimitReachedError",
-    "RateLimitWaitError",
-    "RateLimits",
-    "RedirectRefusedError",
-    "Request",
-    "RequestFailedError",
-    "RequestTooCostlyError",
-    "RequestTooLargeError",
-    "Response",
-    "ResponseTooLargeError",
-    "ResumePolicy",
-    "Resumption",
-    "RetryPolicy",
-    "RetryRule",
-    "SchemaError",
-    "StreamMetrics",
-    "StreamStalledError",
-    "Timeout",
-    "TokensPerDayLimitError",
-    "Tool",
-    "ToolArgumentsError",
-    "ToolContext",
-    "ToolError",
-    "ToolRun",
-    "ToolRunResult",
-    "Transport",
-    "UnansweredError",
-    "UnprocessableEntityError",
-    "__version__",
-    "not_given",
-    "omit",
-    "pydantic_function_tool",
-    "tool",
-    "tool_from",
-    "web_search",
-]
+_MODULE_OF: dict[str, str] = {name: module for module, names in _MODULES.items() for name in names.split()}
 
 
 def __getattr__(name: str) -> Any:
-    room = _ROOM_OF.get(name)
-    if room is None:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from importlib import import_module
 
-    value = getattr(import_module(f".{room}", __name__), name)
-    globals()[name] = value
+    if name == "__all__":
+        return __dir__()
+    module = _MODULE_OF.get(name)
+    if module is None:
+        if name.startswith("_") or name not in import_module(".errors", __name__).__all__:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        module = "errors"
+    value = globals()[name] = getattr(import_module(f".{module}", __name__), name)
     return value
 
 
 def __dir__() -> list[str]:
-    return sorted(__all__)
+    from .errors import __all__ as errors
+
+    return sorted({"__version__", *_MODULE_OF, *errors})

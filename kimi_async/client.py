@@ -185,14 +185,7 @@ class AsyncKimi(Configured, ResourceTree):
                 proxy = check_proxy(http_client.proxy, "http_client's proxy")
             ssl = http_client.ssl if ssl is None else ssl
             http_client = None
-        if http_client is not None:
-            if transport is not None:
-                raise ConfigurationError("pass http_client or transport, not both")
-            _check_session(http_client)
-        if transport is not None and not callable(getattr(transport, "send", None)):
-            raise TypeError(
-                f"transport must have `async def send(request)`; {type(transport).__name__} has none"
-            )
+        _check_carrier(http_client, transport)
         if fallback is not None:
             from .middleware.failover import Failover, asking_again_soon
 
@@ -507,7 +500,13 @@ async def _error(response: Response, request: Request) -> APIStatusError:
     return error
 
 
-def _check_session(session: Any) -> None:
+def _check_carrier(session: Any, transport: object) -> None:
+    if transport is not None and not callable(getattr(transport, "send", None)):
+        raise TypeError(f"transport must have `async def send(request)`; {type(transport).__name__} has none")
+    if session is None:
+        return
+    if transport is not None:
+        raise ConfigurationError("pass http_client or transport, not both")
     module = type(session).__module__.partition(".")[0]
     if module in ("httpx", "httpx2", "openai"):
         raise TypeError(

@@ -322,6 +322,9 @@ def test_layers_public_modules_say_what_they_offer(module: str) -> None:
     Every public module has an `__all__` of names that exist, each once, and a first sentence about its purpose.
     """
     tree = ast.parse(MODULES[module].read_text("utf-8"))
+    assert ast.get_docstring(tree), f"{module} has no docstring"
+    if "_MODULE_OF" in MODULES[module].read_text("utf-8"):
+        return  # its names are looked up where they are, and compared in test_package
     offered = [
         ast.literal_eval(node.value)
         for node in tree.body
@@ -332,7 +335,6 @@ def test_layers_public_modules_say_what_they_offer(module: str) -> None:
 
     assert 1 == len(offered), f"{module} has no literal __all__"
     assert sorted(set(offered[0])) == sorted(offered[0])
-    assert ast.get_docstring(tree), f"{module} has no docstring"
 
 
 @pytest.mark.parametrize(

@@ -4,15 +4,18 @@ What a person gets who installs the package: a light import, a version, typed na
 
 from __future__ import annotations
 
+import ast
 import importlib.metadata
 import importlib.resources
 import json
 import subprocess
 import sys
+from pathlib import Path
+from typing import Any
 
 import pytest
 
-import kimi_async
+import kimi_async.testing
 
 # Loaded when the first request needs them. `import kimi_async` costs a command line or a test run that never
 # makes a request only this package's own words.
@@ -80,6 +83,25 @@ def test_exports_unknown_name_is_an_attribute_error() -> None:
     """
     with pytest.raises(AttributeError, match="no_such_name"):
         _ = kimi_async.no_such_name
+
+
+@pytest.mark.parametrize("package", [kimi_async, kimi_async.testing], ids=["kimi_async", "testing"])
+def test_exports_are_the_same_for_python_and_for_type_checkers(package: Any) -> None:
+    """
+    Names that are looked up late stand twice, as imports for type checkers and by module for Python: the same ones.
+    """
+    tree = ast.parse(Path(package.__file__).read_text("utf-8"))
+    block = next(node for node in tree.body if isinstance(node, ast.If))
+    imports = {
+        (node.module, alias.name)
+        for node in block.body
+        if isinstance(node, ast.ImportFrom)
+        for alias in node.names
+        if alias.name not in ("*", "faults")
+    }
+
+    assert imports == {(module, name) for name, module in package._MODULE_OF.items()}
+    assert {name for _, name in imports} <= set(package.__all__)
 
 
 def test_errors_are_exported_at_the_top() -> None:

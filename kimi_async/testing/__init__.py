@@ -10,68 +10,58 @@ What a program that uses `kimi_async` needs for its own tests.
 Importing this package loads none of it: each name is loaded when it is first used.
 """
 
-import importlib
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+# Each name twice, for type checkers and for Python, as at the top of the package.
 if TYPE_CHECKING:
-    from . import faults
-    from .clock import VirtualClockLoop
-    from .faults import FaultPlan
-    from .memory_transport import MemoryTransport, Reply
-    from .service_in_memory import in_memory
-    from .simulator.chat_model import ToolCall, Turn
-    from .simulator.records import RecordedRequest, SimulatorStats
-    from .simulator.replies import Pace, Refusal, error_reply
-    from .simulator.server import KimiSimulator
-    from .simulator.server_limits import ServerLedger, ServerLimits, Storm
-    from .simulator.service import KimiService
+    __all__: list[str]
 
-__all__ = [
-    "FaultPlan",
-    "KimiService",
-    "KimiSimulator",
-    "MemoryTransport",
-    "Pace",
-    "RecordedRequest",
-    "Refusal",
-    "Reply",
-    "ServerLedger",
-    "ServerLimits",
-    "SimulatorStats",
-    "Storm",
-    "ToolCall",
-    "Turn",
-    "VirtualClockLoop",
-    "error_reply",
-    "faults",
-    "in_memory",
-]
+    from . import faults as faults
+    from .clock import VirtualClockLoop as VirtualClockLoop
+    from .faults import FaultPlan as FaultPlan
+    from .memory_transport import MemoryTransport as MemoryTransport
+    from .memory_transport import Reply as Reply
+    from .service_in_memory import in_memory as in_memory
+    from .simulator.chat_model import ToolCall as ToolCall
+    from .simulator.chat_model import Turn as Turn
+    from .simulator.records import RecordedRequest as RecordedRequest
+    from .simulator.records import SimulatorStats as SimulatorStats
+    from .simulator.replies import Pace as Pace
+    from .simulator.replies import Refusal as Refusal
+    from .simulator.replies import error_reply as error_reply
+    from .simulator.server import KimiSimulator as KimiSimulator
+    from .simulator.server_limits import ServerLedger as ServerLedger
+    from .simulator.server_limits import ServerLimits as ServerLimits
+    from .simulator.server_limits import Storm as Storm
+    from .simulator.service import KimiService as KimiService
 
-_HOMES = {
-    "simulator.chat_model": ("ToolCall", "Turn"),
-    "clock": ("VirtualClockLoop",),
-    "faults": ("FaultPlan",),
-    "service_in_memory": ("in_memory",),
-    "simulator.server_limits": ("ServerLedger", "ServerLimits", "Storm"),
-    "memory_transport": ("MemoryTransport", "Reply"),
-    "simulator.records": ("RecordedRequest", "SimulatorStats"),
-    "simulator.replies": ("Pace", "Refusal", "error_reply"),
-    "simulator.service": ("KimiService",),
-    "simulator.server": ("KimiSimulator",),
+_MODULES: dict[str, str] = {
+    "clock": "VirtualClockLoop",
+    "faults": "FaultPlan",
+    "memory_transport": "MemoryTransport Reply",
+    "service_in_memory": "in_memory",
+    "simulator.chat_model": "ToolCall Turn",
+    "simulator.records": "RecordedRequest SimulatorStats",
+    "simulator.replies": "Pace Refusal error_reply",
+    "simulator.server": "KimiSimulator",
+    "simulator.server_limits": "ServerLedger ServerLimits Storm",
+    "simulator.service": "KimiService",
 }
-_HOME = {name: home for home, names in _HOMES.items() for name in names}
+_MODULE_OF: dict[str, str] = {name: module for module, names in _MODULES.items() for name in names.split()}
 
 
 def __getattr__(name: str) -> Any:
+    if name == "__all__":
+        return __dir__()
     if name == "faults":
-        return importlib.import_module(".faults", __name__)
-    home = _HOME.get(name)
-    if home is None:
+        return import_module(".faults", __name__)
+    module = _MODULE_OF.get(name)
+    if module is None:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(importlib.import_module(f".{home}", __name__), name)
-    globals()[name] = value
+    value = globals()[name] = getattr(import_module(f".{module}", __name__), name)
     return value
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+    return sorted({"faults", *_MODULE_OF})
