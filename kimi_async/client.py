@@ -494,9 +494,10 @@ class AsyncKimi(Configured, ResourceTree):
 
 
 async def _error(response: Response, request: Request) -> APIStatusError:
-    error = codec.error_from(response.status, response.headers, await response.read(), response.request)
+    body = await response.read()
+    error = response.error or codec.error_from(response.status, response.headers, body, response.request)
     error.attempts = tuple(request.history)
-    error.given_up = response.extensions.get("given_up", "")
+    error.given_up = response.given_up
     return error
 
 

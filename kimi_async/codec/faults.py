@@ -61,14 +61,21 @@ _BY_STATUS: dict[int, type[APIStatusError]] = {
 
 
 def error_from(
-    status: int, headers: Mapping[str, str], body: bytes, request: Any = None, *, now: float | None = None
+    status: int,
+    headers: Mapping[str, str],
+    body: bytes,
+    request: Any = None,
+    *,
+    now: float | None = None,
+    shape: ErrorShape | None = None,
 ) -> APIStatusError:
     """
     The error that a reply of status 400 and above means: its class from the cause, whichever gateway's words it uses.
 
-    `now` is Unix time, to read a `Retry-After` that is a date.
+    `now` is Unix time, to read a `Retry-After` that is a date; `shape` is what the reply means, where that is known already.
     """
-    shape = classify(status, headers, body, now=now)
+    if shape is None:
+        shape = classify(status, headers, body, now=now)
     return _error(shape, status, headers, request, body)
 
 

@@ -110,7 +110,7 @@ class Ending:
     @property
     def usage(self) -> Any:
         """Tokens charged, once that has been said; None where it is not."""
-        return self.response.extensions.get("usage")
+        return self.response.usage
 
     @property
     def answer(self) -> ChatCompletion | None:

@@ -199,10 +199,10 @@ def where(request: Request) -> dict[str, Any]:
     The fields common to all events.
     """
     return {
-        "call": request.extensions.get("call", 0),
+        "call": request.call,
         "method": request.method,
         "url": redact_url(request.url),
-        "model": request.extensions.get("model"),
+        "model": request.model,
     }
 
 
@@ -224,7 +224,7 @@ class TelemetryMiddleware:
     """
     Tells of the beginning and the end of each call. The outermost layer, and only there if somebody watches.
 
-    Usage is taken from a reply that was read whole, and from `response.extensions["usage"]` where whoever decoded a
+    Usage is taken from a reply that was read whole, and from `response.usage` where whoever decoded a
     stream has left it.
     """
 
@@ -237,9 +237,9 @@ class TelemetryMiddleware:
         watcher = self._watcher
         clock = asyncio.get_running_loop().time
         began = clock()
-        request.extensions["call"] = next(_calls)
+        request.call = next(_calls)
         body = request.body
-        request.extensions["model"] = _model_named(body)
+        request.model = _model_named(body)
         size = (
             0
             if body is None
@@ -258,15 +258,11 @@ class TelemetryMiddleware:
             )
         )
         if logger.isEnabledFor(logging.DEBUG):
-            logger.debug(
-                "call %d headers sent: %s", request.extensions["call"], headers_shown(request.headers)
-            )
+            logger.debug("call %d headers sent: %s", request.call, headers_shown(request.headers))
         response = await send(request)
         replied = clock()
         if logger.isEnabledFor(logging.DEBUG):
-            logger.debug(
-                "call %d headers received: %s", request.extensions["call"], headers_shown(response.headers)
-            )
+            logger.debug("call %d headers received: %s", request.call, headers_shown(response.headers))
 
         def finished() -> None:
             watcher(
@@ -294,7 +290,7 @@ _counted = msgspec.json.Decoder(_Counted)
 
 
 def _usage(response: Response) -> Any:
-    told = response.extensions.get("usage")
+    told = response.usage
     if told is not None:
         return told
     try:

@@ -215,7 +215,7 @@ async def accept_completion(response: Response) -> ChatCompletion:
     beside = held(completion)
     beside["_rid"] = response.request_id
     beside["_history"] = response.request.history
-    response.extensions["usage"] = completion.usage
+    response.usage = completion.usage
     return completion
 
 

@@ -135,7 +135,7 @@ class Reading(Generic[T]):
         self.ended = True
         self.clocks.stop()
         if (usage := self.digest.charged) is not None:
-            self.response.extensions["usage"] = usage
+            self.response.usage = usage
         self.response.close()
 
     def drop(self) -> None:

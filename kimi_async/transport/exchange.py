@@ -8,7 +8,7 @@ only a connection that fails raises (`APIConnectionError`, `APITimeoutError`).
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import Any, Final, Literal, Protocol, Self, TypeAlias, cast, runtime_checkable
+from typing import TYPE_CHECKING, Any, Final, Literal, Protocol, Self, TypeAlias, cast, runtime_checkable
 from urllib.parse import urlsplit
 
 import msgspec
@@ -16,6 +16,7 @@ from multidict import CIMultiDict
 
 from ..errors import (
     APIConnectionError,
+    APIStatusError,
     Attempt,
     RequestInfo,
     ResponseInfo,
@@ -25,6 +26,9 @@ from ..errors import (
 from ..redact import SecretURL, is_secret, redact_url, secrets_in, shown
 from .deadlines import Deadline
 
+if TYPE_CHECKING:
+    from ..codec.refusals import ErrorShape
+
 __all__ = [
     "Body",
     "Headers",
@@ -33,6 +37,7 @@ __all__ = [
     "Timeout",
     "Transport",
     "TransportSettings",
+    "Turn",
 ]
 
 
@@ -134,6 +139,24 @@ class Body(Protocol):
     async def read(self) -> bytes: ...
 
 
+@dataclass(slots=True)
+class Turn:
+    """
+    A request's place in the limiter's queue: what the limiter and the retries above it tell each other.
+
+    One a call, made when there is something to tell; attempts share it, as they share the history.
+    """
+
+    queued: float | None = None
+    """`loop.time()` when it first came to the queue."""
+    waited: float = 0.0
+    """Seconds that the latest attempt was held back: when it really left is so much later."""
+    kept: bool = False
+    """Whether it comes again and keeps the place that it had, before those of its kind that have not waited yet."""
+    limited: bool = True
+    """False for what Kimi's limits do not count (files, batches), whose refusals the limiter does not hear of."""
+
+
 class Request:
     """
     One HTTP request, as middleware and transports see it.
@@ -144,6 +167,7 @@ class Request:
     __slots__ = (
         "accept",
         "body",
+        "call",
         "cost",
         "deadline",
         "extensions",
@@ -152,9 +176,11 @@ class Request:
         "max_retries",
         "method",
         "mode",
+        "model",
         "priority",
         "stream",
         "timeout",
+        "turn",
         "url",
     )
 
@@ -198,6 +224,13 @@ class Request:
         the reply means; it travels back with the reply (`Response.take_value`)."""
         self.history: list[Attempt] = [] if history is None else history
         self.extensions: dict[str, Any] = {} if extensions is None else extensions
+        """Notes of your own middleware; nothing here reads them."""
+        self.turn: Turn | None = None
+        """Its place in the limiter's queue, once there is something to say of it."""
+        self.call: int = 0
+        """The number of its call in the events that hooks are told; 0 where nobody watches."""
+        self.model: str | None = None
+        """The model that its body names, where somebody watches."""
 
     @property
     def path(self) -> str:
@@ -276,14 +309,18 @@ class Response:
         "_reader",
         "_whole",
         "bytes_received",
+        "error",
         "extensions",
+        "given_up",
         "headers",
         "http_version",
         "max_body",
         "reason",
+        "refusal",
         "request",
         "started",
         "status",
+        "usage",
         "value",
     )
 
@@ -311,7 +348,15 @@ class Response:
         self.started: float | None = None
         """`loop.time()` when the attempt began."""
         self.extensions: dict[str, Any] = {}
-        """Notes that one layer leaves for another."""
+        """Notes of your own middleware; nothing here reads them."""
+        self.refusal: ErrorShape | None = None
+        """What a refusal means, once somebody has read it: it is classified once."""
+        self.error: APIStatusError | None = None
+        """… and the exception that it becomes, which is made once, with the time it came."""
+        self.given_up: str = ""
+        """Why a refusal was not answered by another attempt."""
+        self.usage: Any = None
+        """The usage that whoever decoded the reply found in it."""
         self.value: Any = NOTHING
         """What `request.accept` made of the reply; `NOTHING` until it has seen it."""
         self._body: bytes | None = None

@@ -290,7 +290,7 @@ async def test_middleware_tells_of_a_stream_when_it_is_closed() -> None:
     response = await TelemetryMiddleware(Observer([seen.append]))(request(stream=True), send)
     assert len(seen) == 1
     await asyncio.sleep(7.0)
-    response.extensions["usage"] = "counted"
+    response.usage = "counted"
     response.close()
     response.close()
 

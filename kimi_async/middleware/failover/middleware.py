@@ -225,7 +225,7 @@ class _Call:
             raise outcome.error
         response = cast("Response", outcome.response)
         if self.skipped:
-            response.extensions["given_up"] = "; ".join(self.skipped)
+            response.given_up = "; ".join(self.skipped)
         return response
 
     def _lengthen(self) -> bool:

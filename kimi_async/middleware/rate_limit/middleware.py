@@ -7,8 +7,8 @@ Who may send now: queues and timers around the arithmetic of `law`.
 
 Between retry and this limiter there is one small agreement:
 
-* Every attempt comes down the chain again. A request whose `extensions["requeued"]` is set keeps the place in
-  the queue that it was given first, and its `priority`, raised by retry, puts it before its own kind.
+* Every attempt comes down the chain again. A request whose `turn.kept` is set keeps the place in the queue that it was given
+  first, before those of its kind that have not waited yet.
 * A slot is held from the sending of an attempt to the end of its reply, and never while retry waits.
 * `AdmissionController.alive(request, within)` tells retry whether the organisation is being admitted: if so, a refused
   attempt uses nothing up.
@@ -27,7 +27,7 @@ from functools import partial
 
 from ...codec.refusals import classify
 from ...errors import APIConnectionError
-from ...transport.exchange import Request, Response
+from ...transport.exchange import Request, Response, Turn
 from ..chain import Handler
 from ..events import LimiterWaited, Observer, where
 from .controller import AdmissionController, Lease, logger
@@ -41,7 +41,7 @@ class RateLimitMiddleware:
     Holds each attempt back until the limits allow it, and tells the limiter what came of it.
 
     Kimi's limits are about inference. Reading lists, files and balances is not held back, nor are uploads, batch jobs and token counts;
-    these carry `extensions["unlimited"]`, so that retry waits for them itself.
+    their `turn.limited` is False, so that retry waits for them itself.
     """
 
     def __init__(self, limiter: AdmissionController, *, watcher: Observer | None = None) -> None:
@@ -53,22 +53,27 @@ class RateLimitMiddleware:
         if request.method != "POST":
             return await send(request)
         if not request.url.endswith("/chat/completions") and UNLIMITED.search(request.url):
-            request.extensions["unlimited"] = True
+            request.turn = Turn(limited=False)
             return await send(request)
         limiter = self.limiter
-        extensions = request.extensions
-        queued = extensions.get("queued") if extensions.get("requeued") else None
+        turn = request.turn
+        kept = turn is not None and turn.kept
         tokens = partial(self._tokens, request)
         lease = limiter.try_acquire(tokens)
         if lease is None:
             lease = await limiter.acquire(
-                tokens, priority=request.priority, deadline=request.deadline, mode=request.mode, queued=queued
+                tokens,
+                priority=request.priority + kept,
+                deadline=request.deadline,
+                mode=request.mode,
+                queued=turn.queued if turn is not None and kept else None,
             )
         try:
             if lease.waited > 0.0:
-                extensions["waited"] = lease.waited  # retry wants to know when it really left
-            if lease.waited > 0.0 and self._watcher is not None:
-                self._watcher(LimiterWaited(**where(request), wait=lease.waited, reason=lease.reason))
+                turn = request.turn = turn or Turn()
+                turn.waited = lease.waited
+                if self._watcher is not None:
+                    self._watcher(LimiterWaited(**where(request), wait=lease.waited, reason=lease.reason))
             response = await send(request)
         except BaseException:
             lease.release()
@@ -77,7 +82,9 @@ class RateLimitMiddleware:
         if status < 400:
             lease.admitted(response.headers)
         elif status in (429, 503, 529):
-            extensions.setdefault("queued", lease.ticket.sent - lease.waited)
+            turn = request.turn = turn or Turn()
+            if turn.queued is None:
+                turn.queued = lease.ticket.sent - lease.waited
             await _refused(response, lease)
             return response
         response.on_close(lease.release)
@@ -115,7 +122,7 @@ async def _refused(response: Response, lease: Lease) -> None:
     except BaseException:
         lease.release()
         raise
-    shape = classify(response.status, response.headers, body, time.time())
+    shape = response.refusal = classify(response.status, response.headers, body, time.time())
     if shape.kind == "rate_limit":
         told = shape.limit
         dimension = told.dimension if told is not None else None

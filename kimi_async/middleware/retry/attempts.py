@@ -30,6 +30,7 @@ __all__ = [
     "replayable",
     "too_long",
     "unsent",
+    "waited_of",
     "with_body",
 ]
 
@@ -104,6 +105,11 @@ async def deliver_in_time(request: Request, send: Handler) -> Response:
     )
 
 
+def waited_of(request: Request) -> float:
+    """Seconds that our own limiter held the latest attempt back."""
+    return 0.0 if request.turn is None else request.turn.waited
+
+
 def replayable(request: Request) -> bool:
     body = request.body
     return body is None or isinstance(body, bytes | bytearray | memoryview) or bool(body.replayable)
@@ -120,7 +126,7 @@ async def with_body(response: Response) -> Response:
         short = Response(
             response.status, response.headers, request=response.request, http_version=response.http_version
         )
-        short.extensions = response.extensions
+        short.extensions, short.refusal = response.extensions, response.refusal
         return short
     return response
 

@@ -44,7 +44,7 @@ from ...errors import (
     KimiError,
     RateLimitWaitError,
 )
-from ...transport.exchange import Request, Response
+from ...transport.exchange import Request, Response, Turn
 from ..chain import Handler
 from ..events import AttemptFailed, CallFailed, Observer, RetryScheduled, report, watched, where
 from .attempts import (
@@ -55,6 +55,7 @@ from .attempts import (
     replayable,
     too_long,
     unsent,
+    waited_of,
     with_body,
 )
 from .breakers import DEPOSIT, RetryBudget
@@ -113,9 +114,8 @@ class RetryMiddleware:
         self.policy: RetryPolicy = policy or RetryPolicy()
         self.budget: RetryBudget = RetryBudget(self.policy.budget) if budget is None else budget
         self._limiter = limiter
-        self._asked: Callable[[Request, float], bool] | None = getattr(limiter, "alive", None)
-        if hasattr(limiter, "longest_gate"):
-            cast("Any", limiter).longest_gate = self.policy.max_wait
+        if limiter is not None:
+            limiter.longest_gate = self.policy.max_wait
         self._watcher = watcher
         self.dice = dice
         self._wall = wall
@@ -136,7 +136,7 @@ class RetryMiddleware:
                     if request.method == "POST":
                         org.admitted = loop.time()
                     if org.troubled:
-                        org.succeeded(began + request.extensions.get("waited", 0.0))
+                        org.succeeded(began + waited_of(request))
                     if self.budget.available < self.budget.capacity:
                         self.budget.deposit()
                     return response
@@ -164,7 +164,7 @@ class RetryMiddleware:
             if response.status < 300:
                 if request.method == "POST":
                     org.admitted = org.loop.time()
-                org.succeeded(began + request.extensions.get("waited", 0.0))
+                org.succeeded(began + waited_of(request))
                 self.budget.deposit(call.spent or DEPOSIT)
                 return response
             outcome: Response | KimiError = await with_body(response)
@@ -181,13 +181,20 @@ class RetryMiddleware:
         now = org.loop.time()
         call.outcome = outcome
         if isinstance(outcome, Response):
-            call.error = error_from(
-                outcome.status, outcome.headers, outcome.content, outcome.request, now=self._wall()
+            call.error = outcome.error = error_from(
+                outcome.status,
+                outcome.headers,
+                outcome.content,
+                outcome.request,
+                now=self._wall(),
+                shape=outcome.refusal,
             )
         else:
             call.error = outcome
         request, policy = call.request, self.policy
-        waited = request.extensions.pop("waited", 0.0)
+        waited = waited_of(request)
+        if request.turn is not None:
+            request.turn.waited = 0.0
         sent += waited
         if waited and request.history:
             last = request.history[-1]
@@ -217,7 +224,7 @@ class RetryMiddleware:
         limiter = (
             self._limiter is not None
             and request.method == "POST"
-            and not request.extensions.get("unlimited", False)
+            and (request.turn is None or request.turn.limited)
         )
         call.verdict = decide(
             policy,
@@ -249,7 +256,7 @@ class RetryMiddleware:
     def _alive(self, org: Organisation, request: Request, now: float) -> bool:
         if org.admitted is not None and now - org.admitted <= self.policy.alive_for:
             return True
-        return self._asked is not None and self._asked(request, self.policy.alive_for)
+        return self._limiter is not None and self._limiter.alive(request, self.policy.alive_for)
 
     def remaining(self, call: Call, now: float) -> float | None:
         """Seconds that the caller, or the policy, still allows."""
@@ -285,11 +292,9 @@ class RetryMiddleware:
                 self._remember(call, 0.0)
                 call.reconnected = True
             else:
-                extensions = call.request.extensions
-                if call.failure.cause == "rate_limit" and not extensions.get("requeued"):
-                    # Ahead of those who have not waited yet, and only once: its own class stays its own.
-                    call.request.priority += 1
-                    extensions["requeued"] = True
+                if call.failure.cause == "rate_limit":
+                    turn = call.request.turn = call.request.turn or Turn()
+                    turn.kept = True
                 now = org.loop.time()
                 call.quick = call.quick + 1 if now - call.requeued < QUICK else 0
                 # The limiter should have made us wait. If it lets us run against the same wall at once, we wait here.
@@ -447,7 +452,7 @@ class RetryMiddleware:
         # That a wrong request is not repeated needs no words; that time or retries ran out does.
         given_up = "" if call.verdict.by_cause else reason
         if isinstance(outcome, Response):
-            outcome.extensions["given_up"] = given_up
+            outcome.given_up = given_up
             return outcome
         assert outcome is not None
         if isinstance(outcome, APIError):
@@ -493,9 +498,8 @@ class RetryMiddleware:
         """
         Ends the waiting in the limiter.
         """
-        fail = getattr(self._limiter, "fail", None)
-        if fail is not None and request.method not in HARMLESS:
-            fail(error)
+        if self._limiter is not None and request.method not in HARMLESS:
+            self._limiter.fail(error)
 
     def _organisation(self, request: Request, loop: asyncio.AbstractEventLoop) -> Organisation:
         url = request.url

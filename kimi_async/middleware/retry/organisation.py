@@ -4,6 +4,7 @@ What is known of one account at one host, and of one call to it.
 
 import asyncio
 from collections import deque
+from collections.abc import Callable
 from types import TracebackType
 from typing import Protocol
 
@@ -17,15 +18,20 @@ __all__ = ["Admissions", "Call", "Organisation"]
 
 
 class Admissions(Protocol):
-    """
-    What retry asks of the limiter below it.
-    """
+    """What retry asks of the limiter below it."""
+
+    longest_gate: float
+    """Seconds of silence that a server may ask for; a longer wish fails those who queue."""
 
     def alive(self, request: Request, within: float) -> bool:
         """
         Whether a request of the same organisation was admitted within so many seconds, or is under way for longer than a
         refusal takes.
         """
+        ...
+
+    def fail(self, error: Callable[[], BaseException]) -> None:
+        """Ends the waiting of all who queue, each with an error of its own."""
         ...
 
 

@@ -32,7 +32,7 @@ from kimi_async.middleware.retry.breakers import OverloadBreaker, RetryBudget
 from kimi_async.middleware.retry.middleware import RetryMiddleware
 from kimi_async.middleware.retry.policy import NEVER, Failure, RetryPolicy, RetryRule, backoff, decide
 from kimi_async.testing.clock import VirtualClockLoop
-from kimi_async.transport.exchange import Headers, Request, Response
+from kimi_async.transport.exchange import Headers, Request, Response, Turn
 
 
 @pytest.fixture
@@ -112,6 +112,11 @@ class Limiter:
 
     def __init__(self, alive: bool) -> None:
         self.says = alive
+
+    longest_gate = 120.0
+
+    def fail(self, error: Any) -> None:
+        """Nobody queues."""
 
     def alive(self, request: Request, within: float) -> bool:
         return self.says
@@ -469,7 +474,7 @@ async def test_call_final_reply_is_returned() -> None:
 
     assert (response.status, 3, 2) == (500, len(server.times), len(asked.history))
     assert b"boom" in response.content
-    assert response.extensions["given_up"] == "all 2 retries are used"
+    assert response.given_up == "all 2 retries are used"
     assert server.open == 0
 
 
@@ -547,7 +552,7 @@ async def test_call_deadline_shorter_than_hint() -> None:
     response = await middleware()(request(deadline=loop.time() + 10), server)
 
     assert (1, 0.0) == (len(server.times), loop.time())
-    assert "asks to wait 20 s, and only 10 s" in response.extensions["given_up"]
+    assert "asks to wait 20 s, and only 10 s" in response.given_up
 
 
 @pytest.mark.parametrize(("deadline", "total_time"), [(10.0, 100.0), (100.0, 10.0)])
@@ -560,7 +565,7 @@ async def test_call_shorter_of_deadline_and_total_time(deadline: float, total_ti
     response = await middleware(RetryPolicy(total_time=total_time))(request(deadline=deadline), server)
 
     assert len(server.times) == 1
-    assert "only 10 s are allowed" in response.extensions["given_up"]
+    assert "only 10 s are allowed" in response.given_up
 
 
 @pytest.mark.parametrize("steps", [[hangs], [ERROR_500, hangs]])
@@ -748,7 +753,7 @@ async def test_call_requeued_at_the_head_without_an_attempt() -> None:
     response = await middleware(limiter=Limiter(alive=True))(asked, server)
 
     assert (response.status, 43) == (200, len(server.times))
-    assert asked.priority == 4
+    assert (asked.priority, asked.turn) == (3, Turn(kept=True))
 
 
 async def test_call_limiter_that_does_not_hold() -> None:
@@ -795,7 +800,7 @@ async def test_call_wait_in_the_limiter_is_told_apart() -> None:
     async def limiting(asked: Request) -> Response:
         if server.times:
             await asyncio.sleep(7.0)
-            asked.extensions["waited"] = 7.0
+            asked.turn = Turn(waited=7.0)
         return await server(asked)
 
     asked = request()
@@ -1142,7 +1147,7 @@ async def test_budget_bounds_a_storm() -> None:
     assert {500} == {reply.status for reply in replies}
     assert len(server.times) == 235
     assert max(server.times) < 30
-    assert any("budget is spent" in reply.extensions["given_up"] for reply in replies)
+    assert any("budget is spent" in reply.given_up for reply in replies)
 
 
 async def test_budget_outlives_a_restart() -> None:
