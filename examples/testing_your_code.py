@@ -9,6 +9,8 @@ need a plugin that runs them, such as anyio's with `anyio_mode = "auto"` in the 
 
 import json
 
+import pytest
+
 from kimi_async import AsyncKimi
 from kimi_async.testing import KimiSimulator, MemoryTransport, Refusal, Reply
 from kimi_async.transport import Request
@@ -21,6 +23,12 @@ async def headline(client: AsyncKimi, article: str) -> str:
         model="kimi-k3", messages=[{"role": "user", "content": f"Give a headline for:\n\n{article}"}]
     )
     return (completion.choices[0].message.content or "").strip().rstrip(".")
+
+
+# The client is for asyncio; where trio is installed too, anyio's plugin would run each test on both.
+@pytest.fixture
+def anyio_backend() -> str:
+    return "asyncio"
 
 
 # --- with a server: everything is real but the model ---

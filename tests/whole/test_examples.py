@@ -192,12 +192,18 @@ def test_example_service_stops_when_the_browser_leaves(neighbourhood: dict[str, 
         )
         try:
             wait_until(lambda: answers(port), "the service to listen")
-            with urllib.request.urlopen(f"http://127.0.0.1:{port}/ask?question=hello", timeout=20) as reply:
-                assert len(reply.read().split()) > 10
+            body = json.dumps({"messages": [{"role": "user", "content": "hello"}]}).encode()
+            asked = urllib.request.Request(
+                f"http://127.0.0.1:{port}/chat", body, {"Content-Type": "application/json"}
+            )
+            with urllib.request.urlopen(asked, timeout=20) as reply:
+                events = [json.loads(line[6:]) for line in reply.read().splitlines() if line]
+            assert len("".join(event.get("content", "") for event in events).split()) > 10
             assert 0 == kimi.stats.clients_gone
             kimi.say("word " * 100_000)
             with socket.create_connection(("127.0.0.1", port)) as browser:
-                browser.sendall(b"GET /ask?question=long HTTP/1.1\r\nHost: x\r\n\r\n")
+                head = f"POST /chat HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: {len(body)}"
+                browser.sendall(head.encode() + b"\r\n\r\n" + body)
                 assert browser.recv(100)
             wait_until(lambda: kimi.stats.clients_gone == 1, "Kimi to see its client go")
         finally:
