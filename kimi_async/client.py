@@ -53,7 +53,7 @@ from .transport.exchange import (
 )
 from .transport.proxies import check_proxy
 from .transport.urls import url_below
-from .types._base import NOT_GIVEN, NotGiven, is_given
+from .types._base import NOT_GIVEN, NotGiven, Omit, is_given
 
 if TYPE_CHECKING:
     import aiohttp
@@ -88,7 +88,7 @@ class AsyncKimi(Configured, ResourceTree):
 
     :param provider: a gateway by name, such as `"openrouter"` or `"vllm"`: its address, key variable and peculiarities (see
         `kimi_async.providers`). `base_url` beside it moves the address and keeps the rest.
-    :param api_key: the key, or an async function that is asked for it before every call.
+    :param api_key: the key, or an async function that is asked for it before every attempt of a call.
     :param timeout: a `Timeout`; or a number of seconds for each phase; or None for no limit.
     :param max_retries: attempts after the first, for failures that a repetition can mend. See `RetryPolicy` for the rest.
     :param http_client: your own `aiohttp.ClientSession`; it stays yours to close. (An httpx client cannot be used.)
@@ -404,22 +404,20 @@ class AsyncKimi(Configured, ResourceTree):
         """
         config = self._config
         headers = Headers(self._headers)
-        if callable(config.api_key):
-            headers["Authorization"] = Secret(
-                f"Bearer {check_key(await config.api_key(), 'the api_key function')}"
-            )
         if stream:
             headers["Accept"] = "text/event-stream"
             # Compressing one token at a time costs more than it saves, and a compressor may hold tokens back.
             headers["Accept-Encoding"] = "identity"
         extra_query, timeout = None, NOT_GIVEN
+        own: Mapping[str, str | Omit] = {}
         if options:
             for name in options:
-                if name not in CALL_OPTIONS:
+                if name not in CALL_OPTIONS and is_given(cast("dict[str, Any]", options)[name]):
                     raise unknown_argument(method.lower(), name, CALL_OPTIONS)
             extra_query, timeout = options.get("extra_query"), options.get("timeout", NOT_GIVEN)
             if extra_headers := options.get("extra_headers"):
-                merge_headers(headers, check_headers(extra_headers))
+                own = check_headers(extra_headers)
+                merge_headers(headers, own)
         if body is None:
             headers.popall("Content-Type", None)
         elif not isinstance(body, bytes):
@@ -431,12 +429,12 @@ class AsyncKimi(Configured, ResourceTree):
             query = query_string({**config.default_query, **check_query(extra_query)})
             if query:
                 url = f"{url}{'&' if '?' in url else '?'}{query}"
-        return Request(
+        request = Request(
             method,
             url,
             headers=headers,
             body=body,
-            timeout=config.timeout if timeout is NOT_GIVEN else Timeout.of(timeout),
+            timeout=Timeout.of(timeout) if is_given(timeout) else config.timeout,
             stream=stream,
             max_retries=config.max_retries,
             deadline=None if config.deadline is None else asyncio.get_running_loop().time() + config.deadline,
@@ -444,6 +442,17 @@ class AsyncKimi(Configured, ResourceTree):
             cost=config.cost,
             mode=config.mode,
         )
+        if callable(config.api_key) and not any(
+            name.lower() == "authorization" for name in (*config.default_headers, *own)
+        ):
+            request.authorize = self._authorize
+        return request
+
+    async def _authorize(self, request: Request) -> None:
+        key = self._config.api_key
+        if callable(key):
+            key = check_key(await key(), "the api_key function")
+        request.headers["Authorization"] = Secret(f"Bearer {key}")
 
     async def send(self, request: Request) -> Response:
         """

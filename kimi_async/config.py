@@ -15,7 +15,7 @@ from urllib.parse import quote, urlsplit
 from .errors import ConfigurationError
 from .redact import Secret, is_secret
 from .transport.exchange import Headers, Timeout, TimeoutLike
-from .types._base import NotGiven, Omit
+from .types._base import NotGiven, Omit, is_given
 
 __all__ = ["BASE_URL", "BASE_URL_VARIABLES", "KEY_VARIABLES", "Config", "Configured", "resolve_key"]
 
@@ -48,7 +48,7 @@ def resolve_key(
     environ: Mapping[str, str] | None = None,
 ) -> Secret | Callable[[], Awaitable[str]]:
     """
-    The key, checked. A callable is asked anew for every call, and its answer checked then.
+    The key, checked. A callable is asked anew for every attempt of a call, and its answer checked then.
 
     :raises ConfigurationError: if there is none, naming the variables that were looked at; or if it cannot be sent, without
         showing it.
@@ -319,7 +319,7 @@ class Config:
                 raise ValueError(f"the `{name}` and `set_{name}` arguments are mutually exclusive")
         changes: dict[str, Any] = {}
         for name, value in given.items():
-            if isinstance(value, NotGiven) or (value is None and name not in _MAY_BE_NONE):
+            if not is_given(value) or (value is None and name not in _MAY_BE_NONE):
                 continue
             check = _CHECKS[name]
             changes[name] = check(value)

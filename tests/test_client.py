@@ -10,6 +10,7 @@ from typing import Any
 
 import aiohttp
 import msgspec
+import openai
 import pytest
 
 from kimi_async import (
@@ -438,22 +439,77 @@ async def test_messages_from_anywhere():
 
 async def test_key_from_a_function():
     """
-    An async function is asked before every call.
+    An async function is asked before every attempt, so that a key that expired meanwhile is not sent again.
     """
-    keys = iter(["sk-first-0000000000", "sk-second-000000000"])
+    keys = iter(["sk-first-0000000000", "sk-second-000000000", "sk-third-0000000000"])
 
     async def give() -> str:
         return next(keys)
 
-    wire = Wire()
-    client = client_on(wire, api_key=give)
+    sent: list[str] = []
+
+    async def handler(request: Request) -> Reply:
+        sent.append(request.headers["Authorization"])
+        return Reply(200 if len(sent) > 1 else 500, {"Retry-After": "0"}, ANSWER)
+
+    client = AsyncKimi(api_key=give, transport=MemoryTransport(handler), max_retries=1)
     for _ in range(2):
         await client.get("/models")
 
-    assert ["Bearer sk-first-0000000000", "Bearer sk-second-000000000"] == [
-        request.headers["Authorization"] for request in wire.requests
-    ]
+    assert ["Bearer sk-first-0000000000", "Bearer sk-second-000000000", "Bearer sk-third-0000000000"] == sent
     assert "" == client.api_key
+
+
+async def test_key_from_a_function_gives_way_to_the_caller_s_header():
+    """
+    Who names another key for one call, or none, is not overruled.
+    """
+
+    async def give() -> str:
+        raise AssertionError("asked")
+
+    wire = Wire()
+    client = client_on(wire, api_key=give)
+    await client.get("/models", extra_headers={"authorization": "Bearer own"})
+    await client.get("/models", extra_headers={"Authorization": omit})
+
+    assert ["Bearer own", None] == [request.headers.get("Authorization") for request in wire.requests]
+
+
+@pytest.mark.parametrize("sentinel", [openai.NOT_GIVEN, openai.not_given, openai.omit], ids=repr)
+async def test_sentinels_of_openai_s_are_understood(sentinel: Any):
+    """
+    Frameworks pass openai's own objects for what their user did not say: wherever ours may stand, theirs may.
+    """
+    wire = Wire(Retry_After="0")
+    client = client_on(wire, default_headers={"A": "1"})
+    view = client.with_options(max_retries=sentinel, timeout=sentinel)
+    await view.chat.completions.create(
+        model="kimi-k3",
+        messages=QUESTION,
+        stream=sentinel,
+        temperature=sentinel,
+        tools=sentinel,
+        response_format=sentinel,
+        max_tokens=5,
+        timeout=sentinel,
+        extra_body=sentinel,
+        unheard_of=sentinel,
+    )
+
+    assert {"model": "kimi-k3", "messages": QUESTION, "max_tokens": 5} == wire.last.json()
+    assert client.timeout == wire.last.timeout
+
+
+async def test_omit_of_openai_s_takes_a_header_away():
+    """
+    As with its own client.
+    """
+    wire = Wire()
+    client = client_on(wire, default_headers={"A": "1", "B": "2"})
+    await client.get("/models", extra_headers={"A": openai.omit, "B": openai.not_given})
+
+    assert ("A" in wire.last.headers, "2") == (False, wire.last.headers.get("B"))
 
 
 async def test_views_share_and_differ():

@@ -92,6 +92,7 @@ class Stack:
             *(layer for layer in self._middleware if getattr(layer, "per_call", False)),
             RetryMiddleware(self._retry, budget=self._budget, watcher=watcher, limiter=limiter),
             RateLimitMiddleware(limiter, watcher=watcher),
+            *([_authorized] if organisation[1].startswith("function-") else []),
             *(layer for layer in self._middleware if not getattr(layer, "per_call", False)),
         ]
         handle = self._handlers[organisation] = chain(layers, attempt)
@@ -111,3 +112,10 @@ class Stack:
         close = getattr(transport, "aclose", None)
         if close is not None:
             await close()
+
+
+async def _authorized(request: Request, send: Handler) -> Response:
+    """Asks for the key when the attempt's turn has come, however long it waited for it."""
+    if request.authorize is not None:
+        await request.authorize(request)
+    return await send(request)

@@ -120,12 +120,12 @@ def chat_body(
     if prefix is not None:
         body["messages"].append(prefix_message(prefix))
     for name, value in params.items():
+        if not is_given(value):
+            continue
         if name not in _KNOWN:
             raise unknown_argument(
                 method, name, [*_KNOWN, "messages", "model", "stream", "timeout", "extra_body"]
             )
-        if not is_given(value):
-            continue
         expected = _TYPES.get(name)
         if (
             expected is not None

@@ -166,6 +166,7 @@ class Request:
 
     __slots__ = (
         "accept",
+        "authorize",
         "body",
         "call",
         "cost",
@@ -222,6 +223,8 @@ class Request:
         self.accept: Callable[[Response], Awaitable[Any]] | None = accept
         """Reads as much of a good reply as shows that the attempt worked, all of it or a stream's first event, and returns what
         the reply means; it travels back with the reply (`Response.take_value`)."""
+        self.authorize: Callable[[Request], Awaitable[None]] | None = None
+        """Sets what lets this request in, before each attempt: a key that is asked for may have changed since the last one."""
         self.history: list[Attempt] = [] if history is None else history
         self.extensions: dict[str, Any] = {} if extensions is None else extensions
         """Notes of your own middleware; nothing here reads them."""

@@ -370,6 +370,7 @@ class ChatOptions(TypedDict, total=False):
     """Deprecated by Kimi in favour of `max_completion_tokens`; still accepted."""
     metadata: Mapping[str, str] | NoneOrUnset
     modalities: Sequence[str] | NoneOrUnset
+    moderation: Mapping[str, Any] | NoneOrUnset
     n: int | NoneOrUnset
     parallel_tool_calls: bool | NoneOrUnset
     prediction: Mapping[str, Any] | NoneOrUnset
@@ -378,6 +379,7 @@ class ChatOptions(TypedDict, total=False):
     """A stable id of the conversation or task, which raises the rate of cache hits."""
     prompt_cache_options: Mapping[str, Any] | NoneOrUnset
     """`{"mode": "implicit", "ttl": "5m" | "1h"}`, since 2026-09."""
+    prompt_cache_retention: str | NoneOrUnset
     reasoning_effort: str | NoneOrUnset
     """K3 family: `low`, `high` or `max`."""
     safety_identifier: str | NoneOrUnset
