@@ -16,13 +16,13 @@ from ._version import __version__ as __version__
 if TYPE_CHECKING:
     __all__: list[str]
 
-    from .bulk.batch_jobs import BatchNotFinishedError as BatchNotFinishedError
+    from .bulk.batch_handle import BatchNotFinishedError as BatchNotFinishedError
     from .bulk.journal import JournalError as JournalError
     from .bulk.journal import JournalLockedError as JournalLockedError
     from .bulk.journal import JournalMismatchError as JournalMismatchError
     from .bulk.journal import JournalWriteError as JournalWriteError
-    from .bulk.map import MapStoppedError as MapStoppedError
-    from .bulk.request_files import InvalidLinesError as InvalidLinesError
+    from .bulk.lines import InvalidLinesError as InvalidLinesError
+    from .bulk.meter import MapStoppedError as MapStoppedError
     from .bulk.results import RequestFailedError as RequestFailedError
     from .bulk.results import UnansweredError as UnansweredError
     from .bulk.upload_many import FileLimitError as FileLimitError
@@ -74,10 +74,10 @@ if TYPE_CHECKING:
     from .types import omit as omit
 
 _MODULES: dict[str, str] = {
-    "bulk.batch_jobs": "BatchNotFinishedError",
+    "bulk.batch_handle": "BatchNotFinishedError",
     "bulk.journal": "JournalError JournalLockedError JournalMismatchError JournalWriteError",
-    "bulk.map": "MapStoppedError",
-    "bulk.request_files": "InvalidLinesError",
+    "bulk.meter": "MapStoppedError",
+    "bulk.lines": "InvalidLinesError",
     "bulk.results": "RequestFailedError UnansweredError",
     "bulk.upload_many": "FileLimitError",
     "client": "AsyncKimi",

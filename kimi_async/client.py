@@ -236,7 +236,7 @@ class AsyncKimi(Configured, ResourceTree):
         return AsyncBatches(self)
 
     def map(self, requests: "Requests", **options: "Unpack[MapParams]") -> "Map":
-        """One result for each request of an iterable, many at a time; see `kimi_async.bulk.map.Map` for the options."""
+        """One result for each request of an iterable, many at a time; the options are those of `kimi_async.bulk.options.MapParams`."""
         from .bulk.map import Map, options_of
 
         return Map(self, requests, options_of(options))

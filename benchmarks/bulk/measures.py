@@ -227,7 +227,8 @@ def memory(count: int, journal: bool) -> dict[str, float]:
 
 def join(count: int) -> dict[str, float]:
     """Lines a second from a shuffled output file, joined to its requests; and with each completion decoded."""
-    from kimi_async.bulk.journal import ResultFiles, read_ids
+    from kimi_async.bulk.lines import read_ids
+    from kimi_async.bulk.output_files import ResultFiles
     from kimi_async.bulk.results import Result
 
     body = _BODY % (b"Hi there. " * 12)

@@ -1,19 +1,36 @@
 """
 `client.batches`: requests that may wait, at 60 % of the price.
+
+    results = await client.batches.run(requests, model="kimi-k2.6", state="job.json")
+    for result in results:
+        print(result.custom_id, result.text or result.error)
+
+A batch costs 60 % of live calls and does not count towards rate limits
+(platform.kimi.ai/docs/guide/use-batch-api). What it leaves unanswered can be
+sent live: ``via="auto"``.
 """
 
+import asyncio
 import os
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from typing import Any, Literal, TypeAlias
 
+from ..errors import BadRequestError, ConfigurationError, NotFoundError
 from ..resources.batches import BatchEndpoints
 from ..types.batches import Batch
 from . import batch_jobs
-from .batch_jobs import BatchHandle, BatchProgress, BatchResults, Via
-from .map import Requests
-from .request_files import MAX_FILE_SIZE, MAX_LINE_SIZE
+from .batch_handle import BatchHandle, BatchNotFinishedError, BatchProgress
+from .batch_requests import RequestRules
+from .batch_results import BatchResults
+from .lines import MAX_LINE_SIZE
+from .map import Map
+from .options import options_of
+from .request_files import MAX_BATCH_FILE
+from .requests import Requests
 
-__all__ = ["AsyncBatches"]
+__all__ = ["AsyncBatches", "Via"]
+
+Via: TypeAlias = Literal["batch", "auto", "live"]
 
 
 class AsyncBatches(BatchEndpoints):
@@ -35,7 +52,7 @@ class AsyncBatches(BatchEndpoints):
         via: Via = "batch",
         live: Mapping[str, Any] | None = None,
         repair: bool = False,
-        max_bytes: int = MAX_FILE_SIZE,
+        max_bytes: int = MAX_BATCH_FILE,
         max_lines: int | None = None,
         max_line_size: int = MAX_LINE_SIZE,
         poll_interval: float = 5.0,
@@ -45,30 +62,96 @@ class AsyncBatches(BatchEndpoints):
         on_progress: Callable[[BatchProgress], object] | None = None,
     ) -> BatchResults:
         """
-        Check, split, upload, create, wait, download and join: one `Result` for each request, in order. See
-        `kimi_async.bulk.batch_jobs.run`.
+        Check, split, upload, create, wait, download and join: one `Result` for each request, in order.
+
+        :param via: ``"batch"``; ``"auto"`` sends live, afterwards, what the batch left unanswered or failed for a passing
+            reason (also everything, where the batch was refused: not every model has batches); ``"live"`` sends
+            everything live at once. Live requests go through `client.map`, with a journal in ``directory``; ``live``
+            holds more options for it.
+        :param state: see `submit`. With it, a run that was killed goes on where it was, also in the middle of the live rest.
+
+        The other parameters are those of `submit`, `wait` and `results`.
         """
-        return await batch_jobs.run(
-            self._client,
-            requests,
-            completion_window=completion_window,
-            model=model,
-            defaults=defaults,
-            metadata=metadata,
-            directory=directory,
-            state=state,
-            via=via,
-            live=live,
-            repair=repair,
-            max_bytes=max_bytes,
-            max_lines=max_lines,
-            max_line_size=max_line_size,
-            poll_interval=poll_interval,
-            max_poll_interval=max_poll_interval,
-            timeout=timeout,
-            delete=delete,
-            on_progress=on_progress,
+        if via not in ("batch", "auto", "live"):
+            raise ConfigurationError(f"via must be 'batch', 'auto' or 'live', not {via!r}")
+        rules = RequestRules(model, defaults or {}, repair, max_bytes, max_lines, max_line_size)
+        handle, fresh = await batch_jobs.prepare(
+            requests, rules, completion_window=completion_window, directory=directory, state=state
         )
+        try:
+            batches: Sequence[Batch] = ()
+            if via != "live":
+                try:
+                    handle = await batch_jobs.upload(
+                        self._client,
+                        handle,
+                        metadata=metadata,
+                        state=state,
+                        fresh=fresh,
+                        on_progress=on_progress,
+                    )
+                except (BadRequestError, NotFoundError):
+                    # The host has no batches, or none for this model.
+                    if via == "batch":
+                        raise
+                else:
+                    batches = await self.wait(
+                        handle,
+                        poll_interval=poll_interval,
+                        max_poll_interval=max_poll_interval,
+                        timeout=timeout,
+                        on_progress=on_progress,
+                    )
+            results = await batch_jobs.collect(
+                self._client, handle, directory=directory, batches=batches, delete=delete
+            )
+            try:
+                if via != "batch" and next(results.to_send_again(), None) is not None:
+                    await self._send_live(results, live or {}, on_progress)
+            except BaseException:
+                results.keep_files = state is not None
+                results.close()
+                raise
+            return results
+        except BatchNotFinishedError:
+            raise  # its handle needs the files
+        except BaseException:
+            if state is None:
+                batch_jobs.discard(handle)
+            raise
+
+    async def _send_live(
+        self,
+        results: BatchResults,
+        options: Mapping[str, Any],
+        on_progress: Callable[[BatchProgress], object] | None,
+    ) -> None:
+        """Answers what a batch left open, one by one. What the journal of an earlier run holds is not asked for again."""
+        from anyio import to_thread
+
+        handle = results.handle
+        assert handle.directory is not None
+        journal = os.path.join(handle.directory, f"live-{handle.job}.jsonl")
+        loop = asyncio.get_running_loop()
+        started = loop.time()
+        left = results.unanswered + results.failed
+
+        async def rest() -> AsyncIterator[bytes]:
+            for line in results.to_send_again():
+                yield line
+
+        async with Map(
+            self._client, rest(), options_of({"journal": journal, "total": left, **options})
+        ) as answers:
+            async for _ in answers:
+                if on_progress is not None:
+                    shown = answers.progress
+                    on_progress(
+                        BatchProgress(
+                            "live", {"live": 1}, shown.ok, shown.failed, left, loop.time() - started
+                        )
+                    )
+        await to_thread.run_sync(results.add, journal)
 
     async def submit(
         self,
@@ -81,34 +164,45 @@ class AsyncBatches(BatchEndpoints):
         directory: str | os.PathLike[str] | None = None,
         state: str | os.PathLike[str] | None = None,
         repair: bool = False,
-        max_bytes: int = MAX_FILE_SIZE,
+        max_bytes: int = MAX_BATCH_FILE,
         max_lines: int | None = None,
         max_line_size: int = MAX_LINE_SIZE,
         on_progress: Callable[[BatchProgress], object] | None = None,
     ) -> BatchHandle:
         """
-        Check, split, upload and create; the handle is plain data. See `kimi_async.bulk.batch_jobs.submit`.
+        Check, split, upload, and create the batches; gives the handle, plain data, as soon as all are created.
+
+        Everything is checked before anything is sent: unique ``custom_id``, one model, no stream, sizes.
+
+        :param completion_window: ``12h`` to ``7d``.
+        :param max_line_size: bytes of one request; a longer one is reported as bad. Raise it for images inlined as base64.
+        :param directory: for the files; a new private one by default, which goes when the results are closed.
+        :param state: a file that is brought up to date after every step. If it exists, the job in it is taken up again:
+            what was uploaded or created is not done twice, even if the process died before it heard of it. The requests
+            must be the same (compared by SHA-256).
+
+        :raises InvalidLinesError: with every bad line by its number.
         """
-        return await batch_jobs.submit(
-            self._client,
-            requests,
-            completion_window=completion_window,
-            model=model,
-            defaults=defaults,
-            metadata=metadata,
-            directory=directory,
-            state=state,
-            repair=repair,
-            max_bytes=max_bytes,
-            max_lines=max_lines,
-            max_line_size=max_line_size,
-            on_progress=on_progress,
+        rules = RequestRules(model, defaults or {}, repair, max_bytes, max_lines, max_line_size)
+        handle, fresh = await batch_jobs.prepare(
+            requests, rules, completion_window=completion_window, directory=directory, state=state
         )
+        try:
+            return await batch_jobs.upload(
+                self._client,
+                handle,
+                metadata=metadata,
+                state=state,
+                fresh=fresh,
+                on_progress=on_progress,
+            )
+        except BaseException:
+            if state is None:
+                batch_jobs.discard(handle)
+            raise
 
     async def attach(self, batch_ids: str | Sequence[str]) -> BatchHandle:
-        """
-        A handle for batches known by their ids alone.
-        """
+        """A handle for batches that exist, by their ids, in the order of their requests: for results from another machine."""
         return await batch_jobs.attach(self._client, batch_ids)
 
     async def wait(
@@ -121,7 +215,12 @@ class AsyncBatches(BatchEndpoints):
         on_progress: Callable[[BatchProgress], object] | None = None,
     ) -> Sequence[Batch]:
         """
-        Wait until every batch of a job has ended. A batch id will do for a handle. See `kimi_async.bulk.batch_jobs.wait`.
+        Wait until every batch of a job has ended: completed, failed, expired or cancelled. A batch id will do for a handle.
+
+        Looks every ``poll_interval`` seconds at first, and up to ``max_poll_interval`` as nothing changes. A look that
+        fails for a passing reason is repeated later: a batch takes hours, an outage minutes.
+
+        :raises BatchNotFinishedError: after ``timeout`` seconds.
         """
         known = await self.attach(handle) if isinstance(handle, str) else handle
         return await batch_jobs.wait(
@@ -141,13 +240,15 @@ class AsyncBatches(BatchEndpoints):
         delete: bool = False,
     ) -> BatchResults:
         """
-        Download what there is and join it. A batch id will do for a handle. See `kimi_async.bulk.batch_jobs.collect`.
+        Download what there is and join it to the requests. A batch id will do for a handle.
+
+        Files that are on this machine already, whole, are not fetched again.
+
+        :param delete: remove the job's files from the account once they are here (an account holds at most 1,000).
         """
         known = await self.attach(handle) if isinstance(handle, str) else handle
         return await batch_jobs.collect(self._client, known, directory=directory, delete=delete)
 
     async def cancel_job(self, handle: BatchHandle) -> Sequence[Batch]:
-        """
-        Cancel every batch of a job that has not ended.
-        """
+        """Cancel every batch of a job that has not ended; gives them all."""
         return await batch_jobs.cancel(self._client, handle)

@@ -1,15 +1,5 @@
 """
-Results on disk: the Batch API's output lines, written as they come and read back.
-
-    {"id": "request-1", "custom_id": "request-1",
-     "response": {"status_code": 200, "request_id": "…", "body": {…}}, "error": null,
-     "kimi_async": {"fingerprint": "…", "attempts": 1, "elapsed": 0.512}}
-
-One file format for both engines: a live run (`pipeline`) and the Batch API
-(`batching`) give files of the same shape, and `ResultFiles` joins either to its
-requests. ``kimi_async`` is ours; the server's lines do not have it.
-
-`Journal` is the file of a run that may be killed. What it promises:
+The file of a run that may be killed: output lines, written as they come. What it promises:
 
 * A line given to `append` is in the kernel when `append` returns: no way of
   killing the process loses it, nor cuts it in two. After `sync` it is on the
@@ -29,42 +19,32 @@ Synchronous throughout: call it from a thread.
 
 import errno
 import glob
-import hashlib
-import mmap
 import os
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO, Final, Literal
+from typing import Literal
 
 import msgspec
-from msgspec import Raw, Struct
 
 from ..errors import KimiError
-from .request_files import IdTable, LineProblem, read_blocks, read_lines
+from ..resources.disk import read_at
+from .id_table import IdTable
+from .lines import read_lines
+from .output_lines import MAX_OUTPUT_LINE, Answer, decode_answer, supersedes
 
 __all__ = [
-    "Answer",
     "Journal",
     "JournalError",
     "JournalLockedError",
     "JournalMismatchError",
     "JournalWriteError",
+    "Mended",
     "Redo",
-    "ResultFiles",
-    "RunInfo",
-    "answer_line",
-    "failure_line",
-    "fingerprint",
-    "read_ids",
 ]
 
 Redo = Literal["none", "transient", "failed"]
-
-# Output lines hold whole answers with their reasoning: far longer than any
-# request, but a gigabyte without a line feed is not a line.
-MAX_OUTPUT_LINE: Final = 256 * 1024 * 1024
 
 
 class JournalError(KimiError):
@@ -107,170 +87,6 @@ class JournalWriteError(JournalError):
         super().__init__(message, path=path)
         self.errno = errno
         self.unsaved = unsaved
-
-
-class RunInfo(Struct, gc=False, omit_defaults=True):
-    """
-    What we add to an output line.
-    """
-
-    fingerprint: str = ""
-    """Of the request's body; see `fingerprint`."""
-    attempts: int = 1
-    elapsed: float = 0.0
-    """Seconds from taking the request up to its end, waiting included."""
-    retryable: bool = False
-    """For a failure: whether sending the request again can help."""
-
-
-_NOTHING = Raw(b"null")
-
-
-class _Response(Struct, gc=False):
-    status_code: int | None = None
-    request_id: str | None = None
-    body: Raw = _NOTHING
-
-
-# Lines without a status_code were answered: the error file is where others are.
-_GOOD = frozenset([None, *range(200, 300)])
-
-
-class Answer(Struct, gc=False):
-    """
-    One output line.
-    """
-
-    custom_id: str
-    response: _Response | None = None
-    error: Any = None
-    """Null, or what went wrong: ``{"code"?, "message"}``."""
-    kimi_async: RunInfo | None = None
-
-    @property
-    def status_code(self) -> int | None:
-        """
-        The reply's HTTP status; None where there was no reply.
-        """
-        response = self.response
-        if response is None:
-            return None
-        return 200 if response.status_code is None else response.status_code
-
-    @property
-    def body(self) -> bytes | None:
-        """
-        The reply's body as JSON.
-        """
-        response = self.response
-        if response is None:
-            return None
-        raw = bytes(response.body)
-        return None if raw == b"null" else raw
-
-    @property
-    def ok(self) -> bool:
-        """
-        Whether it holds an answer: a reply with status 2xx (or none told), and no error.
-        """
-        response = self.response
-        return response is not None and self.error is None and response.status_code in _GOOD
-
-    @property
-    def transient(self) -> bool:
-        """
-        Whether it holds a failure that sending again may mend.
-        """
-        if self.kimi_async is not None:
-            return self.kimi_async.retryable and not self.ok
-        if self.ok:
-            return False
-        status = self.status_code
-        return status is None or status in (408, 409, 429) or status >= 500
-
-
-class _Status(Struct, gc=False):
-    status_code: int | None = 200
-
-
-class _Verdict(Struct, gc=False):
-    """
-    As little of an output line as tells whose it is and whether it is an answer.
-    """
-
-    custom_id: str
-    response: _Status | None = None
-    error: Any = None
-
-
-_decode_verdict = msgspec.json.Decoder(_Verdict).decode
-_decode_answer = msgspec.json.Decoder(Answer).decode
-_encode = msgspec.json.Encoder().encode
-_encode_sorted = msgspec.json.Encoder(order="sorted").encode
-
-
-def fingerprint(body: Any, *, enc_hook: Callable[[Any], Any] | None = None) -> str:
-    """
-    32 hexadecimal digits that differ when the request differs, whatever the order of its keys.
-
-    ``body`` is anything msgspec can encode, or JSON bytes.
-    """
-    if isinstance(body, bytes | Raw):
-        body = msgspec.json.decode(body)
-    if enc_hook is None:
-        data = _encode_sorted(body)
-    else:
-        data = msgspec.json.encode(body, order="sorted", enc_hook=enc_hook)
-    return hashlib.blake2b(data, digest_size=16).hexdigest()
-
-
-def answer_line(
-    custom_id: str, body: bytes, *, request_id: str | None = None, status_code: int = 200, run: RunInfo
-) -> bytes:
-    """
-    The output line for a reply, without line feed. ``body`` must be JSON; it is put in as it came.
-    """
-    if b"\n" in body:
-        # In JSON a bare line feed can only stand between tokens, so this changes no value.
-        body = body.replace(b"\n", b" ")
-    name = _encode(custom_id)
-    return (
-        b'{"id":%b,"custom_id":%b,"response":{"status_code":%d,"request_id":%b,"body":%b},"error":null,"kimi_async":%b}'
-        % (
-            name,
-            name,
-            status_code,
-            _encode(request_id or ""),
-            body,
-            _encode(run),
-        )
-    )
-
-
-def failure_line(
-    custom_id: str,
-    *,
-    code: str,
-    message: str,
-    status_code: int | None = None,
-    body: Any = None,
-    request_id: str | None = None,
-    run: RunInfo,
-) -> bytes:
-    """
-    The output line for a request that failed. Without a ``status_code`` there was no reply, and ``response`` is null.
-    """
-    response = None
-    if status_code is not None:
-        response = {"status_code": status_code, "request_id": request_id or "", "body": body}
-    line = {
-        "id": custom_id,
-        "custom_id": custom_id,
-        "response": response,
-        "error": {"code": code, "message": message},
-        "kimi_async": run,
-    }
-    return _encode(line)
 
 
 @dataclass(slots=True)
@@ -353,7 +169,7 @@ class Journal:
         """
         size = 4096
         while True:
-            data = _pread(self._fd, size, offset)
+            data = read_at(self._fd, size, offset)
             end = data.find(b"\n")
             if end >= 0:
                 return data[:end]
@@ -476,7 +292,7 @@ class Journal:
                     good = end
                     continue
                 try:
-                    answer = _decode_answer(line)
+                    answer = decode_answer(line)
                 except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as exc:
                     if _is_json(line):
                         raise self._foreign(offset, line) from exc
@@ -498,17 +314,26 @@ class Journal:
                     mended.redo += 1
                     drop.append((offset, end))
                     continue
-                if answer.ok:
-                    self.ok += 1
-                else:
-                    self.failed += 1
-                earlier = index.put(answer.custom_id, offset)
+                earlier = index.get(answer.custom_id)
                 if earlier is not None:
                     mended.replaced += 1
+                    before = decode_answer(self.read(earlier))
+                    if not supersedes(answer, before):
+                        drop.append((offset, end))
+                        continue
                     drop.append((earlier, -1))
+                    self._count(before, -1)
+                index.put(answer.custom_id, offset)
+                self._count(answer, 1)
         if damaged and len(damaged) == len(drop) and not len(index):
             raise JournalError(f"{self._path} is not a journal: none of its lines is JSON", path=self.path)
         return good, drop, damaged
+
+    def _count(self, answer: Answer, by: int) -> None:
+        if answer.ok:
+            self.ok += by
+        else:
+            self.failed += by
 
     def _finish_line(self, end: int) -> None:
         """
@@ -533,7 +358,7 @@ class Journal:
         if damaged:
             with open(f"{self._path}.damaged", "ab") as spoiled:
                 for start, stop in damaged:
-                    spoiled.write(_pread(self._fd, stop - start, start))
+                    spoiled.write(read_at(self._fd, stop - start, start))
         copy = self._path.with_name(f"{self._path.name}.{os.getpid()}.tmp")
         fd = os.open(copy, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_TRUNC, 0o666)
         try:
@@ -566,176 +391,6 @@ class Journal:
 
     def _line_end(self, start: int) -> int:
         return start + len(self.read(start)) + 1
-
-
-# Joining a million lines takes a fifth less time with a dict than with an `IdTable`, and 140 MB instead of 30.
-_DICT_UP_TO: Final = 2_000_000
-
-
-class ResultFiles:
-    """
-    One or more files of output lines, found by ``custom_id``.
-
-    Reading them once keeps the ids and where their lines begin, not the lines:
-    the files may be larger than memory. Up to two million ids that is a dict,
-    which is quick and takes 150 bytes an id; beyond, 16 to 32 (see `IdTable`). Where an id has several lines, an
-    answer wins over a failure, and a later line over an earlier one.
-    """
-
-    def __init__(self, paths: Iterable[str | os.PathLike[str]]) -> None:
-        self._maps: list[mmap.mmap | bytes] = []
-        self._index: dict[str, int] | IdTable = {}
-        self.ok: int = 0
-        """Ids with an answer."""
-        self.failed: int = 0
-        """Ids with a failure."""
-        self.problems: list[LineProblem] = []
-        """Lines that could not be read: ``line`` counts within its file, ``reason`` names it."""
-        try:
-            for path in paths:
-                with open(path, "rb", buffering=0) as file:
-                    # Mapped, so that a join in any order costs no seek and no copy of the file;
-                    # the pages belong to the kernel, which takes them back when it needs them.
-                    empty = os.fstat(file.fileno()).st_size == 0
-                    self._maps.append(b"" if empty else mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
-                    self._scan(file, os.fspath(path))
-        except BaseException:
-            self.close()
-            raise
-
-    def _scan(self, file: BinaryIO, path: str) -> None:
-        # 48 bits of offset (281 TB), 16 bits of file.
-        base = (len(self._maps) - 1) << 48
-        first = self._maps[-1].find(b"\n")
-        expected = len(self._index) + len(self._maps[-1]) // max(64, first)
-        if expected > _DICT_UP_TO and isinstance(self._index, dict):
-            small, self._index = self._index, IdTable(expected)
-            for name, at in small.items():
-                self._index[name] = at
-        index = self._index
-        find = index.get
-        decode = _decode_verdict
-        answered = failed = number = 0
-        for start, lines in read_blocks(file, max_line=MAX_OUTPUT_LINE):
-            offset = start
-            for line in lines:
-                number += 1
-                at = base | offset
-                offset += len(line or b"") + 1
-                try:
-                    verdict = decode(line or b"")
-                except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as exc:
-                    if line is None:
-                        self.problems.append(LineProblem(number, "too_long", f"too long, in {path}"))
-                    elif line and not line.isspace():
-                        self.problems.append(
-                            LineProblem(number, "json", f"not an output line ({exc}), in {path}")
-                        )
-                    continue
-                response = verdict.response
-                good = response is not None and verdict.error is None and response.status_code in _GOOD
-                name = verdict.custom_id
-                old = find(name)
-                if old is not None:
-                    before = _decode_verdict(self._line_at(old))
-                    was_good = (
-                        before.response is not None
-                        and before.error is None
-                        and before.response.status_code in _GOOD
-                    )
-                    if was_good and not good:
-                        continue
-                    answered -= was_good
-                    failed -= not was_good
-                index[name] = at
-                if good:
-                    answered += 1
-                else:
-                    failed += 1
-        self.ok += answered
-        self.failed += failed
-
-    def __len__(self) -> int:
-        return len(self._index)
-
-    def __contains__(self, custom_id: str) -> bool:
-        return custom_id in self._index
-
-    def line(self, custom_id: str) -> bytes | None:
-        """
-        The output line of this id, or None if no file has one.
-        """
-        at = self._index.get(custom_id)
-        return None if at is None else self._line_at(at)
-
-    def get(self, custom_id: str) -> Answer | None:
-        """
-        The decoded output line of this id, or None if no file has one.
-        """
-        line = self.line(custom_id)
-        return None if line is None else _decode_answer(line)
-
-    def _line_at(self, at: int) -> bytes:
-        data = self._maps[at >> 48]
-        start = at & 0xFFFF_FFFF_FFFF
-        end = data.find(b"\n", start)
-        return data[start:] if end < 0 else data[start:end]
-
-    def join(self, custom_ids: Iterable[str]) -> Iterator[tuple[str, Answer | None]]:
-        """
-        Each of these ids, in this order, with its line; None where it was not answered.
-        """
-        # `get` written out: this loop is what a million-line file waits for (benchmarks/bulk/join.py).
-        find = self._index.get
-        maps = self._maps
-        decode = _decode_answer
-        for custom_id in custom_ids:
-            at = find(custom_id)
-            if at is None:
-                yield custom_id, None
-                continue
-            data = maps[at >> 48]
-            start = at & 0xFFFF_FFFF_FFFF
-            end = data.find(b"\n", start)
-            yield custom_id, decode(data[start:] if end < 0 else data[start:end])
-
-    def close(self) -> None:
-        """
-        Close the files. Idempotent.
-        """
-        for data in self._maps:
-            if not isinstance(data, bytes):
-                data.close()
-        self._maps.clear()
-
-    def __enter__(self) -> "ResultFiles":
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        self.close()
-
-
-class _Id(Struct, gc=False):
-    custom_id: str
-
-
-_decode_id = msgspec.json.Decoder(_Id).decode
-
-
-def read_ids(path: str | os.PathLike[str]) -> Iterator[str]:
-    """
-    The ``custom_id`` of every line of a request file, in order. Lines must have been checked before.
-    """
-    decode = _decode_id
-    first = True
-    with open(path, "rb", buffering=0) as file:
-        for _, lines in read_blocks(file, max_line=MAX_OUTPUT_LINE):
-            for line in lines:
-                if first and line is not None and line.startswith(b"\xef\xbb\xbf"):
-                    line = line[3:]
-                first = False
-                if line and not (line[0] in b" \t\r" and line.isspace()):
-                    yield decode(line).custom_id
 
 
 def _is_json(line: bytes) -> bool:
@@ -827,17 +482,9 @@ def _sync_directory(path: Path) -> None:
         os.close(fd)
 
 
-def _pread(fd: int, size: int, offset: int) -> bytes:
-    if sys.platform == "win32":
-        # Appending ignores the position (O_APPEND), so moving it disturbs nobody.
-        os.lseek(fd, offset, os.SEEK_SET)
-        return os.read(fd, size)
-    return os.pread(fd, size, offset)
-
-
 def _copy_range(source: int, target: int, start: int, stop: int) -> None:
     while start < stop:
-        data = _pread(source, min(1024 * 1024, stop - start), start)
+        data = read_at(source, min(1024 * 1024, stop - start), start)
         if not data:
             raise OSError(errno.EIO, "the file became shorter while it was read")
         start += len(data)

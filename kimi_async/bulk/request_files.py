@@ -5,8 +5,7 @@ Request files: one JSON object a line, as the Batch API wants them.
 
 `check_lines` reads such a file once, whatever its size, and names every bad
 line by its number, so that nothing is sent from a file that is partly wrong.
-`Shards` writes lines into files that stay below the upload limit. `IdTable`
-remembers which line had which ``custom_id`` in 16 to 32 bytes an id.
+`Shards` writes lines into files that stay below the upload limit.
 
 Everything here is synchronous and touches nothing but files: call it from a
 thread. The rules are those of https://platform.kimi.ai/docs/guide/use-batch-api.
@@ -14,84 +13,34 @@ thread. The rules are those of https://platform.kimi.ai/docs/guide/use-batch-api
 
 import hashlib
 import os
-from array import array
 from collections import Counter
-from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import BinaryIO, Final, cast
+from typing import BinaryIO, Final, Self, cast
 
 import msgspec
 from msgspec import UNSET, Struct, UnsetType
 
-from ..errors import KimiError
+from .id_table import IdTable
+from .lines import BOM, MAX_LINE_SIZE, InvalidLinesError, LineProblem, read_lines
 
 __all__ = [
     "CHAT_URL",
-    "MAX_FILE_SIZE",
-    "MAX_LINE_SIZE",
+    "MAX_BATCH_FILE",
     "CheckedLines",
-    "IdTable",
-    "InvalidLinesError",
     "LineChecker",
-    "LineProblem",
     "Shard",
     "Shards",
     "check_lines",
-    "read_blocks",
-    "read_lines",
 ]
 
 CHAT_URL: Final = "/v1/chat/completions"
 
 # "100 MB" in the documentation; decimal, the smaller reading, so a file that
 # we split is accepted whichever is meant.
-MAX_FILE_SIZE: Final = 100_000_000
-
-# No limit a line is documented. A line of ten megabytes is an accident (a
-# video inlined, a file without line feeds) far more often than a wish, and
-# must not be found out after an hour of uploading.
-MAX_LINE_SIZE: Final = 8 * 1024 * 1024
+MAX_BATCH_FILE: Final = 100_000_000
 
 _BLOCK: Final = 1024 * 1024
-_BOM: Final = b"\xef\xbb\xbf"
-
-
-@dataclass(frozen=True, slots=True)
-class LineProblem:
-    """
-    One thing wrong with one line.
-    """
-
-    line: int
-    """1 for the first line of the file (or item of the iterable)."""
-    kind: str
-    """
-    One word: ``json``, ``nul``, ``utf8``, ``bom``, ``crlf``, ``blank``, ``too_long``, ``custom_id``,
-    ``duplicate``, ``method``, ``url``, ``body``, ``model``, ``mixed_models``, ``messages``, ``stream``.
-    """
-    reason: str
-    custom_id: str | None = None
-
-    def __str__(self) -> str:
-        return f"line {self.line}: {self.reason}"
-
-
-class InvalidLinesError(KimiError, ValueError):
-    """
-    The request file has bad lines; nothing was sent.
-    """
-
-    def __init__(self, problems: Iterable[LineProblem], *, count: int, path: str | None = None) -> None:
-        self.problems: tuple[LineProblem, ...] = tuple(problems)
-        """The first of them, in line order."""
-        self.count = count
-        """How many there are in all."""
-        self.path = path
-        shown = "\n  ".join(str(problem) for problem in self.problems[:20])
-        more = f"\n  … and {count - 20:,} more" if count > 20 else ""
-        where = f" in {path}" if path else ""
-        super().__init__(f"{count:,} bad line{'s' * (count != 1)}{where}; nothing was sent\n  {shown}{more}")
 
 
 @dataclass(slots=True)
@@ -112,7 +61,7 @@ class CheckedLines:
     """All problems."""
     kinds: Counter[str] = field(default_factory=Counter[str])
     repaired: bool = False
-    """Whether some line is not usable as it stands, but was read leniently (``repair=True``)."""
+    """Whether some line is not usable as it stands, but can be made so (``repair``, ``fill``)."""
 
     @property
     def ok(self) -> bool:
@@ -126,183 +75,20 @@ class CheckedLines:
             raise InvalidLinesError(self.problems, count=self.count, path=self.path)
 
 
-class IdTable:
-    """
-    Which number belongs to which id, for millions of ids.
-
-    A dict of a million ids takes 150 to 200 MB. This keeps the 64-bit hash of
-    an id and one 64-bit number, in 256 open-addressing tables (so that growing
-    one never stops the event loop for more than a millisecond or two): 24 to
-    48 MB a million. Two ids may share a hash: at a million ids the chance that
-    any two do is 3 in 100 million, at a hundred million 1 in 4,000.
-    """
-
-    __slots__ = ("_count", "_keys", "_used", "_values")
-
-    def __init__(self, expected: int = 0) -> None:
-        # Room for the expected number at two thirds full, so that it need not grow.
-        slots = 8
-        while slots * 2 * 256 < expected * 3:
-            slots *= 2
-        self._keys = [array("Q", bytes(8 * slots)) for _ in range(256)]
-        self._values = [array("Q", bytes(8 * slots)) for _ in range(256)]
-        self._used = [0] * 256
-        self._count = 0
-
-    def __len__(self) -> int:
-        return self._count
-
-    def get(self, key: str) -> int | None:
-        """
-        The number kept for this id, or None.
-        """
-        # Zero marks an empty slot. str caches its hash, so this is nearly free.
-        hashed = hash(key) & 0xFFFF_FFFF_FFFF_FFFF or 1
-        shard = hashed >> 56
-        keys = self._keys[shard]
-        mask = len(keys) - 1
-        at = hashed & mask
-        while found := keys[at]:
-            if found == hashed:
-                return self._values[shard][at]
-            at = (at + 1) & mask
-        return None
-
-    def __contains__(self, key: str) -> bool:
-        return self.get(key) is not None
-
-    def put(self, key: str, value: int) -> int | None:
-        """
-        Keep the number for this id; gives the one it replaces, or None.
-        """
-        hashed = hash(key) & 0xFFFF_FFFF_FFFF_FFFF or 1
-        shard = hashed >> 56
-        keys = self._keys[shard]
-        mask = len(keys) - 1
-        at = hashed & mask
-        while found := keys[at]:
-            if found == hashed:
-                values = self._values[shard]
-                old = values[at]
-                values[at] = value
-                return old
-            at = (at + 1) & mask
-        keys[at] = hashed
-        self._values[shard][at] = value
-        self._count += 1
-        self._used[shard] = used = self._used[shard] + 1
-        if used * 3 > mask * 2:
-            self._grow(shard)
-        return None
-
-    def __setitem__(self, key: str, value: int) -> None:
-        self.put(key, value)
-
-    def add(self, key: str, value: int) -> int | None:
-        """
-        Keep the number unless the id has one already; gives that one, or None.
-        """
-        old = self.put(key, value)
-        if old is not None:
-            self.put(key, old)
-        return old
-
-    def _grow(self, shard: int) -> None:
-        old_keys, old_values = self._keys[shard], self._values[shard]
-        size = len(old_keys) * 2
-        mask = size - 1
-        keys, values = array("Q", bytes(8 * size)), array("Q", bytes(8 * size))
-        for hashed, value in zip(old_keys, old_values, strict=True):
-            if hashed:
-                at = hashed & mask
-                while keys[at]:
-                    at = (at + 1) & mask
-                keys[at] = hashed
-                values[at] = value
-        self._keys[shard], self._values[shard] = keys, values
-
-
-def read_lines(
-    file: BinaryIO, *, max_line: int = MAX_LINE_SIZE, block: int = _BLOCK
-) -> Iterator[tuple[int, bytes | None]]:
-    """
-    Every line with the offset where it begins, without its line feed.
-
-    Only LF ends a line: JSON text may hold U+2028 or U+0085, which
-    ``str.splitlines`` would cut at. A line longer than ``max_line`` bytes gives
-    None in place of its bytes and is skipped without being kept. A last line
-    without a line feed is a line; an empty one after the last LF is not.
-    """
-    for start, lines in read_blocks(file, max_line=max_line, block=block):
-        for line in lines:
-            if line is None:
-                yield start, None
-                break
-            yield start, line
-            start += len(line) + 1
-
-
-def read_blocks(
-    file: BinaryIO, *, max_line: int = MAX_LINE_SIZE, block: int = _BLOCK
-) -> Iterator[tuple[int, list[bytes | None]]]:
-    """
-    `read_lines`, many lines at a time: the offset of the first, and the lines, each one byte further than its length. A
-    line that is too long (None) comes in a list of its own. For loops that count tenths of microseconds.
-    """
-    start = file.tell()
-    held: list[bytes] = []
-    length = 0  # of the line begun in earlier blocks
-    skipping = False
-    while data := file.read(block):
-        lines: list[bytes | None] = data.split(b"\n")  # type: ignore[assignment]
-        first, last = cast("bytes", lines[0]), cast("bytes", lines[-1])
-        if len(lines) == 1:
-            length += len(data)
-            if skipping or length > max_line:
-                skipping = True
-                held.clear()
-            else:
-                held.append(data)
-            continue
-        length += len(first)
-        if skipping or length > max_line:
-            yield start, [None]
-            start += length + 1
-            del lines[0]
-        elif held:
-            lines[0] = b"".join((*held, first))
-        held.clear()
-        lines.pop()
-        if lines:
-            if max(map(len, cast("list[bytes]", lines))) <= max_line:
-                yield start, lines
-                start += sum(map(len, cast("list[bytes]", lines))) + len(lines)
-            else:
-                for line in cast("list[bytes]", lines):
-                    yield start, [line if len(line) <= max_line else None]
-                    start += len(line) + 1
-        length = len(last)
-        skipping = length > max_line
-        if last and not skipping:
-            held.append(last)
-    if length:
-        yield start, [None if skipping else b"".join(held)]
-
-
-class _Body(Struct, gc=False):
+class _CheckedBody(Struct, gc=False):
     model: str | UnsetType = UNSET
     messages: msgspec.Raw | UnsetType = UNSET
     stream: bool | UnsetType | None = UNSET
 
 
-class _Line(Struct, gc=False):
+class _CheckedLine(Struct, gc=False):
     custom_id: str
-    body: _Body
+    body: _CheckedBody
     url: str | UnsetType = UNSET
     method: str | UnsetType = UNSET
 
 
-_decode_line = msgspec.json.Decoder(_Line).decode
+_decode_line = msgspec.json.Decoder(_CheckedLine).decode
 _decode_any = msgspec.json.Decoder().decode
 
 
@@ -311,8 +97,9 @@ class LineChecker:
     The rules for request lines, one line at a time. Pure: no file is touched.
 
     ``batch`` adds the Batch API's rules: ``method`` and ``url`` are required,
-    all lines name one model, and none streams. Without it a line may leave out
-    ``method``, ``url`` and, where ``model`` is given as a default, the model.
+    all lines name one model, and none streams. Without it, or where ``fill``
+    says that they will be added, a line may leave out ``method`` and ``url``;
+    and the model, where ``model`` is given as a default.
     """
 
     def __init__(
@@ -321,6 +108,7 @@ class LineChecker:
         batch: bool = True,
         model: str | None = None,
         repair: bool = False,
+        fill: bool = False,
         max_line: int = MAX_LINE_SIZE,
         keep: int = 100,
         path: str | None = None,
@@ -329,6 +117,7 @@ class LineChecker:
         self._batch = batch
         self._model = model
         self._repair = repair
+        self._fill = fill
         self._max_line = max_line
         self._keep = keep
         self._ids = IdTable()
@@ -349,7 +138,7 @@ class LineChecker:
             return None
         found.size += len(line) + 1
         before = found.count
-        if number == 1 and line.startswith(_BOM):
+        if number == 1 and line.startswith(BOM):
             line = line[3:]
             self._mendable(
                 number, "bom", "begins with a byte order mark (EF BB BF); save the file as UTF-8 without it"
@@ -390,7 +179,7 @@ class LineChecker:
         """
         return self.found
 
-    def _judge(self, number: int, request: _Line) -> None:
+    def _judge(self, number: int, request: _CheckedLine) -> None:
         custom_id, body = request.custom_id, request.body
         if not custom_id:
             self._say(number, "custom_id", "custom_id is empty")
@@ -398,10 +187,13 @@ class LineChecker:
             self._say(
                 number, "duplicate", f"custom_id {_short(custom_id)} is also on line {first}", custom_id
             )
-        if request.url != CHAT_URL and not (request.url is UNSET and not self._batch):
+        if self._batch and self._fill and (request.url is UNSET or request.method is UNSET):
+            self.found.repaired = True
+        may_lack = self._fill or not self._batch
+        if request.url != CHAT_URL and not (request.url is UNSET and may_lack):
             what = "is missing" if request.url is UNSET else f"is {_short(request.url)}"
             self._say(number, "url", f"url {what}; it must be {CHAT_URL!r}", custom_id)
-        if request.method != "POST" and not (request.method is UNSET and not self._batch):
+        if request.method != "POST" and not (request.method is UNSET and may_lack):
             what = "is missing" if request.method is UNSET else f"is {_short(request.method)}"
             self._say(number, "method", f"method {what}; it must be 'POST'", custom_id)
         model = body.model or self._model
@@ -485,6 +277,7 @@ def check_lines(
     batch: bool = True,
     model: str | None = None,
     repair: bool = False,
+    fill: bool = False,
     max_line: int = MAX_LINE_SIZE,
     keep: int = 100,
 ) -> CheckedLines:
@@ -497,10 +290,12 @@ def check_lines(
     """
     if isinstance(file, str | os.PathLike):
         with open(file, "rb") as opened:
-            found = check_lines(opened, batch=batch, model=model, repair=repair, max_line=max_line, keep=keep)
+            found = check_lines(
+                opened, batch=batch, model=model, repair=repair, fill=fill, max_line=max_line, keep=keep
+            )
         found.path = os.fspath(file)
         return found
-    checker = LineChecker(batch=batch, model=model, repair=repair, max_line=max_line, keep=keep)
+    checker = LineChecker(batch=batch, model=model, repair=repair, fill=fill, max_line=max_line, keep=keep)
     feed = checker.feed
     for _, line in read_lines(file, max_line=max_line):
         feed(line)
@@ -534,10 +329,10 @@ class Shards:
         directory: str | os.PathLike[str],
         name: str = "requests",
         *,
-        max_bytes: int = MAX_FILE_SIZE,
+        max_bytes: int = MAX_BATCH_FILE,
         max_lines: int | None = None,
     ) -> None:
-        self._directory = Path(directory)
+        self._directory = Path(os.path.abspath(directory))
         self._name = name
         self._max_bytes = max_bytes
         self._max_lines = max_lines
@@ -576,6 +371,13 @@ class Shards:
         if self._file is not None:
             self._finish()
         return list(self._done)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        if self._file is not None:
+            self._file.close()
 
     def _path(self) -> Path:
         return self._directory / f"{self._name}-{len(self._done) + 1:05}.jsonl"

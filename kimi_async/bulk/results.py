@@ -10,7 +10,7 @@ from .. import codec
 from ..errors import APIStatusError, KimiError
 from ..schema.answers import parse_completion, response_format_of
 from ..types.chat import ChatCompletion, CompletionUsage
-from .journal import Answer, RunInfo, answer_line, failure_line
+from .output_lines import Answer, RunInfo, answer_line, failure_line
 
 __all__ = ["RequestFailedError", "Result", "Source", "UnansweredError", "line_of_answer", "line_of_failure"]
 

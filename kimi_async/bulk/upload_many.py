@@ -13,8 +13,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, Protocol, TypeAlias, cast
 
 from ..errors import ConfigurationError, KimiError, NotFoundError
+from ..resources.disk import read_at
 from ..resources.parallel import in_parallel
-from ..resources.uploads import MAX_FILE_SIZE, FileTypes, UploadFile, hash_file, parts_of, read_at, size_of
+from ..resources.uploads import MAX_UPLOAD, FileTypes, UploadFile, hash_file, parts_of, size_of
 
 if TYPE_CHECKING:
     from ..types.files import FileObject
@@ -50,7 +51,7 @@ class FileLimits:
     """
 
     max_files: int = 1000
-    max_file_size: int = MAX_FILE_SIZE
+    max_file_size: int = MAX_UPLOAD
     max_total: int = 10 * 1024**3
 
 

@@ -104,7 +104,7 @@ class Source:
         """
         The custom_id of each request, in order.
         """
-        from ..bulk.journal import read_ids
+        from ..bulk.lines import read_ids
 
         if self.is_whole:
             yield from read_ids(self.path)
@@ -240,7 +240,7 @@ def telling_bad_lines() -> Generator[None]:
     """
     Bad lines of the input are told one a line, with the option that reads past them where there is one.
     """
-    from ..bulk.request_files import InvalidLinesError
+    from ..bulk.lines import InvalidLinesError
 
     try:
         yield

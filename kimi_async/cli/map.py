@@ -34,7 +34,7 @@ from .terminal import (
 from .words import in_our_words
 
 if TYPE_CHECKING:
-    from ..bulk.map import MapOptions, MapProgress, Price
+    from ..bulk.map import MapOptions, MapProgress, TokenPrice
     from ..client import AsyncKimi
 
 __all__ = ["AlikeFailures", "app", "mended_words"]
@@ -299,14 +299,14 @@ def mended_words(mended: Any) -> str:
     return "; ".join(parts)
 
 
-def _price(text: str | None) -> "Price | None":
-    from ..bulk.map import Price
+def _price(text: str | None) -> "TokenPrice | None":
+    from ..bulk.map import TokenPrice
 
     if text is None:
         return None
     try:
         numbers = [float(each) for each in text.split(",")]
-        return Price(*numbers)
+        return TokenPrice(*numbers)
     except (ValueError, TypeError):
         raise Failure(
             f"--price wants INPUT,OUTPUT or INPUT,OUTPUT,CACHED for a million tokens, not {text!r}", status=2
@@ -317,7 +317,7 @@ def _sort(source: Source, target: Path) -> None:
     """
     Put the output into the order of the input, in one step.
     """
-    from ..bulk.journal import ResultFiles
+    from ..bulk.output_files import ResultFiles
 
     temporary = target.with_name(target.name + ".sorted")
     with ResultFiles([target]) as results, open(temporary, "wb") as file:

@@ -44,11 +44,13 @@ def path_segment(name: str, value: object) -> str:
         ) from None
 
 
-def unknown_argument(method: str, name: str, known: Sequence[str]) -> TypeError:
+def unknown_argument(
+    method: str,
+    name: str,
+    known: Sequence[str],
+    elsewhere: str = "fields that this client does not know go through extra_body={...}",
+) -> TypeError:
     """The error for a misspelt option. Kimi ignores unknown fields, so that a typo would go unnoticed there."""
     near = difflib.get_close_matches(name, known, n=1)
     hint = f"; did you mean {near[0]!r}?" if near else ""
-    return TypeError(
-        f"{method}() got an unexpected keyword argument {name!r}{hint} "
-        "(fields that this client does not know go through extra_body={...})"
-    )
+    return TypeError(f"{method}() got an unexpected keyword argument {name!r}{hint} ({elsewhere})")

@@ -22,10 +22,11 @@ from pathlib import PurePath
 from typing import IO, Any, Final, TypeAlias, cast
 
 from ..errors import ConfigurationError
+from .disk import read_at
 
 __all__ = [
     "BLOCK",
-    "MAX_FILE_SIZE",
+    "MAX_UPLOAD",
     "FileContent",
     "FileTypes",
     "MultipartBody",
@@ -34,7 +35,6 @@ __all__ = [
     "guess_type",
     "hash_file",
     "parts_of",
-    "read_at",
     "size_of",
 ]
 
@@ -56,7 +56,7 @@ A `FileContent`, or a tuple (name, content[, mime type[, headers of the part]]),
 
 # "100 MB" by the documentation (platform.kimi.ai/docs/api/files) and by the error text. The larger reading:
 # what is refused here would certainly be refused there; what lies between, the server decides.
-MAX_FILE_SIZE: Final = 100 * 1024 * 1024
+MAX_UPLOAD: Final = 100 * 1024 * 1024
 
 BLOCK: Final = 256 * 1024
 _SMALL: Final = 32 * 1024
@@ -165,7 +165,7 @@ class UploadFile:
         """
         return self._source.path
 
-    def check(self, max_size: int = MAX_FILE_SIZE) -> None:
+    def check(self, max_size: int = MAX_UPLOAD) -> None:
         """
         Raise `ConfigurationError` for what the server certainly refuses: an empty file, one too large.
         """
@@ -526,13 +526,6 @@ async def _blocks_of(fd: int, start: int, size: int, block: int, name: str) -> A
 _NOWAIT: Final[int] = getattr(os, "RWF_NOWAIT", 0) if hasattr(os, "preadv") else 0
 
 
-def read_at(fd: int, count: int, offset: int) -> bytes:
-    if sys.platform == "win32":
-        os.lseek(fd, offset, os.SEEK_SET)
-        return os.read(fd, count)
-    return os.pread(fd, count, offset)
-
-
 def _open(path: str) -> int:
     try:
         return os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0))
@@ -697,8 +690,8 @@ async def _spooled(content: AsyncIterable[Any]) -> _Source:
             held.append(bytes(cast("bytes", data)))
             waiting += len(held[-1])
             size += len(held[-1])
-            if size > MAX_FILE_SIZE:
-                raise ConfigurationError(f"the content is larger than {MAX_FILE_SIZE:,} bytes (100 MB)")
+            if size > MAX_UPLOAD:
+                raise ConfigurationError(f"the content is larger than {MAX_UPLOAD:,} bytes (100 MB)")
             if waiting >= BLOCK:
                 if copy is None:
                     copy = await to_thread.run_sync(_temporary)

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from kimi_async.bulk.batch_jobs import BatchHandle, BatchNotFinishedError, BatchProgress, BatchResults
-from kimi_async.bulk.request_files import InvalidLinesError
+from kimi_async.bulk.lines import InvalidLinesError
 from kimi_async.bulk.results import UnansweredError
 from kimi_async.client import AsyncKimi
 from kimi_async.errors import APIStatusError, BadRequestError, ConfigurationError, KimiError

@@ -10,26 +10,18 @@ from pathlib import Path
 import pytest
 
 from kimi_async.bulk import journal as journal_module
+from kimi_async.bulk import output_files
+from kimi_async.bulk.id_table import IdTable
 from kimi_async.bulk.journal import (
     Journal,
     JournalError,
     JournalLockedError,
     JournalWriteError,
-    ResultFiles,
-    RunInfo,
-    answer_line,
-    failure_line,
-    fingerprint,
-    read_ids,
 )
-from kimi_async.bulk.request_files import (
-    IdTable,
-    InvalidLinesError,
-    LineChecker,
-    Shards,
-    check_lines,
-    read_lines,
-)
+from kimi_async.bulk.lines import InvalidLinesError, read_ids, read_lines
+from kimi_async.bulk.output_files import ResultFiles
+from kimi_async.bulk.output_lines import RunInfo, answer_line, failure_line, fingerprint
+from kimi_async.bulk.request_files import LineChecker, Shards, check_lines
 
 
 def request(custom_id: str = "a", **changes: object) -> bytes:
@@ -449,7 +441,7 @@ def test_result_files_join_in_input_order(tmp_path: Path, monkeypatch: pytest.Mo
     """
     Results in any order, over several files, come back in the order of the requests; what was not answered is None.
     """
-    monkeypatch.setattr(journal_module, "_DICT_UP_TO", dict_up_to)
+    monkeypatch.setattr(output_files, "_DICT_UP_TO", dict_up_to)
     dice = random.Random(1)
     ids = [f"r{i}" for i in range(300)]
     shuffled = ids[:-1]

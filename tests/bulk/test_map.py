@@ -21,15 +21,10 @@ import msgspec
 import pytest
 
 from kimi_async.bulk import journal as journal_module
-from kimi_async.bulk.journal import (
-    Journal,
-    JournalLockedError,
-    JournalMismatchError,
-    JournalWriteError,
-    ResultFiles,
-)
-from kimi_async.bulk.map import Map, MapOptions, MapProgress, MapStoppedError, Price, request_of
-from kimi_async.bulk.request_files import InvalidLinesError
+from kimi_async.bulk.journal import Journal, JournalLockedError, JournalMismatchError, JournalWriteError
+from kimi_async.bulk.lines import InvalidLinesError
+from kimi_async.bulk.map import Map, MapOptions, MapProgress, MapStoppedError, TokenPrice, request_of
+from kimi_async.bulk.output_files import ResultFiles
 from kimi_async.client import AsyncKimi
 from kimi_async.errors import (
     AuthenticationError,
@@ -432,8 +427,11 @@ async def test_map_cut_stream_is_an_error(client: AsyncKimi):
     ("options", "reason"),
     [
         ({"token_budget": 150}, "the budget of 150 tokens is spent"),
-        ({"cost_budget": 0.0025, "price": Price(input=10, output=30)}, "the budget of 0.0025 is spent"),
-        ({"cost_budget": 0.0025, "price": {"kimi-k2.6": Price(10, 30)}}, "the budget of 0.0025 is spent"),
+        ({"cost_budget": 0.0025, "price": TokenPrice(input=10, output=30)}, "the budget of 0.0025 is spent"),
+        (
+            {"cost_budget": 0.0025, "price": {"kimi-k2.6": TokenPrice(10, 30)}},
+            "the budget of 0.0025 is spent",
+        ),
         ({"cost_budget": 5, "price": lambda completion: 0.5}, "the budget of 5 is spent"),
     ],
 )
@@ -626,7 +624,7 @@ async def test_map_progress_adds_up(client: AsyncKimi, server: Server, tmp_path:
     path = tmp_path / "out.jsonl"
     async for _ in run(client, texts(10), journal=path):
         pass
-    options = {"concurrency": 10, "price": Price(1, 1), "on_progress": seen.append, "journal": path}
+    options = {"concurrency": 10, "price": TokenPrice(1, 1), "on_progress": seen.append, "journal": path}
     async for _ in run(client, texts(110), **options):
         pass
     last = seen[-1]

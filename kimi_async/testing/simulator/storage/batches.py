@@ -9,7 +9,8 @@ from typing import Any, cast
 
 import msgspec
 
-from ....bulk.request_files import CHAT_URL, MAX_LINE_SIZE, LineChecker, read_lines
+from ....bulk.lines import MAX_LINE_SIZE, read_lines
+from ....bulk.request_files import CHAT_URL, LineChecker
 from ..replies import json_bytes
 from .files import page_of
 from .state import Storage, StorageReply, StoredBatch, invalid, missing, ok, refused

@@ -1,0 +1,228 @@
+"""
+What became of a batch job: its output files joined to its requests.
+"""
+
+import os
+from collections.abc import AsyncIterator, Iterator, Sequence
+from pathlib import Path
+from typing import Any, Literal, Self, cast
+
+from ..types.batches import Batch
+from .batch_handle import BatchHandle
+from .lines import LineProblem, id_of, read_ids, request_lines
+from .output_files import ResultFiles
+from .output_lines import Answer
+from .results import Result, UnansweredError
+
+__all__ = ["BatchResults"]
+
+
+class BatchResults:
+    """
+    Results in the order of the requests, read from disk as they are asked for.
+
+    Iterate it as often as you like, with ``for`` or ``async for``. Every request has exactly one `Result`: an answer, the
+    server's error, or an `UnansweredError`. Close it (or use ``with``) to remove temporary files.
+    """
+
+    def __init__(
+        self,
+        handle: BatchHandle,
+        *,
+        inputs: Sequence[str],
+        outputs: Sequence[str],
+        batches: Sequence[Batch],
+        temporary: str | None = None,
+    ) -> None:
+        self.handle = handle
+        self.batches: tuple[Batch, ...] = tuple(batches)
+        self._inputs = list(inputs)
+        self._files = ResultFiles(outputs)
+        self._temporary = temporary
+        self.keep_files: bool = False
+        """Whether `close` leaves the files of a temporary directory where they are."""
+        self._total: int | None = None
+
+    @property
+    def problems(self) -> list[LineProblem]:
+        """
+        Lines of the output files that could not be read.
+        """
+        return self._files.problems
+
+    @property
+    def ok(self) -> int:
+        """
+        Requests answered.
+        """
+        return self._files.ok
+
+    @property
+    def failed(self) -> int:
+        """
+        Requests refused, each with the server's error.
+        """
+        return self._files.failed
+
+    @property
+    def total(self) -> int:
+        if self._total is None:
+            self._total = self.handle.lines or sum(1 for _ in self.custom_ids())
+        return self._total
+
+    @property
+    def unanswered(self) -> int:
+        """
+        Requests in no output file: expired, cancelled, or lost.
+        """
+        return self.total - self._files.ok - self._files.failed
+
+    def custom_ids(self) -> Iterator[str]:
+        """
+        The ids of the requests, in order.
+        """
+        for path in self._inputs:
+            yield from read_ids(path)
+
+    def get(self, custom_id: str) -> Result | None:
+        """
+        The result of one request; None if it was not answered (or never asked).
+        """
+        answer = self._files.get(custom_id)
+        return None if answer is None else Result.of(answer, -1, _source(answer))
+
+    def __len__(self) -> int:
+        return self.total
+
+    def __iter__(self) -> Iterator[Result]:
+        find = self._files.get
+        index = 0
+        for number, path in enumerate(self._inputs):
+            for custom_id in read_ids(path):
+                answer = find(custom_id)
+                if answer is None:
+                    yield self._unanswered(custom_id, index, number)
+                else:
+                    yield Result.of(answer, index, _source(answer))
+                index += 1
+
+    async def __aiter__(self) -> AsyncIterator[Result]:
+        from anyio import to_thread
+
+        results = iter(self)
+
+        def some() -> list[Result]:
+            return [result for _, result in zip(range(256), results, strict=False)]
+
+        while batch := await to_thread.run_sync(some):
+            for result in batch:
+                yield result
+
+    def failures(self) -> Iterator[Result]:
+        """
+        The results without an answer, in order: refused and unanswered ones.
+        """
+        return (result for result in self if not result.ok)
+
+    def raise_for_failures(self) -> None:
+        """
+        Raise an `ExceptionGroup` of the errors (at most 100 of them) if any request has no answer.
+        """
+        missing = self.failed + self.unanswered
+        if missing:
+            errors = [
+                result.error for _, result in zip(range(100), self.failures(), strict=False) if result.error
+            ]
+            raise ExceptionGroup(f"{missing:,} of {self.total:,} requests have no answer", errors)
+
+    def write(self, path: str | os.PathLike[str]) -> int:
+        """
+        Write the output lines to one file, in the order of the requests; gives how many. Unanswered requests have none.
+        """
+        count = 0
+        temporary = f"{os.fspath(path)}.{os.getpid()}.tmp"
+        try:
+            with open(temporary, "wb", buffering=1024 * 1024) as file:
+                for custom_id in self.custom_ids():
+                    line = self._files.line(custom_id)
+                    if line is not None:
+                        file.write(line + b"\n")
+                        count += 1
+            os.replace(temporary, path)
+        except BaseException:
+            Path(temporary).unlink(missing_ok=True)
+            raise
+        return count
+
+    def add(self, path: str | os.PathLike[str]) -> None:
+        """Join one more file of output lines, such as the journal of a live run."""
+        self._files.add(path)
+
+    def to_send_again(self) -> Iterator[bytes]:
+        """The lines of requests that have no answer and might get one: not answered, or failed for a passing reason."""
+        for path in self._inputs:
+            for line in request_lines(path):
+                answer = self._files.get(id_of(line))
+                if answer is None or answer.transient:
+                    yield line
+
+    def close(self) -> None:
+        """
+        Close the files; remove those that were only made for this job. Idempotent.
+        """
+        import shutil
+
+        self._files.close()
+        if self._temporary is not None and not self.keep_files:
+            shutil.rmtree(self._temporary, ignore_errors=True)
+            self._temporary = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *exc: object) -> None:
+        from anyio import to_thread
+
+        await to_thread.run_sync(self.close)
+
+    def _unanswered(self, custom_id: str, index: int, part: int) -> Result:
+        batch = self.batches[part] if part < len(self.batches) else None
+        status = batch.status if batch is not None else "not submitted"
+        why = f"batch {batch.id} ended as {status!r}" if batch is not None else "it was not in a batch"
+        reason = _reason(batch)
+        message = f"request {custom_id!r} was not answered: {why}{f' ({reason})' if reason else ''}"
+        error = UnansweredError(message, custom_id=custom_id, status=status)
+        return Result(custom_id, index, error=error, attempts=0, source="batch")
+
+    def __repr__(self) -> str:
+        return f"<BatchResults {self.ok:,} ok, {self.failed:,} failed, {self.unanswered:,} unanswered>"
+
+
+def _source(answer: Answer) -> Literal["live", "batch"]:
+    return "batch" if answer.kimi_async is None else "live"
+
+
+def _reason(batch: Batch | None) -> str:
+    """
+    What the server says about a batch that failed.
+    """
+    errors: Any = None if batch is None else getattr(batch, "errors")  # noqa: B009 - typed Any, whatever came
+    if errors is None:
+        return ""
+    data: Any = errors.get("data") if hasattr(errors, "get") else errors
+    if not isinstance(data, list):
+        return str(errors)[:500]
+    said: list[str] = []
+    for each in cast("Any", data)[:3]:
+        if hasattr(each, "get"):
+            line = each.get("line")
+            said.append((f"line {line}: " if line else "") + str(each.get("message") or each))
+        else:
+            said.append(str(each))
+    return "; ".join(said)[:500]
