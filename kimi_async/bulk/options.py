@@ -5,7 +5,7 @@ The options of `client.map`, what they may be, and what a token costs.
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Final, Literal, TypeAlias, TypedDict, cast
+from typing import Any, Final, Literal, TypeAlias, TypedDict
 
 from ..errors import (
     AuthenticationError,
@@ -79,10 +79,10 @@ def cost_of(prices: Prices, completion: ChatCompletion) -> float:
     """What this completion cost; 0 where no price is known."""
     if isinstance(prices, TokenPrice):
         return prices.of(completion)
-    if isinstance(prices, Mapping):
-        known = cast("Mapping[str, TokenPrice]", prices).get(completion.model or "")
-        return 0.0 if known is None else known.of(completion)
-    return float(prices(completion) or 0.0)
+    if callable(prices):
+        return float(prices(completion) or 0.0)
+    known = prices.get(completion.model or "")
+    return 0.0 if known is None else known.of(completion)
 
 
 class MapParams(TypedDict, total=False):
