@@ -43,7 +43,7 @@ pickles, and none holds a key.
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, ClassVar, Self, cast
+from typing import TYPE_CHECKING, Any, Self, cast
 
 from .redact import PlainHeaders, redact, redact_url, redacted, secrets_in, shown
 
@@ -217,7 +217,7 @@ class KimiError(Exception):
     The base of everything that this package raises on purpose.
     """
 
-    retryable: ClassVar[bool] = False
+    retryable: bool = False
     """Whether sending the same request again can help."""
 
     def __reduce__(self) -> tuple[Callable[..., Any], tuple[Any, ...]]:
@@ -378,16 +378,28 @@ class APIError(KimiError):
 class APIResponseValidationError(APIError):
     """
     A reply with a good status whose body cannot be what it should be.
+
+    :param whole: whether the body is JSON to its end, of another shape: the same would come again, so that it is not repeated.
     """
 
     retryable = True
 
-    def __init__(self, response: Any, body: object | None, *, message: str | None = None) -> None:
+    def __init__(
+        self,
+        response: Any,
+        body: object | None,
+        *,
+        message: str | None = None,
+        whole: bool = False,
+    ) -> None:
         super().__init__(
             message or "Data returned by API invalid for expected schema.",
             getattr(response, "request", None),
             body=body,
         )
+        if whole:
+            # The server meant it: asked again, and paid again, it would say the same.
+            self.retryable = False
         self.response: Any = _snapshot(response)
         self.status_code: int = getattr(response, "status_code", 200)
         self.request_id: str | None = request_id_from(getattr(response, "headers", {}))

@@ -40,6 +40,9 @@ FIELD = len(b"data: ")
 RETRY_DIGITS = 19
 
 
+STRAYS = 64 << 10
+
+
 class EventTooLargeError(KimiError, ValueError):
     """
     An event, or a line of one, outgrew `max_event_size` (bytes).
@@ -134,6 +137,8 @@ class SSEDecoder:
         "_retry_last",
         "_skip",
         "_start",
+        "_strays",
+        "_typed",
     )
 
     def __init__(self, max_event_size: int = 16 * 1024 * 1024) -> None:
@@ -164,6 +169,10 @@ class SSEDecoder:
         self._id = ""
         self._retry: int | None = None
 
+        # What `payloads` does not tell of, for whoever asks afterwards.
+        self._typed: list[tuple[str, Payload]] = []
+        self._strays = bytearray()
+
     @property
     def last_event_id(self) -> str:
         """
@@ -188,6 +197,7 @@ class SSEDecoder:
         Raises `EventTooLargeError`.
         """
         out: list[ServerSentEvent] = []
+        self._typed = []
 
         def emit(payload: Payload) -> None:
             out.append(ServerSentEvent(self._event or "message", payload, self._id, self._retry))
@@ -221,6 +231,8 @@ class SSEDecoder:
             return [data[6:end]]
         out: list[bytes | memoryview] = []
         pos = 0
+        if self._typed:
+            self._typed = []
         try:
             if not self._idle or self._cr:
                 data, pos = self._begin(data)
@@ -261,6 +273,21 @@ class SSEDecoder:
             if not out:
                 raise
         return out
+
+    @property
+    def typed(self) -> list[tuple[str, bytes | memoryview]]:
+        """
+        Type and data of those events of the last `payloads` that named a type.
+        """
+        return self._typed
+
+    @property
+    def strays(self) -> bytearray:
+        """
+        Lines that were no field the standard knows, each with an LF: it ignores them, and servers have been seen to write
+        their errors so. 64 KiB at most are kept. Whoever has read them may clear it.
+        """
+        return self._strays
 
     def finish(self) -> list[ServerSentEvent]:
         """
@@ -347,6 +374,8 @@ class SSEDecoder:
                 self._skip = False
             elif pos == stop:
                 if (payload := self._take()) is not None:
+                    if self._event:
+                        self._typed.append((self._event, payload))
                     emit(payload)
                 self._reset()
                 if once:
@@ -422,6 +451,9 @@ class SSEDecoder:
             value = data[start:stop]
             if value.isdigit() and len(value := value.lstrip(b"0") or b"0") <= RETRY_DIGITS:
                 self._retry = self._retry_last = int(value)
+        elif len(self._strays) + stop - pos < STRAYS:
+            self._strays += data[pos:stop]
+            self._strays += b"\n"
 
     def _take(self) -> Payload | None:
         """

@@ -27,7 +27,7 @@ class RequestFailedError(KimiError):
         self.message = message
         self.code = code
         """``batch_expired`` and the like; in our own journals the name of the exception."""
-        self.retryable = retryable  # type: ignore[misc]
+        self.retryable = retryable
 
 
 class UnansweredError(KimiError):

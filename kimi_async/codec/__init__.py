@@ -4,7 +4,8 @@ Bytes to meaning and back: JSON into structs, refusals into errors, headers into
 Plain functions, without a loop, a clock or dice. May use errors and types, and from outside msgspec.
 """
 
-from .faults import error_from, error_in_stream, error_object
+from .faults import error_from, error_in_stream
+from .foreign import error_object
 from .json import (
     REASONING,
     SurrogateJoiner,

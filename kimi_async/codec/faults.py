@@ -3,7 +3,7 @@ A refusal as an exception: the class from its cause, whichever gateway's words i
 """
 
 from collections.abc import Mapping
-from typing import Any, cast
+from typing import Any
 
 import msgspec
 
@@ -27,7 +27,7 @@ from ..errors import (
 )
 from .refusals import ErrorShape, Kind, classify
 
-__all__ = ["error_from", "error_in_stream", "error_object"]
+__all__ = ["error_from", "error_in_stream"]
 
 _BY_KIND: dict[Kind, type[APIStatusError]] = {
     "rate_limit": RateLimitReachedError,
@@ -77,26 +77,6 @@ def error_from(
     if shape is None:
         shape = classify(status, headers, body, now=now)
     return _error(shape, status, headers, request, body)
-
-
-def error_object(value: Any) -> Any:
-    """
-    The part of a decoded body or event of status 200 that is one of the shapes errors come in; None if there is none.
-    """
-    if not isinstance(value, dict):
-        return None
-    fields = cast("dict[str, Any]", value)
-    if fields.get("error") is not None or fields.get("object") == "error" or fields.get("success") is False:
-        return fields
-    choices = fields.get("choices")
-    if not choices and ("detail" in fields or ("message" in fields and "statusCode" in fields)):
-        return fields
-    for choice in cast("list[object]", choices) if isinstance(choices, list) else ():
-        if isinstance(choice, dict):
-            fault = cast("dict[str, Any]", choice).get("error")
-            if fault is not None:
-                return {"error": fault}
-    return None
 
 
 def error_in_stream(

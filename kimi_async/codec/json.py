@@ -6,7 +6,6 @@ Decoders are built once. The quick way decodes straight into structs; what msgsp
 none, half a surrogate pair, two objects in one event. Only our own errors come out.
 """
 
-import json
 import re
 from collections.abc import Callable, Mapping
 from functools import lru_cache
@@ -17,7 +16,8 @@ from msgspec import UNSET
 
 from ..errors import APIResponseValidationError, ConfigurationError
 from ..types._base import BaseModel, Reply, bind, is_given
-from ..types.chat import ChatCompletionChunk
+from ..types.chat import ChatCompletion, ChatCompletionChunk
+from .foreign import as_wire, json_values
 
 __all__ = [
     "REASONING",
@@ -27,7 +27,9 @@ __all__ = [
     "decode_reply",
     "decoder_for",
     "encode",
+    "fit",
     "given",
+    "is_json",
     "outgoing",
 ]
 
@@ -135,9 +137,41 @@ def decode_reply(body: bytes, cls: type[T], response: Any = None) -> T:
             value = values[0]
         except (ValueError, RecursionError):
             raise _unfit(body, cls, response, exc) from None
+    if isinstance(value, ChatCompletion) and hides_something(value, body):
+        try:
+            wire = as_wire(decode_patiently(body, cast("type[Any]", Any))[0], "message")
+            found = fit(wire, ChatCompletion)
+            if _essence(found) != _essence(value):  # else it goes back as it came, nulls included
+                value, body = found, _encoder.encode(wire)
+        except (ValueError, IndexError):
+            pass  # what was read holds
     if isinstance(value, Reply) and not (len(body) <= SMALL and _encoder.encode(value) == body):
         bind(value, body)
     return cast("T", value)
+
+
+def hides_something(completion: ChatCompletion, body: bytes) -> bool:
+    """
+    Whether a completion may hold more than its struct found: no text, call or usage, or tokens under a foreign name.
+    """
+    choices, usage = completion.choices, completion.usage
+    if not choices:
+        return False  # for the errors that such a body may hold
+    message = choices[0].message
+    return (
+        (message.content is None and message.tool_calls is None)
+        or usage is None
+        or not (usage.prompt_tokens or usage.completion_tokens)
+        or (usage.cached_tokens is None and b"cache_hit_tokens" in body)
+    )
+
+
+def _essence(completion: ChatCompletion) -> object:
+    message, usage = completion.choices[0].message, completion.usage
+    tokens = (
+        (usage.prompt_tokens, usage.completion_tokens, usage.cached_tokens) if usage is not None else None
+    )
+    return message.content, message.tool_calls, tokens
 
 
 def _unfit(body: bytes, cls: Any, response: Any, exc: Exception) -> APIResponseValidationError:
@@ -155,8 +189,22 @@ def _unfit(body: bytes, cls: Any, response: Any, exc: Exception) -> APIResponseV
     reason = "" if what in ("empty", "HTML", "not JSON") else f": {exc}"
     kind = {"not": f"not a {getattr(cls, '__name__', cls)}"}.get(what, what)
     return APIResponseValidationError(
-        response, text, message=f"the reply's body is {kind}{reason}; .body holds its first 4,096 bytes"
+        response,
+        text,
+        message=f"the reply's body is {kind}{reason}; .body holds its first 4,096 bytes",
+        whole=what == "not" and is_json(body),
     )
+
+
+def is_json(body: bytes) -> bool:
+    """
+    Whether it is JSON to its end.
+    """
+    try:
+        msgspec.json.decode(body)
+    except (msgspec.MsgspecError, UnicodeError, RecursionError):
+        return False
+    return True
 
 
 def decode_patiently(
@@ -174,20 +222,14 @@ def decode_patiently(
     text = data if isinstance(data, str) else str(data, "utf-8-sig", "replace")
     halves = _SURROGATE.search(text) is not None
     values: list[T] = []
-    decoder = json.JSONDecoder(parse_int=_bounded_int)
-    position, end = 0, len(text)
-    while position < end:
-        if text[position] in " \t\r\n,":
-            position += 1
-            continue
-        try:
-            value, position = decoder.raw_decode(text, position)
+    try:
+        for value, _ in json_values(text, _bounded_int):
             if halves:
                 value = _mended(value, joined)
             if value is not None:
-                values.append(_fit(value, cls))
-        except RecursionError:
-            raise ValueError("JSON nested too deeply") from None
+                values.append(fit(value, cls))
+    except RecursionError:
+        raise ValueError("JSON nested too deeply") from None
     return values
 
 
@@ -219,14 +261,59 @@ def _bounded_int(digits: str) -> int | float:
     return int(digits) if len(digits) <= 40 else float("inf")
 
 
-def _fit(value: Any, cls: Any) -> Any:
+def fit(value: Any, cls: Any) -> Any:
+    """
+    A decoded value as `cls`; a foreign chunk or completion first made the wire's.
+
+    :raises ValueError: where it does not fit even so.
+    """
+    part = {ChatCompletionChunk: "delta", ChatCompletion: "message"}.get(cls)
     try:
         return msgspec.convert(value, cls)
     except msgspec.ValidationError:
+        pass
+    value = _softened(value) if part is None else as_wire(value, part)
+    left = LEFT_OUT
+    while True:
         try:
-            return msgspec.convert(_softened(value), cls, strict=False)
-        except (msgspec.ValidationError, OverflowError, RecursionError) as exc:
+            return msgspec.convert(value, cls, strict=False)
+        except (OverflowError, RecursionError) as exc:
             raise ValueError(str(exc)) from None
+        except msgspec.ValidationError as exc:
+            # One unimportant field never costs the answer.
+            path = re.findall(r"[^.\[\]]+", str(exc).rpartition("`$.")[2].rstrip("`"))
+            while path and path[-1].isdigit():
+                path.pop()  # an item of a list: the list
+            left -= 1
+            if not (left and path) or path[-1] in ESSENTIAL or not _without(value, path):
+                raise ValueError(str(exc)) from None
+
+
+# What an answer consists of. The rest may have any shape: it is left out where it has a foreign one.
+ESSENTIAL = frozenset(
+    [
+        "choices",
+        "content",
+        "reasoning_content",
+        "arguments",
+        "tool_calls",
+        "function",
+        "message",
+        "delta",
+        "data",
+    ]
+)
+LEFT_OUT = 16
+"""Fields that may be left out of one value."""
+
+
+def _without(value: Any, path: list[str]) -> bool:
+    """
+    Takes a field out; whether it was there.
+    """
+    for step in path[:-1]:
+        value = value[int(step)] if isinstance(value, list) else value[step]
+    return isinstance(value, dict) and cast("dict[str, Any]", value).pop(path[-1], None) is not None
 
 
 def _softened(value: Any) -> Any:

@@ -75,6 +75,10 @@ class Provider:
     :ivar model_prefixes: how Kimi ids begin there; `""` where they are bare.
     :ivar example_model: an id that was valid there when this was written.
     :ivar fixed_sampling: whether temperature, top_p, n and the penalties are fixed per model, other values a 400.
+    :ivar finishes: whether a stream always says `finish_reason`, so that one that ends without was cut.
+    :ivar continues_partial: whether it goes on with an assistant message that is marked `partial`, as Kimi does; others begin
+        the answer anew, or refuse.
+    :ivar asks_for_usage: whether a stream says its usage only with `stream_options={"include_usage": True}`.
     :ivar hosts: host names by which `by_base_url` knows it.
     """
 
@@ -90,6 +94,9 @@ class Provider:
     model_prefixes: tuple[str, ...] = ("",)
     example_model: str = "kimi-k3"
     fixed_sampling: bool = False
+    finishes: bool = False
+    continues_partial: bool = False
+    asks_for_usage: bool = False
     hosts: tuple[str, ...] = ()
 
     def supports(self, endpoint: str) -> bool:
@@ -127,6 +134,8 @@ PROVIDERS: Final[dict[str, Provider]] = {
             base_url_variables=("MOONSHOT_BASE_URL", "KIMI_BASE_URL", "MOONSHOT_API_BASE"),
             endpoints=_OFFICIAL,
             fixed_sampling=True,
+            finishes=True,
+            continues_partial=True,
             hosts=("api.moonshot.ai", "api-sg.moonshot.ai"),
         ),
         # The same contract as the international host, with accounts of its own.
@@ -141,6 +150,8 @@ PROVIDERS: Final[dict[str, Provider]] = {
             base_url_variables=("MOONSHOT_CN_BASE_URL",),
             endpoints=_OFFICIAL,
             fixed_sampling=True,
+            finishes=True,
+            continues_partial=True,
             hosts=("api.moonshot.cn",),
         ),
         # For interactive coding agents known to it; others get 403 access_terminated_error. Its terms forbid
@@ -159,6 +170,8 @@ PROVIDERS: Final[dict[str, Provider]] = {
             endpoints=frozenset((CHAT, _MODELS, "files", "messages", "responses")),
             example_model="k3",
             fixed_sampling=True,
+            finishes=True,
+            continues_partial=True,
             hosts=("api.kimi.com", "api.kimi.ai"),
         ),
         # Documented as being under development; replies are taken to be passed on as they are.
@@ -210,6 +223,7 @@ PROVIDERS: Final[dict[str, Provider]] = {
             request_reasoning=("reasoning",),
             model_prefixes=("moonshotai/",),
             example_model="moonshotai/kimi-k3",
+            finishes=True,
             hosts=("openrouter.ai",),
         ),
         # The model's name is whatever --served-model-name says.
@@ -229,6 +243,8 @@ PROVIDERS: Final[dict[str, Provider]] = {
             request_reasoning=("reasoning_content", "reasoning"),
             model_prefixes=("moonshotai/", ""),
             example_model="moonshotai/Kimi-K3",
+            finishes=True,
+            asks_for_usage=True,
         ),
         # Start it with --reasoning-parser kimi_k3 --tool-call-parser kimi_k3.
         # https://docs.sglang.ai/advanced_features/separate_reasoning.html (2026)
@@ -241,6 +257,8 @@ PROVIDERS: Final[dict[str, Provider]] = {
             key_required=False,
             model_prefixes=("moonshotai/", ""),
             example_model="moonshotai/Kimi-K3",
+            finishes=True,
+            asks_for_usage=True,
         ),
     )
 }  # fmt: skip

@@ -127,6 +127,9 @@ class Caller(Protocol):
         A streamed call, its first event received. `cast_to` None means chat chunks, folded and checked for completeness.
         """
 
+        row = self.provider
+        finishes = row is not None and row.finishes
+
         async def accept(response: Response) -> AsyncStream[Any]:
             stream: AsyncStream[Any] = AsyncStream(
                 response,
@@ -136,6 +139,7 @@ class Caller(Protocol):
                 fold=Accumulator(usage_follows=usage_follows) if cast_to is None else None,
                 max_event_size=self.max_event_size,
                 refuse_empty=refuse_empty,
+                finishes=finishes,
             )
             await stream.prime()
             return stream

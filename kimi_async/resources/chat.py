@@ -10,7 +10,7 @@ from ..errors import ConfigurationError, EmptyResponseError, KimiError, NotFound
 from ..providers.hosts import foreign_model_message
 from ..providers.ids import gateway_of_model_id
 from ..streaming.events import AsyncChatCompletionStreamManager
-from ..streaming.resume import ResumePolicy, Resumer
+from ..streaming.resume import ResumePolicy, Resumer, check_resume
 from ..streaming.stream import AsyncStream
 from ..types._base import NOT_GIVEN, NotGiven, Omit, is_given
 from ..types.chat import (
@@ -135,6 +135,8 @@ class AsyncCompletions(Resource["RawCompletions", "StreamingCompletions"]):
             prefix=prefix,
             advise=client.gives_advice,
         )
+        if policy is not None:
+            check_resume(client.provider)
         if streamed:
 
             async def open_stream(body: bytes) -> AsyncStream[ChatCompletionChunk]:
@@ -154,7 +156,9 @@ class AsyncCompletions(Resource["RawCompletions", "StreamingCompletions"]):
                 await explain_missing_model(client, model, exc)
                 raise
             if policy is not None:
-                opened.mend_with(Resumer(body=body, policy=policy, reopen=open_stream))
+                opened.mend_with(
+                    Resumer(body=body, policy=policy, reopen=open_stream, known=client.provider is not None)
+                )
             return opened
         if policy is not None:
             raise ConfigurationError(
@@ -431,6 +435,10 @@ class AsyncCompletions(Resource["RawCompletions", "StreamingCompletions"]):
 
             wanted = response_format_of(response_format)
         given = tools if tools is None or isinstance(tools, (NotGiven, Omit)) else list(tools)
+
+        row = self._client.provider
+        if row is not None and row.asks_for_usage and not is_given(params.get("stream_options", NOT_GIVEN)):
+            params["stream_options"] = {"include_usage": True}
 
         async def open_stream() -> AsyncStream[ChatCompletionChunk]:
             opened: AsyncStream[ChatCompletionChunk] = await self.create(

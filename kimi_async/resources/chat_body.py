@@ -12,6 +12,7 @@ from .. import codec
 from ..errors import APIResponseValidationError, ConfigurationError
 from ..providers.advice import WATCHED, KimiWarning, certain_refusals
 from ..providers.hosts import Provider
+from ..streaming.digest import folded
 from ..transport.exchange import Response
 from ..transport.phases import read_whole
 from ..types._base import BaseModel, held, is_given
@@ -176,20 +177,15 @@ def check_completion(completion: ChatCompletion, body: bytes, response: Response
     :raises APIResponseValidationError: for a reply without choices.
     """
     choices = completion.choices
-    if (
-        choices
-        and completion.error is None
-        and choices[0].error is None
-        and choices[0].finish_reason != "error"
-    ):
+    if choices and not completion.error and not choices[0].error and choices[0].finish_reason != "error":
         return
     error: Any = completion.error
-    if error is None and choices:
+    if not error and choices:
         error = choices[0].error or {
             "message": "the answer ended with finish_reason 'error'",
             "type": "server_error",
         }
-    if error is None:
+    if not error:
         try:
             fields = codec.error_object(msgspec.json.decode(body))
         except (msgspec.MsgspecError, UnicodeError, RecursionError):
@@ -199,9 +195,30 @@ def check_completion(completion: ChatCompletion, body: bytes, response: Response
                 response,
                 body[:4096].decode("utf-8", "replace"),
                 message="the reply holds no choices; .body holds its first 4,096 bytes",
+                whole=True,
             )
         raise codec.error_in_stream(fields, response.headers, response.request, status=response.status)
     raise codec.error_in_stream({"error": error}, response.headers, response.request, status=response.status)
+
+
+def read_completion(body: bytes, response: Response) -> ChatCompletion:
+    """
+    A whole reply as a completion, in whichever shape it came: also as events or as JSON lines, from servers that stream whatever
+    they were asked.
+    """
+    start = body[:64].lstrip()
+    if not start.startswith((b"data:", b":", b"event:", b"id:", b"retry:")):
+        try:
+            return codec.decode_reply(body, ChatCompletion, response)
+        except APIResponseValidationError:
+            if not start.startswith(b"{") or b'"choices"' not in body:
+                raise
+            try:
+                return folded(body, response)
+            except APIResponseValidationError:
+                pass
+            raise
+    return folded(body, response)
 
 
 async def accept_completion(response: Response) -> ChatCompletion:
@@ -210,7 +227,7 @@ async def accept_completion(response: Response) -> ChatCompletion:
     """
     await read_whole(response)
     body = response.content
-    completion = codec.decode_reply(body, ChatCompletion, response)
+    completion = read_completion(body, response)
     check_completion(completion, body, response)
     beside = held(completion)
     beside["_rid"] = response.request_id

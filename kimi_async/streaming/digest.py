@@ -4,21 +4,25 @@ Bytes of one streamed reply to chunks: what an event holds, whether it is the en
 No loop, no clock, no socket. What comes after the end or a fault is not looked at; what came before it is handed out first.
 """
 
+import warnings
 from collections.abc import Callable
 from typing import Any, Generic, Protocol, TypeVar, cast
 
 import msgspec
 
-from ..codec.faults import error_in_stream, error_object
-from ..codec.json import SurrogateJoiner, decode_chunk, decode_patiently
+from ..codec.faults import error_in_stream
+from ..codec.foreign import SUSPECT, as_wire, error_object, strays_in
+from ..codec.json import SurrogateJoiner, decode_chunk, decode_patiently, fit
 from ..errors import APIError, IncompleteStreamError
+from ..providers.advice import KimiWarning
+from ..redact import redact
 from ..sse import BOM, EventTooLargeError, SSEDecoder
 from ..transport.exchange import Response
-from ..types.chat import ChatCompletionChunk, CompletionUsage
+from ..types.chat import ChatCompletion, ChatCompletionChunk, CompletionUsage
 from .fold import Accumulator
-from .not_a_stream import NotAStream
+from .not_a_stream import NotAStream, as_chunk, unfit
 
-__all__ = ["Continuation", "Digest"]
+__all__ = ["Continuation", "Digest", "folded"]
 
 T = TypeVar("T")
 Payload = bytes | memoryview
@@ -51,14 +55,18 @@ class Digest(Generic[T]):
 
     `fold` None means events of a type of the caller's (`decode`), of which nothing else is known: they are neither folded nor
     looked through for errors, and the end of the body is their end.
+
+    :param finishes: whether this host always says a `finish_reason`, so that `[DONE]` without one is no end.
     """
 
     __slots__ = (
         "_continuation",
         "_decode",
+        "_finishes",
         "_fresh",
         "_joiner",
         "_response",
+        "_said_done",
         "_sse",
         "done",
         "fault",
@@ -72,15 +80,20 @@ class Digest(Generic[T]):
         decode: Callable[[Payload], T] | None,
         fold: Accumulator | None,
         max_event_size: int,
+        finishes: bool = False,
     ) -> None:
         self._response = response
         self._decode = cast("Callable[[Payload], T]", decode or decode_chunk)
         self._sse = SSEDecoder(max_event_size)
+        self._finishes = finishes
         self._joiner: SurrogateJoiner | None = None
         self._fresh = True
         """No byte of the body has been seen."""
-        self.fold = fold
+        self._said_done = False
         self._continuation: Continuation | None = None
+        self.fold = fold
+        if fold is not None:
+            fold.wary = True
         self.done = False
         """The end has been seen."""
         self.fault: APIError | None = None
@@ -95,52 +108,97 @@ class Digest(Generic[T]):
             self._fresh = False
             if start.removeprefix(BOM)[:1] in (b"{", b"[", b"<"):
                 raise NotAStream(data)
+        sse = self._sse
         try:
-            payloads = self._sse.payloads(data)
+            payloads = sse.payloads(data)
         except EventTooLargeError as exc:
             self.fault = self.incomplete(str(exc))
             return []
-        if not payloads:
+        strays = sse.strays
+        if not payloads and not strays:
             return []
-        if payloads[-1] == DONE:
-            payloads.pop()
-            self.done = True
-        if self._joiner is None and self._continuation is None:
+        if self._joiner is None and self._continuation is None and not strays and not sse.typed:
+            if payloads[-1] == DONE:
+                payloads.pop()
+                self._said_done = True
             fold = self.fold
             try:
                 if len(payloads) == 1 and fold is not None:
                     chunk = self._decode(payloads[0])
                     if fold.add(cast("ChatCompletionChunk", chunk)):
+                        if self._said_done:
+                            self._conclude()
                         return [chunk]
                     items = [chunk]
                 else:
                     items = list(map(self._decode, payloads))
             except UNREADABLE:
-                pass
+                if self._said_done:
+                    self._said_done = False  # one in the middle may come first
+                    payloads.append(DONE)
             else:
-                return self._folded(items, payloads)
-        return self._patiently(payloads)
+                items = self._folded(items, payloads)
+                if self._said_done:
+                    self._conclude()
+                return items
+        return self._digested(payloads)
 
     def end(self) -> list[T]:
         """
         The body has ended: what its last, unterminated event holds.
         """
-        items: list[T] = []
         try:
             last = [event.data for event in self._sse.finish()]
         except EventTooLargeError as exc:
             self.fault = self.incomplete(str(exc))
-            return items
+            return []
+        items = self._digested(last)
         fold = self.fold
-        if last:
-            items = self._patiently(last)
-            if fold is not None and fold.finished and isinstance(self.fault, IncompleteStreamError):
-                self.fault = None  # cut in the goodbye: the answer is whole
         if not self.done and self.fault is None:
             if fold is None or fold.finished:
                 self.done = True
             else:
-                self.fault = self.incomplete("the stream ended before [DONE] and without a finish_reason")
+                left = " ".join(self._sse.strays.decode("utf-8", "replace").split())
+                held = f" (it holds lines that are no event: {redact(left[:200])!r})" if left else ""
+                self.fault = self.incomplete(
+                    f"the stream ended before [DONE] and without a finish_reason{held}"
+                )
+        return items
+
+    def take(self, body: bytes) -> list[T]:
+        """
+        What a whole body holds that is no event stream: a completion, or chunks as JSON, line by line or one after another.
+
+        :raises ValueError: where it is neither.
+        """
+        fold = self.fold
+        values, rest = strays_in(body.decode("utf-8-sig", "replace"))
+        for value in values:
+            if (error := error_object(value)) is not None:
+                self._refused(error)
+                return []
+        if fold is None or not values:
+            raise ValueError("no object")
+        whole = len(values) == 1 and not rest.strip() and _is_whole(values[0])
+        items: list[T] = []
+        for value in values:
+            chunk = (
+                as_chunk(fit(value, ChatCompletion))
+                if whole
+                else fit(as_wire(value, "delta"), ChatCompletionChunk)
+            )
+            fold.settle(chunk)
+            items.append(cast("T", chunk))
+        if rest.strip():
+            # Events follow: what stood before them had no `data:`.
+            items += self.feed(rest.lstrip().encode())
+            items += self.end() if not self.done and self.fault is None else []
+        elif fold.finished:
+            self.done = True
+        elif not fold.chunks:
+            raise ValueError("no choices")
+        else:
+            self.fault = self.incomplete("the reply ended without a finish_reason")
         return items
 
     def adopted(self, continuation: Continuation, fold: Accumulator, items: list[T]) -> list[T]:
@@ -150,7 +208,7 @@ class Digest(Generic[T]):
         self._continuation, self.fold = continuation, fold
         chunks = [chunk for chunk in cast("list[ChatCompletionChunk]", items) if continuation.fits(chunk)]
         for chunk in chunks:
-            fold.add(chunk)
+            fold.settle(chunk)
         return cast("list[T]", chunks)
 
     @property
@@ -176,47 +234,105 @@ class Digest(Generic[T]):
             phase="body" if chunks else "first_token",
         )
 
+    def _conclude(self) -> None:
+        """
+        `[DONE]` has come: is the answer whole?
+        """
+        fold = self.fold
+        if self.fault is not None or self.done:
+            return
+        if fold is None or fold.finished:
+            self.done = True
+        elif self._finishes:
+            self.fault = self.incomplete("[DONE] came without a finish_reason, which this host always sends")
+        elif fold.in_a_call:
+            self.fault = self.incomplete("[DONE] came in the middle of a tool call")
+        else:
+            self.done = True
+            if fold.chunks:
+                warnings.warn(
+                    "[DONE] came without a finish_reason: whether the answer is whole is not known",
+                    KimiWarning,
+                    stacklevel=2,
+                )
+
     # --- the long way ---
 
-    def _patiently(self, payloads: list[Payload]) -> list[T]:
+    def _digested(self, payloads: list[Payload]) -> list[T]:
         """
-        What the quick way could not decode: an end in the middle, foreign leniencies, halves of characters, or garbage.
+        What the quick way is not for: an end in the middle, foreign leniencies, halves of characters, errors that are announced
+        by their type or lack their `data:`, or garbage.
         """
         items: list[T] = []
-        sources: list[Payload] = []
-        for payload in payloads:
-            found: list[T]
-            try:
-                found = [self._decode(payload)]
-            except UNREADABLE as exc:
-                text = bytes(payload).strip()
-                if text == DONE:
-                    self.done = True
-                    break
-                if self.fold is None:
-                    self._nonsense(f"an event cannot be decoded ({exc})")
-                    break
-                try:
-                    found = cast(
-                        "list[T]",
-                        decode_patiently(payload, ChatCompletionChunk, joined=SurrogateJoiner.FIELDS),
-                    )
-                except ValueError as reason:
-                    self._nonsense(f"an event is not a chunk ({reason}): {text[:200]!r}")
-                    break
-                # Not for pings and nulls: with it, every chunk goes the long way.
-                if self._joiner is None and found:
-                    self._joiner = SurrogateJoiner()
-            if self._joiner is not None:
-                for chunk in cast("list[ChatCompletionChunk]", found):
-                    self._joiner.mend(chunk)
-            items += found
-            sources += [payload] * len(found)
-        return self._folded(items, sources)
+        sse = self._sse
+        errors = [data for kind, data in sse.typed if kind.lower() == "error"]
+        queue = payloads[::-1]
+        while queue and not self._said_done and self.fault is None:
+            payload = queue.pop()
+            if payload in errors and self._told(bytes(payload)):
+                break
+            items += self._patiently(payload, queue)
+        if sse.strays and self.fold is not None and self.fault is None and not self.done:
+            found, left = strays_in(sse.strays.decode("utf-8", "replace"))
+            sse.strays[:] = left.encode()
+            for value in found:
+                if self.fault is None:
+                    items += self._patiently(msgspec.json.encode(value), [])
+        if self._said_done:
+            self._conclude()
+        return items
 
-    def _nonsense(self, why: str) -> None:
-        self.fault = self.incomplete(why)
-        self.done = False
+    def _told(self, payload: bytes) -> bool:
+        """
+        Whether an event of type "error" is one: not where it is a chunk.
+        """
+        if self.fold is None:
+            return False
+        try:
+            value: Any = decode_patiently(payload, cast("type[Any]", Any))[0]
+        except (ValueError, IndexError):
+            value = payload.decode("utf-8", "replace")
+        error = error_object(value)
+        if error is None:
+            if isinstance(value, dict) and cast("dict[str, Any]", value).get("choices"):
+                return False
+            error = {"error": value if value else "the server sent an event of type error"}
+        self._refused(error)
+        return True
+
+    def _patiently(self, payload: Payload, queue: list[Payload]) -> list[T]:
+        """
+        The chunks of one event. Lines that are events of their own, for want of a blank line, go back into the queue.
+        """
+        found: list[T]
+        try:
+            found = [self._decode(payload)]
+        except UNREADABLE as exc:
+            text = bytes(payload).strip()
+            if text.strip(b"\"'") == DONE:
+                self._said_done = True
+                return []
+            if self.fold is None:
+                self.fault = self.incomplete(f"an event cannot be decoded ({exc})")
+                return []
+            try:
+                found = cast(
+                    "list[T]",
+                    decode_patiently(payload, ChatCompletionChunk, joined=SurrogateJoiner.FIELDS),
+                )
+            except ValueError as reason:
+                if b"\n" in text:
+                    queue += [line for line in reversed(text.split(b"\n")) if line.strip()]
+                elif not self.fold.finished:  # else it is part of the goodbye: the answer is whole
+                    self.fault = self.incomplete(f"an event is not a chunk ({reason}): {text[:200]!r}")
+                return []
+            # Not for pings and nulls: with it, every chunk goes the long way.
+            if self._joiner is None and found:
+                self._joiner = SurrogateJoiner()
+        if self._joiner is not None:
+            for chunk in cast("list[ChatCompletionChunk]", found):
+                self._joiner.mend(chunk)
+        return self._folded(found, [payload] * len(found))
 
     def _folded(self, items: list[T], sources: list[Payload]) -> list[T]:
         fold = self.fold
@@ -227,35 +343,81 @@ class Digest(Generic[T]):
             fits = self._continuation.fits
             kept = [pair for pair in zip(chunks, sources, strict=True) if fits(pair[0])]
             chunks, sources = [chunk for chunk, _ in kept], [source for _, source in kept]
-        at = fold.extend(chunks)
-        while at < len(chunks):
-            # Neither choices nor usage, or an error beside them: look at the event itself.
-            error = error_in(chunks[at], sources[at])
-            if error is not None:
+        at = 0
+        while (at := at + fold.extend(chunks[at:] if at else chunks)) < len(chunks):
+            # Neither choices nor usage, an end, an error beside them: look at the event itself.
+            chunk = self._looked_at(chunks[at], sources[at])
+            if chunk is None:
                 del chunks[at:]
-                self.done = False
-                self.fault = error_in_stream(error, self._response.headers, self._response.request)
                 break
-            at += 1 + fold.extend(chunks[at + 1 :])
+            chunks[at] = chunk
+            fold.settle(chunk)
+            at += 1
         return cast("list[T]", chunks)
 
+    def _looked_at(self, chunk: ChatCompletionChunk, payload: Payload) -> ChatCompletionChunk | None:
+        """
+        The chunk, with what a foreign shape hides from its struct; None for an error, which is then the fault.
+        """
+        failed = any(choice.finish_reason == "error" for choice in chunk.choices)
+        if not chunk.choices or chunk.error or failed or SUSPECT.search(payload) is not None:
+            try:
+                value: Any = msgspec.json.decode(payload)
+            except UNREADABLE:
+                value = None
+            error = error_object(value) or ({"error": chunk.error} if chunk.error else None)
+            if error is None and failed:
+                message = "the server ended the answer with finish_reason 'error'"
+                error = {"error": {"message": message, "type": "server_error"}}
+            if error is not None:
+                self._refused(error)
+                return None
+            if value is not None:
+                try:
+                    chunk = fit(as_wire(value, "delta"), ChatCompletionChunk)
+                except ValueError:
+                    pass
+        return chunk
 
-def error_in(chunk: ChatCompletionChunk, payload: Payload) -> Any:
+    def _refused(self, error: Any) -> None:
+        self.fault = error_in_stream(error, self._response.headers, self._response.request)
+
+
+def _is_whole(value: dict[str, Any]) -> bool:
     """
-    The error that an event holds, or None.
+    Whether it is a completion, and not a chunk.
     """
-    if chunk.error is not None:
-        return {"error": chunk.error}
+    choices: Any = value.get("choices")
+    return (
+        isinstance(choices, list)
+        and not any(isinstance(choice, dict) and "delta" in choice for choice in choices)
+        and value.get("object") != "chat.completion.chunk"
+    )
+
+
+def folded(body: bytes, response: Response) -> ChatCompletion:
+    """
+    The completion of a whole body that is a stream: events, or chunks as JSON.
+
+    :raises APIError: what reading it as a stream would have raised; what it holds is then `partial`.
+    """
+    fold = Accumulator()
+    digest: Digest[ChatCompletionChunk] = Digest(
+        response, decode=None, fold=fold, max_event_size=max(1, len(body))
+    )
     try:
-        value = msgspec.json.decode(payload)
-    except UNREADABLE:
-        return None
-    error = error_object(value)
-    if error is None and any(choice.finish_reason == "error" for choice in chunk.choices):
-        error = {
-            "error": {
-                "message": "the server ended the answer with finish_reason 'error'",
-                "type": "server_error",
-            }
-        }
-    return error
+        digest.feed(body)
+        if not digest.done and digest.fault is None:
+            digest.end()
+    except NotAStream:
+        try:
+            digest.take(body)
+        except ValueError:
+            raise unfit(body, response) from None
+    completion = fold.completion()
+    if digest.fault is not None:
+        digest.fault.partial = completion
+        raise digest.fault
+    if completion is None:
+        raise unfit(body, response)
+    return completion

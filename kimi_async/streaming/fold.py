@@ -9,6 +9,7 @@ continues the last; ids and names are taken once, since relays repeat them in ev
 from collections.abc import Callable, Iterable
 from typing import Any, cast
 
+import msgspec
 from msgspec import UNSET
 
 from ..types.chat import (
@@ -39,6 +40,14 @@ def logprobs_of(choice: ChunkChoice) -> dict[str, list[Any]]:
         if tokens and isinstance(tokens, list):
             found[name] = tokens
     return found
+
+
+def _whole_json(text: str) -> bool:
+    try:
+        msgspec.json.decode(text)
+    except (msgspec.MsgspecError, UnicodeError, RecursionError):
+        return False
+    return True
 
 
 class CallFold:
@@ -196,6 +205,21 @@ class ChoiceFold:
         return choice
 
 
+def holds_little(choice: ChunkChoice) -> bool:
+    """
+    Whether a chunk's choice ends without more, or has a delta without anything: what it says may stand elsewhere.
+    """
+    delta = choice.delta
+    return choice.finish_reason is not None or not (
+        delta.content is not None
+        or delta.role is not None
+        or delta.tool_calls is not None
+        or delta.reasoning_content is not None
+        or delta.reasoning is not None
+        or delta.refusal is not None
+    )
+
+
 # Fragments after which they are joined. Joining n fragments k at a time copies the text n / k times over: at this size a
 # stream of 131,072 tokens is copied 32 times at memcpy speed, 3 ms in all.
 COMPACT = 4096
@@ -212,16 +236,22 @@ class Accumulator:
         "_content",
         "_reasoning",
         "_unfinished",
+        "_usage_each",
         "_usage_follows",
         "choices",
         "chunks",
         "finished",
         "first",
         "usage",
+        "wary",
     )
 
     def __init__(self, *, usage_follows: bool = False) -> None:
         self._usage_follows = usage_follows
+        self._usage_each = False
+        """Chunks with text have a usage as well: none may be passed over quickly."""
+        self.wary: bool = False
+        """Whether to stop also before chunks that hold less than they might: an end, a usage, a delta without anything."""
         self.choices: dict[int, ChoiceFold] = {}
         self.chunks: int = 0
         """Chunks folded."""
@@ -328,13 +358,28 @@ class Accumulator:
                 each.compact()
         return True
 
+    def settle(self, chunk: ChatCompletionChunk) -> None:
+        """
+        Folds a chunk that `extend` or `add` stopped before, once it has been looked at.
+        """
+        if chunk.choices or chunk.usage is not None:
+            self._fold(chunk)
+            self._counted(1)
+
     def _add(self, chunk: ChatCompletionChunk) -> bool:
         usage = chunk.usage
         if chunk.error is not None or not (chunk.choices or usage is not None):
             return False
+        if self.wary and usage is not None:
+            return False
         for choice in chunk.choices:
-            if choice.finish_reason == "error":
+            if choice.finish_reason == "error" or (self.wary and holds_little(choice)):
                 return False
+        self._fold(chunk)
+        return True
+
+    def _fold(self, chunk: ChatCompletionChunk) -> None:
+        usage = chunk.usage
         first = self.first
         if first is None:
             self.first = first = ChatCompletionChunk(
@@ -360,15 +405,26 @@ class Accumulator:
                 self.finished = all(each.finish_reason is not None for each in self.choices.values())
         if usage is not None:
             self.usage = usage
+            if chunk.choices and not self.finished:
+                self._usage_each = True
             if self._usage_follows and chunk.choices:
                 withhold_usage(chunk)
         main = self.choices.get(0)
-        if main is not None and main.finish_reason is not None:
+        if self._usage_each or (main is not None and main.finish_reason is not None):
             main = None
         self._unfinished = main
         self._content = main.content.append if main is not None and main.seen_content else None
         self._reasoning = main.reasoning.append if main is not None and main.seen_reasoning else None
-        return True
+
+    @property
+    def in_a_call(self) -> bool:
+        """
+        Whether a tool call was being written when it stopped: one whose arguments are no whole JSON.
+        """
+        return any(
+            fold.finish_reason is None and any(not _whole_json(call.text) for call in fold.calls)
+            for fold in self.choices.values()
+        )
 
     def completion(self) -> ChatCompletion | None:
         """

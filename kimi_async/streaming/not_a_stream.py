@@ -2,12 +2,8 @@
 A reply to a streamed call that is no event stream: an error in JSON, a completion from a server that ignores `stream`, or a page.
 """
 
-import contextlib
-from typing import Any, cast
-
-from ..codec.faults import error_in_stream, error_object
-from ..codec.json import decode_patiently
-from ..errors import APIConnectionError, APIError, APIResponseValidationError
+from ..codec.json import is_json
+from ..errors import APIConnectionError, APIResponseValidationError
 from ..transport.deadlines import Deadline
 from ..transport.exchange import Response
 from ..types.chat import (
@@ -19,7 +15,7 @@ from ..types.chat import (
     ChunkChoice,
 )
 
-__all__ = ["NotAStream", "as_chunk", "judged", "rest_of", "unfit"]
+__all__ = ["NotAStream", "as_chunk", "rest_of", "unfit"]
 
 
 class NotAStream(Exception):
@@ -51,22 +47,6 @@ async def rest_of(response: Response, head: bytes) -> tuple[bytes, bool]:
     return b"".join(parts), late
 
 
-def judged(body: bytes, response: Response) -> ChatCompletionChunk | APIError:
-    """
-    What the body means: the completion it holds, as the one chunk of a stream, or the error.
-    """
-    error = value = None
-    with contextlib.suppress(ValueError):
-        for value in decode_patiently(body, cast("type[Any]", Any)):
-            error = error or error_object(value)
-    if error is not None:
-        return error_in_stream(error, response.headers, response.request)
-    if isinstance(value, dict) and cast("dict[str, Any]", value).get("choices"):
-        with contextlib.suppress(ValueError):
-            return as_chunk(decode_patiently(body, ChatCompletion)[0])
-    return unfit(body, response)
-
-
 def unfit(body: bytes, response: Response) -> APIResponseValidationError:
     """
     The error for a body that is none of these.
@@ -76,6 +56,7 @@ def unfit(body: bytes, response: Response) -> APIResponseValidationError:
         response,
         body[:4096].decode("utf-8", "replace"),
         message=f"the reply is not an event stream ({kind}); .body holds its first 4,096 bytes",
+        whole=is_json(body),
     )
 
 

@@ -8,13 +8,13 @@ import asyncio
 from collections.abc import Callable
 from typing import Any, Generic, TypeVar, cast
 
-from ..errors import APIConnectionError, APIError, APIResponseValidationError, KimiError, StreamStalledError
+from ..errors import APIConnectionError, KimiError, StreamStalledError
 from ..transport.deadlines import Deadline
 from ..transport.exchange import Response
 from .clocks import FLOWS, SAID, Clocks, turn_of
 from .digest import Digest
 from .fold import Accumulator
-from .not_a_stream import NotAStream, judged, rest_of, unfit
+from .not_a_stream import NotAStream, rest_of, unfit
 
 __all__ = ["Reading"]
 
@@ -41,11 +41,14 @@ class Reading(Generic[T]):
         decode: Callable[[bytes | memoryview], T] | None,
         fold: Accumulator | None,
         max_event_size: int,
+        finishes: bool,
     ) -> None:
         self.response = response
         started = loop.time() if response.started is None else response.started
         self.clocks = Clocks(loop, response.request.timeout, started)
-        self.digest: Digest[T] = Digest(response, decode=decode, fold=fold, max_event_size=max_event_size)
+        self.digest: Digest[T] = Digest(
+            response, decode=decode, fold=fold, max_event_size=max_event_size, finishes=finishes
+        )
         self.ended = False
         """The connection is no longer ours."""
         self._turn = turn_of(loop)
@@ -152,18 +155,15 @@ class Reading(Generic[T]):
         self.clocks.stop()  # this wait has a bound of its own
         digest, response = self.digest, self.response
         body, late = await rest_of(response, head)
-        found = judged(body, response)
-        if isinstance(found, APIResponseValidationError) and late:
+        try:
+            return digest.take(body)
+        except ValueError:
             kind = response.headers.get("content-type", "no content type")
-            self._stalled("first_token", f"the reply is no event stream ({kind}), and did not end")
-        elif isinstance(found, APIError):
-            digest.fault = found
-        elif digest.fold is not None and digest.fold.add(found):
-            digest.done = True
-            return cast("list[T]", [found])
-        else:
-            digest.fault = unfit(body, response)
-        return []
+            if late:
+                self._stalled("first_token", f"the reply is no event stream ({kind}), and did not end")
+            else:
+                digest.fault = unfit(body, response)
+            return []
 
     def _broken_off(self, exc: APIConnectionError) -> None:
         if self.clocks.state == SAID:

@@ -23,8 +23,10 @@ from ..errors import (
     APIError,
     APIStatusError,
     Attempt,
+    ConfigurationError,
     RateLimitReachedError,
 )
+from ..providers.hosts import Provider
 from ..types.chat import (
     ChatCompletion,
     ChatCompletionChunk,
@@ -35,7 +37,7 @@ from ..types.chat import (
 from .fold import Accumulator
 from .stream import AsyncStream, Resumption
 
-__all__ = ["ResumePolicy", "Resumer", "Resumption", "can_mend", "continued", "why_not"]
+__all__ = ["ResumePolicy", "Resumer", "Resumption", "can_mend", "check_resume", "continued", "why_not"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +106,17 @@ def why_not(body: dict[str, Any], partial: ChatCompletion | None) -> str | None:
     return None
 
 
+def check_resume(provider: Provider | None) -> None:
+    """
+    :raises ConfigurationError: this host is not known to go on with a partial message. One that is unknown may.
+    """
+    if provider is not None and not provider.continues_partial:
+        raise ConfigurationError(
+            f"resume= needs a host that goes on with a partial message, and {provider.title} is not known to: it would "
+            "begin the answer anew, or refuse. Leave it out, and repeat the request where a stream breaks off"
+        )
+
+
 def can_mend(error: BaseException) -> bool:
     """
     Whether asking again can help: the connection broke or fell silent, or the server failed in the middle.
@@ -145,6 +158,10 @@ def continued(body: dict[str, Any], content: str, reasoning: str | None) -> dict
 # than a token is.
 ECHO = 24
 
+# A host of which it is not known whether it goes on with a partial message may begin the answer anew, token by token. There a
+# repetition of all that had arrived, from so many characters on, is taken for that, and not for a refrain.
+ANEW = 8
+
 
 class Resumer:
     """
@@ -158,7 +175,17 @@ class Resumer:
     What cannot be resumed raises what a plain stream would have raised, with a note that says why.
     """
 
-    __slots__ = ("_body", "_charged", "_error", "_fruitless", "_open", "_policy", "_size", "resumptions")
+    __slots__ = (
+        "_body",
+        "_charged",
+        "_error",
+        "_fruitless",
+        "_known",
+        "_open",
+        "_policy",
+        "_size",
+        "resumptions",
+    )
 
     def __init__(
         self,
@@ -166,10 +193,13 @@ class Resumer:
         body: bytes,
         policy: ResumePolicy,
         reopen: Callable[[bytes], Awaitable[AsyncStream[ChatCompletionChunk]]],
+        known: bool = True,
     ) -> None:
         self._body: dict[str, Any] = msgspec.json.decode(body)
         self._policy = policy
         self._open = reopen
+        self._known = known
+        """Whether the host is known to go on with a partial message."""
         self._error: APIError | None = None
         """What the latest request ended with."""
         self._fruitless = 0
@@ -215,7 +245,7 @@ class Resumer:
         restarted = not content and reasoning is not None
         self.resumptions.append(Resumption(len(self.resumptions) + 1, error, restarted))
         self._error = None
-        rest = Rest(fold, self._charged, stream.request_id, content, reasoning)
+        rest = Rest(fold, self._charged, stream.request_id, content, reasoning, known=self._known)
         return stream, rest
 
     def _judge(self, fault: APIError, fold: Accumulator) -> None:
@@ -264,7 +294,17 @@ class Rest:
     The rest of an answer, from a request that was given its beginning.
     """
 
-    __slots__ = ("_charged", "_echo", "_expected", "_fold", "_number", "_request_id", "usage")
+    __slots__ = (
+        "_anew",
+        "_charged",
+        "_echo",
+        "_expected",
+        "_fold",
+        "_held",
+        "_number",
+        "_request_id",
+        "usage",
+    )
 
     def __init__(
         self,
@@ -273,6 +313,8 @@ class Rest:
         request_id: str | None,
         content: str,
         reasoning: str | None,
+        *,
+        known: bool = True,
     ) -> None:
         self._fold = fold
         self._charged = charged
@@ -280,6 +322,10 @@ class Rest:
         self._request_id = request_id
         self._echo = content if len(content) >= ECHO else ""
         """What it may repeat in one piece, before its own text."""
+        self._anew = content if not known and len(content) >= ANEW else ""
+        """What it may say once more, token by token, if it begins anew."""
+        self._held = ""
+        """How much of that it has said."""
         self._expected = (reasoning or "") if not content else ""
         """The thought that it may think again."""
         self.usage: CompletionUsage | None = None
@@ -298,13 +344,13 @@ class Rest:
                 delta.reasoning_content = delta.reasoning
             if choice.finish_reason is not None or delta.tool_calls or delta.refusal:
                 keep = True
-            self._without_repetition(delta)
+            self._without_repetition(delta, choice.finish_reason is not None)
             delta.role = None
             if delta.content or delta.reasoning_content:
                 keep = True
         return keep
 
-    def _without_repetition(self, delta: ChoiceDelta) -> None:
+    def _without_repetition(self, delta: ChoiceDelta, last: bool) -> None:
         if self._expected:
             fold = self._fold.choices[0]
             before = "".join(fold.reasoning)
@@ -326,10 +372,27 @@ class Rest:
             elif delta.content:
                 fold.reasoning[:] = [before[: len(before) - len(self._expected)]]
                 self._expected = ""
+        if self._anew:
+            self._without_beginning(delta, last)
         if self._echo and delta.content:
             if delta.content.startswith(self._echo):
                 delta.content = delta.content[len(self._echo) :] or None
             self._echo = ""
+
+    def _without_beginning(self, delta: ChoiceDelta, last: bool) -> None:
+        """
+        Holds text back as long as it repeats the answer from its beginning. Once it has repeated all that had arrived, it was
+        the answer begun anew, and only what follows is new; where it turns out to be something else, it is handed out.
+        """
+        said = self._held + (delta.content or "")
+        if said.startswith(self._anew):
+            delta.content = said[len(self._anew) :] or None
+            self._anew = self._echo = ""
+        elif last or not self._anew.startswith(said):
+            delta.content = said or None
+            self._anew = ""
+        else:
+            self._held, delta.content = said, None
 
     def _count(self, chunk: ChatCompletionChunk, usage: CompletionUsage) -> None:
         """

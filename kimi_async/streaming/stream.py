@@ -102,6 +102,7 @@ class AsyncStream(Generic[T]):
         fold: Accumulator | None = None,
         max_event_size: int = 16 << 20,
         refuse_empty: bool = False,
+        finishes: bool = False,
     ) -> None:
         self._fold = fold if fold is not None or decode is not None else Accumulator()
         self._reading: Reading[T] = Reading(
@@ -110,6 +111,7 @@ class AsyncStream(Generic[T]):
             decode=decode,
             fold=self._fold,
             max_event_size=max_event_size,
+            finishes=finishes,
         )
         self._refuse_empty = refuse_empty
         self._mender: Mender | None = None

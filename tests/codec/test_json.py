@@ -68,6 +68,8 @@ def content(data: bytes | str) -> list[str | None]:
         (b'{"created":null,"id":null,"model":null,"choices":[{"delta":{"content":"a"}}]}', ["a"]),
         (b'{"x":NaN,"y":Infinity,"choices":[{"delta":{"content":"a"}}]}', ["a"]),
         (b'{"x":' + b"9" * 5000 + b',"choices":[{"delta":{"content":"a"}}]}', ["a"]),
+        (b'{"created":1e999,"choices":[{"delta":{"content":"a"}}]}', ["a"]),
+        (b'{"created":[1],"choices":[{"delta":{"content":"a"}}]}', ["a"]),
         (b"null", []),
         (b"", []),
         (b" \n", []),
@@ -83,7 +85,7 @@ def test_decode_patiently_takes(data: bytes, expected: list[str]):
 @pytest.mark.parametrize(
     "data",
     [b"oops", b'{"a":', b'"text"', b"[1]", b"17", b"true", b'{"choices":5}', b'{"choices":[{"delta":"a"}]}',
-     b'{"created":[1],"choices":[]}', b"[" * 100_000, b'{"created":1e999,"choices":[]}'],
+     b"[" * 100_000, b'{"choices":[7]}', b'{"choices":[{"delta":{"content":{"a":1}}}]}'],
 )  # fmt: skip
 def test_decode_patiently_refuses(data: bytes):
     """

@@ -176,9 +176,9 @@ async def test_idle_slow_consumer():
         got.append(each.choices[0].delta.content)
         await asyncio.sleep(1000)
         if len(got) == 3:
-            feed.put(text("!") + DONE)
+            feed.put(text("!") + FINISH + DONE)
 
-    assert ["", "Hel", "lo", "!"] == got
+    assert ["", "Hel", "lo", "!", None] == got
 
 
 async def test_idle_busy_loop():
