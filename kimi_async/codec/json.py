@@ -192,7 +192,7 @@ def _unfit(body: bytes, cls: Any, response: Any, exc: Exception) -> APIResponseV
         response,
         text,
         message=f"the reply's body is {kind}{reason}; .body holds its first 4,096 bytes",
-        whole=what == "not" and is_json(body),
+        whole=is_json(body),
     )
 
 

@@ -186,16 +186,20 @@ def check_completion(completion: ChatCompletion, body: bytes, response: Response
             "type": "server_error",
         }
     if not error:
+        value: Any = None
+        fields: Any = None
         try:
-            fields = codec.error_object(msgspec.json.decode(body))
+            value = msgspec.json.decode(body)
+            fields = codec.error_object(value)
         except (msgspec.MsgspecError, UnicodeError, RecursionError):
-            fields = None
+            pass
         if fields is None:
             raise APIResponseValidationError(
                 response,
                 body[:4096].decode("utf-8", "replace"),
                 message="the reply holds no choices; .body holds its first 4,096 bytes",
-                whole=True,
+                # Something else altogether will come again; an answer without choices is a server's mishap.
+                whole=bool(value) and "choices" not in value,
             )
         raise codec.error_in_stream(fields, response.headers, response.request, status=response.status)
     raise codec.error_in_stream({"error": error}, response.headers, response.request, status=response.status)

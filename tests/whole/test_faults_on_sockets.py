@@ -106,6 +106,7 @@ async def test_stream_broken(case: Case):
     await play(case)
 
 
+@pytest.mark.filterwarnings("ignore:.*without a finish_reason")
 @pytest.mark.parametrize("case", TOLERATED, ids=str)
 async def test_stream_odd_but_whole(case: Case):
     """

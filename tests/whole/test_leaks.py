@@ -55,6 +55,7 @@ def alive(*kinds: type) -> Counter[str]:
     return Counter(type(each).__name__ for each in gc.get_objects() if type(each) in kinds)
 
 
+@pytest.mark.filterwarnings("ignore:.*without a finish_reason")
 @pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="counts descriptors in /proc")
 async def test_nothing_left_after_everything_went_wrong(monkeypatch: pytest.MonkeyPatch):
     """
