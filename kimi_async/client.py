@@ -390,6 +390,7 @@ class AsyncKimi(Configured, ResourceTree):
         *,
         stream: bool = False,
         unlisted: bool = False,
+        follow_redirects: bool = True,
         **options: Unpack[CallOptions],
     ) -> Request:
         """
@@ -399,6 +400,7 @@ class AsyncKimi(Configured, ResourceTree):
         :param body: JSON as bytes, or a `Body` that is produced while it is sent.
         :param stream: whether the body of the reply will be taken piece by piece.
         :param unlisted: whether the path may be one that the provider is not known to have.
+        :param follow_redirects: whether a redirect within the origin is followed; else it is a reply like any other.
 
         :raises ConfigurationError: a path that leaves `base_url`, an endpoint that the provider does not have, a bad header.
         """
@@ -442,6 +444,8 @@ class AsyncKimi(Configured, ResourceTree):
             cost=config.cost,
             mode=config.mode,
         )
+        if not follow_redirects:
+            request.extensions["follow_redirects"] = False
         if callable(config.api_key) and not any(
             name.lower() == "authorization" for name in (*config.default_headers, *own)
         ):
@@ -478,11 +482,14 @@ class AsyncKimi(Configured, ResourceTree):
         accept: Callable[[Response], Awaitable[T]],
         stream: bool = False,
         unlisted: bool = False,
+        follow_redirects: bool = True,
         **options: Unpack[CallOptions],
     ) -> T:
         if self._stack.closed:
             raise ClientClosedError("this client was closed; make a new one")
-        request = await self.build_request(method, path, body, stream=stream, unlisted=unlisted, **options)
+        request = await self.build_request(
+            method, path, body, stream=stream, unlisted=unlisted, follow_redirects=follow_redirects, **options
+        )
         request.accept = accept
         response = await self._stack.handler(self._organisation)(request)
         if response.status >= 300:

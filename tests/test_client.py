@@ -11,10 +11,12 @@ from typing import Any
 import aiohttp
 import msgspec
 import openai
+import pydantic
 import pytest
 
 from kimi_async import (
     NOT_GIVEN,
+    APIResponseValidationError,
     AsyncKimi,
     ClientClosedError,
     ConfigurationError,
@@ -226,6 +228,75 @@ def test_construction_needs_no_loop():
     assert "https://api.moonshot.ai/v1/" == client.base_url
     assert KEY == client.api_key
     assert not client.is_closed()
+
+
+# --- raw calls ------------------------------------------------------------------------------------------------------------
+
+
+class Colour(pydantic.BaseModel):
+    name: str
+    shades: list[int] = []
+
+
+async def test_raw_call_into_a_pydantic_model():
+    """
+    `cast_to=` takes models of pydantic, as AsyncOpenAI does; what does not fit is an error that shows the body.
+    """
+    client = client_on(Wire(b'{"name":"red","shades":[1,2]}'))
+
+    assert Colour(name="red", shades=[1, 2]) == await client.get("/colour", cast_to=Colour)
+    with pytest.raises(APIResponseValidationError, match="not a Colour") as caught:
+        await client_on(Wire(b'{"shades":[1]}')).get("/colour", cast_to=Colour)
+    assert '{"shades":[1]}' == caught.value.body
+
+
+async def test_raw_call_into_a_model_of_openai_s():
+    """
+    Also where the host leaves out what openai's types require, as its own client does.
+    """
+    from openai.types.chat import ChatCompletion
+
+    client = client_on(Wire())
+    completion = await client.post("/chat/completions", cast_to=ChatCompletion, body={"model": "kimi-k3"})
+
+    assert isinstance(completion, ChatCompletion)
+    assert "Hi" == completion.choices[0].message.content
+
+
+async def test_raw_call_options_obeyed():
+    """
+    All that AsyncOpenAI takes in `options=`, and no other.
+    """
+    wire = Wire()
+    client = client_on(wire)
+    await client.post(
+        "/x",
+        body={"a": 1},
+        options={
+            "headers": {"X": "1"},
+            "params": {"q": 2},
+            "extra_json": {"b": 2},
+            "timeout": 7,
+            "max_retries": 5,
+            "idempotency_key": "k-1",
+            "follow_redirects": False,
+        },
+    )
+    request = wire.last
+
+    assert {"a": 1, "b": 2} == request.json()
+    assert ("1", "k-1", 7, 5) == (
+        request.headers["X"],
+        request.headers["Idempotency-Key"],
+        request.timeout.read,
+        request.max_retries,
+    )
+    assert request.url.endswith("/x?q=2")
+    with pytest.raises(TypeError, match="did you mean 'max_retries'"):
+        await client.get("/x", options={"max_retry": 1})
+    with pytest.raises(TypeError, match="max_retries"):
+        await client.get("/x", options={"max_retries": None})
+    assert 1 == len(wire.requests)
 
 
 # --- bad calls: nothing is sent -----------------------------------------------------------------------------------------------
@@ -476,7 +547,7 @@ async def test_key_from_a_function_gives_way_to_the_caller_s_header():
     assert ["Bearer own", None] == [request.headers.get("Authorization") for request in wire.requests]
 
 
-@pytest.mark.parametrize("sentinel", [openai.NOT_GIVEN, openai.not_given, openai.omit], ids=repr)
+@pytest.mark.parametrize("sentinel", [openai.NOT_GIVEN, openai.omit], ids=["NOT_GIVEN", "omit"])
 async def test_sentinels_of_openai_s_are_understood(sentinel: Any):
     """
     Frameworks pass openai's own objects for what their user did not say: wherever ours may stand, theirs may.

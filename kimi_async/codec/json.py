@@ -127,6 +127,12 @@ def decode_reply(body: bytes, cls: type[T], response: Any = None) -> T:
     if cls in (type(None), None):
         return cast("T", None)
     plain: Any = Any if cls is object else cls
+    foreign = _of_pydantic(cls)
+    if foreign is not None:
+        try:
+            return cast("T", foreign(body))
+        except (ValueError, RecursionError) as exc:
+            raise _unfit(body, cls, response, exc) from None
     try:
         value = decoder_for(plain).decode(body)
     except (msgspec.MsgspecError, UnicodeError, RecursionError) as exc:
@@ -172,6 +178,29 @@ def _essence(completion: ChatCompletion) -> object:
         (usage.prompt_tokens, usage.completion_tokens, usage.cached_tokens) if usage is not None else None
     )
     return message.content, message.tool_calls, tokens
+
+
+def _of_pydantic(cls: Any) -> Callable[[bytes], Any] | None:
+    """
+    How a model of pydantic's kind is made of a body; None for every other type. openai's own are made as its client makes them,
+    unchecked where they do not fit.
+    """
+    if not isinstance(cls, type) or issubclass(cls, msgspec.Struct):
+        return None
+    validate: Callable[[bytes], Any] | None = getattr(cls, "model_validate_json", None)
+    if validate is None or cls.__module__.partition(".")[0] != "openai":
+        return validate
+
+    def leniently(body: bytes) -> Any:
+        try:
+            return validate(body)
+        except ValueError:
+            fields = msgspec.json.decode(body)
+            if not isinstance(fields, dict):
+                raise
+            return cast("Any", cls).construct(**fields)
+
+    return leniently
 
 
 def _unfit(body: bytes, cls: Any, response: Any, exc: Exception) -> APIResponseValidationError:

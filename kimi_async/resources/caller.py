@@ -83,6 +83,7 @@ class Caller(Protocol):
         accept: Callable[[Response], Awaitable[T]],
         stream: bool = False,
         unlisted: bool = False,
+        follow_redirects: bool = True,
         **options: Unpack[CallOptions],
     ) -> T:
         """
@@ -91,6 +92,7 @@ class Caller(Protocol):
         :param accept: reads as much of the reply as shows that the attempt worked, and returns what it means.
         :param stream: whether the body is taken piece by piece.
         :param unlisted: whether the path may be one that the provider is not known to have.
+        :param follow_redirects: whether a redirect within the origin is followed; with False it is an error.
 
         :raises APIStatusError: the server's error, with the attempts before it.
         :raises APIConnectionError: no reply.

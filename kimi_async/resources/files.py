@@ -83,6 +83,14 @@ class FileContentReply:
         with open(file, "wb") as opened:
             opened.write(self.content)
 
+    stream_to_file = write_to_file
+
+    async def astream_to_file(self, file: str | os.PathLike[str]) -> None:
+        """Writes it to a file, in a thread."""
+        from anyio import to_thread
+
+        await to_thread.run_sync(self.write_to_file, file)
+
     def __repr__(self) -> str:
         return f"<FileContentReply {len(self.content):,} bytes>"
 

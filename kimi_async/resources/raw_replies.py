@@ -13,6 +13,7 @@ reply over before it is read.
 """
 
 import asyncio
+import os
 from collections.abc import AsyncIterator, Awaitable, Callable
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Concatenate, Generic, ParamSpec, Self, TypeVar, Unpack, cast, overload
@@ -20,6 +21,7 @@ from typing import TYPE_CHECKING, Any, Concatenate, Generic, ParamSpec, Self, Ty
 import msgspec
 
 from ..codec.json import decode_reply
+from ..errors import APIResponseValidationError
 from ..providers.hosts import Provider
 from ..transport.exchange import Body, Headers, Request, Response
 from .caller import Caller, CallOptions
@@ -47,6 +49,9 @@ class Catch:
 
     def __init__(self, *, hold: bool = False) -> None:
         self.response: Response | None = None
+        self.misfit: APIResponseValidationError | None = None
+        """Why the last reply does not mean what it should. Whoever asked for the reply itself has what they asked for, so
+        nothing is asked a second time."""
         self.arrived: asyncio.Event = asyncio.Event()
         self.go_on: asyncio.Event = asyncio.Event()
         if not hold:
@@ -57,7 +62,12 @@ class Catch:
             self.response = response
             self.arrived.set()
             await self.go_on.wait()
-            return await accept(response)
+            self.misfit = None
+            try:
+                return await accept(response)
+            except APIResponseValidationError as error:
+                self.misfit = error
+                return cast("T", None)
 
         return held
 
@@ -105,12 +115,23 @@ class CatchingCaller(Verbs):
         accept: Callable[[Response], Awaitable[T]],
         stream: bool = False,
         unlisted: bool = False,
+        follow_redirects: bool = True,
         **options: Unpack[CallOptions],
     ) -> T:
         accept = self._catch.around(accept)
-        return await self._client.call(
-            method, path, body, accept=accept, stream=stream, unlisted=unlisted, **options
+        value = await self._client.call(
+            method,
+            path,
+            body,
+            accept=accept,
+            stream=stream,
+            unlisted=unlisted,
+            follow_redirects=follow_redirects,
+            **options,
         )
+        if self._catch.misfit is not None:
+            raise self._catch.misfit
+        return value
 
 
 def caught(target: Any, catch: Catch) -> Any:
@@ -172,9 +193,12 @@ class APIResponse(_Reply, Generic[T_co]):
     A reply that has been read, and what it means. For a streamed call, `parse()` is the `AsyncStream`.
     """
 
-    def __init__(self, response: Response, value: T_co) -> None:
+    def __init__(
+        self, response: Response, value: T_co | None, misfit: APIResponseValidationError | None = None
+    ) -> None:
         super().__init__(response)
         self._value = value
+        self._misfit = misfit
 
     @overload
     def parse(self) -> T_co: ...
@@ -185,7 +209,11 @@ class APIResponse(_Reply, Generic[T_co]):
     def parse(self, *, to: Any = None) -> Any:
         """
         What the call would have returned; or the body decoded as another type.
+
+        :raises APIResponseValidationError: the body is not what it should be; `text` and `content` have it all the same.
         """
+        if to is None and self._misfit is not None:
+            raise self._misfit
         return self._value if to is None else decode_reply(self.http_response.content, to, self.http_response)
 
     @property
@@ -212,10 +240,18 @@ class AsyncAPIResponse(_Reply, Generic[T_co]):
         super().__init__(response)
         self._go_on = go_on
 
-    async def parse(self) -> T_co:
+    @overload
+    async def parse(self) -> T_co: ...
+
+    @overload
+    async def parse(self, *, to: type[U]) -> U: ...
+
+    async def parse(self, *, to: Any = None) -> Any:
         """
-        What the call would have returned.
+        What the call would have returned; or the body decoded as another type.
         """
+        if to is not None:
+            return decode_reply(await self.http_response.read(), to, self.http_response)
         return await self._go_on()
 
     async def read(self) -> bytes:
@@ -266,6 +302,17 @@ class AsyncAPIResponse(_Reply, Generic[T_co]):
                 yield line.decode("utf-8", "replace")
         if held:
             yield held.decode("utf-8", "replace")
+
+    async def stream_to_file(self, file: str | os.PathLike[str], *, chunk_size: int | None = None) -> None:
+        """Writes the body to a file as it comes, in a thread; one that breaks off leaves what had arrived."""
+        from anyio import to_thread
+
+        opened = await to_thread.run_sync(open, file, "wb")
+        try:
+            async for data in self.iter_bytes(chunk_size or 1 << 20):
+                await to_thread.run_sync(opened.write, data)
+        finally:
+            opened.close()
 
     async def close(self) -> None:
         self.http_response.close()
@@ -341,7 +388,12 @@ class WithRawResponse:
 
         async def call(*args: Any, **kwargs: Any) -> APIResponse[Any]:
             catch = Catch()
-            value = await getattr(caught(self._target, catch), name)(*args, **kwargs)
+            try:
+                value = await getattr(caught(self._target, catch), name)(*args, **kwargs)
+            except APIResponseValidationError as error:
+                if catch.response is None or not catch.response.is_read:
+                    raise
+                return APIResponse(catch.response, None, error)
             return APIResponse(cast("Response", catch.response), value)
 
         return call

@@ -9,13 +9,24 @@ from .. import codec
 from ..config import hidden
 from ..transport.exchange import Response
 from ..transport.phases import whole
-from ..types._base import NOT_GIVEN
+from ..types._base import NOT_GIVEN, is_given
 from .arguments import unknown_argument
 from .caller import Caller
 
 __all__ = ["Verbs"]
 
 T = TypeVar("T")
+
+_MORE = ("extra_headers", "extra_query", "extra_body", "timeout", "stream", "stream_cls")
+_OPTIONS = (
+    "extra_json",
+    "follow_redirects",
+    "headers",
+    "idempotency_key",
+    "max_retries",
+    "params",
+    "timeout",
+)
 
 
 class Verbs(Caller):
@@ -57,8 +68,9 @@ class Verbs(Caller):
             lists; `str` or `bytes` for the body as it is; `kimi_async.transport.Response` for the reply itself.
         :param body: sent as JSON.
         :param stream: with True, an `AsyncStream` of `cast_to` is returned, or of what `stream_cls=AsyncStream[X]` names.
-        :param extra_headers, extra_query, extra_body, timeout: as for every other call; `options={"headers": …, "params": …,
-            "timeout": …}` is understood too.
+        :param extra_headers, extra_query, extra_body, timeout: as for every other call; `options={…}` is understood too, with
+            `headers`, `params`, `extra_json`, `timeout`, `max_retries`, `idempotency_key` (sent as the header `Idempotency-Key`)
+            and `follow_redirects` (within the same origin; with False a redirect is an error).
         """
         return await self._raw("POST", path, cast_to, content if content is not None else body, options, more)
 
@@ -104,17 +116,26 @@ class Verbs(Caller):
         options: Mapping[str, Any],
         more: dict[str, Any],
     ) -> Any:
-        known = ("extra_headers", "extra_query", "extra_body", "timeout", "stream", "stream_cls")
         for name in more:
-            if name not in known:
-                raise unknown_argument(method.lower(), name, known)
+            if name not in _MORE:
+                raise unknown_argument(method.lower(), name, _MORE)
+        for name in options:
+            if name not in _OPTIONS:
+                raise unknown_argument(f"{method.lower()}(options=...)", name, _OPTIONS)
         timeout = more.get("timeout", options.get("timeout", NOT_GIVEN))
         extra_headers: dict[str, Any] = {
             **(hidden(options.get("headers")) or {}),
             **(hidden(more.get("extra_headers")) or {}),
         }
+        if is_given(key := options.get("idempotency_key")) and key is not None:
+            extra_headers.setdefault("Idempotency-Key", key)
         extra_query: dict[str, Any] = {**(options.get("params") or {}), **(more.get("extra_query") or {})}
         extra_body: dict[str, Any] = {**(options.get("extra_json") or {}), **(more.get("extra_body") or {})}
+        caller: Caller = self
+        if is_given(max_retries := options.get("max_retries", NOT_GIVEN)):
+            caller = self.with_options(max_retries=max_retries)
+        follow = options.get("follow_redirects")
+        follow = True if follow is None or not is_given(follow) else bool(follow)
         if isinstance(body, Mapping):
             body = {**codec.given(cast("Mapping[str, Any]", body)), **extra_body}
         elif extra_body:
@@ -125,7 +146,7 @@ class Verbs(Caller):
             cast_to = arguments[0] if arguments else cast_to
         data = body if body is None or isinstance(body, bytes) else codec.encode(body)
         if more.get("stream"):
-            return await self.open_stream(
+            return await caller.open_stream(
                 method,
                 path,
                 data,
@@ -139,12 +160,13 @@ class Verbs(Caller):
             "httpx",
             "httpx2",
         )
-        response = await self.call(
+        response = await caller.call(
             method,
             path,
             data,
             accept=whole,
             unlisted=True,
+            follow_redirects=follow,
             extra_headers=extra_headers,
             extra_query=extra_query,
             timeout=timeout,

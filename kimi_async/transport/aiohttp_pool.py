@@ -260,7 +260,11 @@ class SessionPool:
                 if reply.status == 407:
                     reply.close()
                     raise _proxy_wants_a_password(request, loop.time() - started)
-                if reply.status not in (301, 302, 303, 307, 308) or hdrs.LOCATION not in reply.headers:
+                if (
+                    reply.status not in (301, 302, 303, 307, 308)
+                    or hdrs.LOCATION not in reply.headers
+                    or not request.extensions.get("follow_redirects", True)
+                ):
                     return self._response(request, reply, loop, started)
                 url = self._redirected(request, url, reply)
             raise RedirectRefusedError(

@@ -394,6 +394,11 @@ class Response:
         return self._closed
 
     @property
+    def is_read(self) -> bool:
+        """Whether `content` is there."""
+        return self._body is not None
+
+    @property
     def content(self) -> bytes:
         """
         The body, once `read()` has taken it in.

@@ -4,11 +4,12 @@ The reply beside its meaning: `with_raw_response` and `with_streaming_response`.
 
 import asyncio
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from kimi_async import AsyncKimi, NotFoundError
+from kimi_async import APIResponseValidationError, AsyncKimi, NotFoundError
 from kimi_async.testing import MemoryTransport, Reply
 from kimi_async.transport.exchange import Request
 from kimi_async.types import ChatCompletion
@@ -196,3 +197,48 @@ async def test_raw_response_of_a_method_that_asks_twice_is_the_last_reply() -> N
     assert ["/v1/models/kimi-k3", "/v1/models"] == asked
     assert ("kimi-k3", "/v1/models") == (raw.parse().id, raw.http_request.path)
     await kimi.close()
+
+
+@pytest.mark.parametrize("body", [b"<html>busy</html>", b"[]", b"", b'{"choices":[]}'])
+async def test_raw_response_of_a_body_that_is_not_what_it_should_be(body: bytes) -> None:
+    """
+    Who asks for the reply gets it, after one request; what it does not mean is said by `parse()`.
+    """
+
+    async def odd(request: Request) -> Reply:
+        return Reply(headers=HEADERS, body=body)
+
+    transport = MemoryTransport(odd)
+    async with AsyncKimi(api_key="sk-test", transport=transport, max_retries=3) as kimi:
+        raw = await kimi.chat.completions.with_raw_response.create(model="kimi-k3", messages=MESSAGES)
+
+        assert (200, body, body.decode()) == (raw.status_code, raw.content, raw.text)
+        with pytest.raises(APIResponseValidationError):
+            raw.parse()
+        async with kimi.chat.completions.with_streaming_response.create(
+            model="kimi-k3", messages=MESSAGES
+        ) as reply:
+            with pytest.raises(APIResponseValidationError):
+                await reply.parse()
+            assert body == await reply.read()
+        models = await kimi.models.with_raw_response.list()
+        assert body == models.content
+
+    assert 3 == len(transport.requests)
+    assert 0 == transport.open
+
+
+async def test_streamed_response_to_a_file_and_as_another_type(tmp_path: Path) -> None:
+    """
+    The body goes to a file as it comes, or becomes what the caller names.
+    """
+    kimi, _ = client()
+    create = kimi.chat.completions.with_streaming_response.create
+
+    async with create(model="kimi-k3", messages=MESSAGES) as reply:
+        await reply.stream_to_file(tmp_path / "answer.json", chunk_size=10)
+    async with create(model="kimi-k3", messages=MESSAGES) as reply:
+        fields = await reply.parse(to=dict)
+
+    assert COMPLETION == (tmp_path / "answer.json").read_bytes()
+    assert "chatcmpl-1" == fields["id"]

@@ -28,6 +28,7 @@ import trustme
 
 from kimi_async import (
     APIConnectionError,
+    APIStatusError,
     APITimeoutError,
     AsyncKimi,
     ClientClosedError,
@@ -565,6 +566,18 @@ def test_session_of_another_loop(neighbouring: str):
         with pytest.raises(ConfigurationError, match="another event loop"):
             second.run(_ask(client))
         first.run(session.close())
+
+
+async def test_redirect_not_followed_where_not_wanted():
+    """
+    `follow_redirects=False` makes a redirect the error of its status; otherwise one within the origin is followed.
+    """
+    async with RawServer(sends(reply(b"", 307, "Location: /v1/other"))) as server:
+        async with client_at(server.base_url) as client:
+            with pytest.raises(APIStatusError) as caught:
+                await client.get("/x", options={"follow_redirects": False})
+
+        assert (307, 1) == (caught.value.status_code, len(server.requests))
 
 
 async def test_proxy_unreachable():
