@@ -32,6 +32,7 @@ Everything that can go wrong, as a tree.
         ├ RateLimitError 429
         │ ├ RateLimitReachedError                   concurrency, requests or tokens a minute: try later
         │ │ └ TokensPerDayLimitError                tokens a day: not before tomorrow
+        │ ├ RequestOverLimitError                   the request alone is larger than a limit a minute
         │ ├ EngineOverloadedError                   no capacity; a higher tier does not help
         │ └ QuotaExceededError                      money (429, 402 or 403)
         └ InternalServerError ≥ 500
@@ -81,6 +82,7 @@ __all__ = [
     "RateLimitWaitError",
     "RedirectRefusedError",
     "RequestInfo",
+    "RequestOverLimitError",
     "RequestTooCostlyError",
     "RequestTooLargeError",
     "ResponseInfo",
@@ -630,6 +632,12 @@ class TokensPerDayLimitError(RateLimitReachedError):
     """
     429 `rate_limit_reached_error` whose text names TPD: the day's tokens are spent, so waiting is a matter of hours.
     """
+
+    retryable = False
+
+
+class RequestOverLimitError(RequestTooLargeError, RateLimitError):
+    """429, or 413: the request alone is larger than a limit a minute. Waiting does not help."""
 
     retryable = False
 

@@ -2,8 +2,9 @@
 A refusal as an exception: the class from its cause, whichever gateway's words it uses.
 """
 
+import re
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, cast
 
 import msgspec
 
@@ -21,6 +22,7 @@ from ..errors import (
     QuotaExceededError,
     RateLimitError,
     RateLimitReachedError,
+    RequestOverLimitError,
     RequestTooLargeError,
     TokensPerDayLimitError,
     UnprocessableEntityError,
@@ -102,15 +104,18 @@ def _error(
         cls = exact or (InternalServerError if status >= 500 else APIStatusError)
     elif exact is not None and issubclass(exact, cls):
         cls = exact
+    elif shape.kind == "too_large" and status == 429:
+        cls = RequestOverLimitError
     elif (
         exact is not None
-        and not issubclass(cls, (exact, RateLimitError))
+        and not issubclass(cls, (exact, RateLimitError, ContextLengthExceededError))
         and status in (401, 404, 409, 413, 422)
     ):
         # `except NotFoundError` must hold for every 404, whatever the text says.
         cls = exact
+    told = hint(status, request)
     error = cls.make(
-        shape.message,
+        f"{shape.message} ({told})" if told else shape.message,
         status=status,
         headers=headers,
         request=request,
@@ -124,3 +129,24 @@ def _error(
     )
     error.retry_after = shape.retry_after
     return error
+
+
+def hint(status: int, request: Any) -> str:
+    """
+    What is probably wrong with the address or the key, where the request shows it; else "".
+    """
+    url = str(getattr(request, "url", ""))
+    if status in (404, 405):
+        path = url.partition("://")[2].partition("?")[0].partition("/")[2]
+        if path.count("chat/completions") > 1:
+            return "base_url ends in /chat/completions, which is added to it: leave that out"
+        if path and not re.search(r"(?:^|/)v\d", path) and "chat/completions" in path:
+            return "base_url names no version: most hosts want it to end in /v1"
+    if status in (401, 403):
+        headers: object = getattr(request, "headers", None)
+        key = (
+            cast("Mapping[str, object]", headers).get("Authorization") if isinstance(headers, Mapping) else ""
+        )
+        if str(key).removeprefix("Bearer ")[:1] in ('"', "'"):
+            return "the key was sent in quotes: they are no part of it"
+    return ""

@@ -143,11 +143,9 @@ def as_wire(value: Any, part: str) -> Any:
     if not isinstance(value, dict):
         return value
     fields = _softened(cast("Fields", value))
-    given = fields.get("choices")
-    if isinstance(given, dict):
-        given = [given]
-    if isinstance(given, list):
-        fields["choices"] = [_choice(each, part) for each in given]
+    given: object = fields.get("choices")
+    if isinstance(given, (dict, list)):
+        fields["choices"] = [_choice(each, part) for each in _list(cast("object", given))]
     usage = _usage(fields)
     fields.pop("usage", None)
     if usage:
@@ -169,12 +167,10 @@ def _choice(given: Any, part: str) -> Any:
     if not isinstance(message, dict):
         return choice  # found wrong where it is converted
     message = cast("Fields", message)
-    calls = message.get("tool_calls")
+    calls: object = message.get("tool_calls")
     if calls is not None:
-        if isinstance(calls, dict):
-            calls = [calls] if calls else []
-        if isinstance(calls, list):
-            message["tool_calls"] = [_call(call) for call in calls]
+        if isinstance(calls, (dict, list)):
+            message["tool_calls"] = [_call(call) for call in _list(cast("object", calls))]
         if not message["tool_calls"]:
             del message["tool_calls"]
     if not isinstance(choice.get("usage"), dict):
@@ -250,6 +246,15 @@ _HITS = (
 )
 
 
+def _list(value: object) -> list[Any]:
+    """
+    A list as it is, and one object as the list of it.
+    """
+    if isinstance(value, list):
+        return cast("list[object]", value)
+    return [value] if value else []
+
+
 def _object(value: Any) -> Fields:
     return cast("Fields", value) if isinstance(value, dict) else {}
 
@@ -284,11 +289,11 @@ def _field(name: str, item: Any) -> Any:
     if isinstance(item, dict):
         return _softened(cast("Fields", item))
     if isinstance(item, list):
-        return [each for each in item if each is not None]
+        return [each for each in _list(cast("object", item)) if each is not None]
     return item
 
 
-def text_of(item: Any) -> Any:
+def text_of(item: object) -> Any:
     """
     Text that came as a list of parts, or as a number. What holds no text is returned as it is, to be found wrong.
     """
@@ -300,11 +305,11 @@ def text_of(item: Any) -> Any:
         return str(item)
     if isinstance(item, dict):
         fields = cast("Fields", item)
-        return text_of(fields["text"]) if "text" in fields else (item or None)
+        return text_of(fields["text"]) if "text" in fields else (fields or None)
     if isinstance(item, list):
-        parts = [text_of(part) for part in item]
-        texts = [part for part in parts if isinstance(part, str)]
-        return "".join(texts) if texts or not item else item
+        parts = cast("list[object]", item)
+        texts = [text for text in map(text_of, parts) if isinstance(text, str)]
+        return "".join(texts) if texts or not parts else parts
     return item
 
 

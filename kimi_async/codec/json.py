@@ -341,7 +341,11 @@ def _without(value: Any, path: list[str]) -> bool:
     Takes a field out; whether it was there.
     """
     for step in path[:-1]:
-        value = value[int(step)] if isinstance(value, list) else value[step]
+        value = (
+            cast("list[object]", value)[int(step)]
+            if isinstance(value, list)
+            else cast("dict[str, Any]", value)[step]
+        )
     return isinstance(value, dict) and cast("dict[str, Any]", value).pop(path[-1], None) is not None
 
 

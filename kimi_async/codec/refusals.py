@@ -20,6 +20,7 @@ from typing import Any, Literal, cast
 import msgspec
 
 from ..errors import request_id_from
+from .phrases import meant
 from .waits import LimitTold, limit_told, retry_after
 
 __all__ = ["RETRYABLE", "ErrorShape", "Kind", "classify", "should_retry"]
@@ -148,6 +149,14 @@ _TYPES: dict[str, Kind] = {
     # Together
     "dynamic_request_limited": "rate_limit",
     "dynamic_token_limited": "rate_limit",
+    # DashScope: help.aliyun.com/zh/model-studio/error-code
+    "arrearage": "quota",
+    "data_inspection_failed": "content_filter",
+    "datainspectionfailed": "content_filter",
+    # Volcengine: www.volcengine.com/docs/82379/1299023
+    "accountoverdueerror": "quota",
+    # LiteLLM: docs.litellm.ai/docs/proxy/error_reference
+    "budget_exceeded": "quota",
     # vLLM and SGLang name Python classes
     "badrequesterror": "bad_request",
     "notfounderror": "not_found",
@@ -178,32 +187,6 @@ _STATUSES: dict[int, Kind] = {
     503: "unavailable",
     504: "gateway",
 }
-
-# Texts, read only under 402, 403 and 429, in a stream, or beside a type that may hide them. Kimi's official client searches
-# for much the same (github.com/MoonshotAI/kimi-code, packages/kosong, kimi-errors); the plan texts are those of
-# www.kimi.com/code/docs/en/kimi-code/error-reference.html.
-_QUOTA = (
-    r"exceeded?\s+(?:your\s+)?current\s+(?:token\s+)?quota|check\s+your\s+account\s+balance"
-    r"|(?:insufficient|not\s+enough|low)\s+(?:account\s+)?(?:balance|credits?|quota|funds)"
-    r"|(?:balance|quota|credits?)\s+(?:is|are)\s+(?:insufficient|exhausted|used\s+up)"
-    r"|recharge\s+your\s+account|please\s+recharge|account\s+(?:is\s+)?in\s+arrears"
-    r"|is\s+suspended|account\s+has\s+been\s+disabled|is\s+not\s+active"
-    r"|plan\s+and\s+billing\s+details|out\s+of\s+credits?|billing\s+cycle"
-    r"|(?:your|monthly|weekly[^.]{0,20}|5-hour)\s+usage\s+limit|quota\s+will\s+be\s+refreshed|membership\s+benefits"
-)
-_QUOTA_WORDS = (
-    "quota", "balance", "credit", "funds", "recharge", "arrears", "suspended", "disabled", "not active", "billing", "usage limit",
-    "membership",
-)  # fmt: skip
-_OVERLOADED = r"engine\s+is\s+currently\s+overloaded|receiving\s+too\s+many\s+requests\s+at\s+the\s+moment"
-_CONTEXT = (
-    # Kimi: "Your request exceeded model token limit: 262144", "Input token length too long"
-    r"request.{0,80}exceed.{0,80}model\s+token\s+limit|exceeded\s+model\s+token\s+limit|input\s+token\s+length\s+too\s+long"
-    # vLLM, SGLang, OpenAI
-    r"|maximum\s+context\s+length|longer\s+than\s+the\s+model'?s\s+(?:maximum\s+)?context\s+length"
-    r"|context_length_exceeded|exceeds?\s+the\s+(?:model'?s\s+)?(?:maximum\s+)?context\s+(?:length|window)"
-)
-_FILTERED = r"considered\s+high\s+risk"
 
 _PHRASES = {
     400: "Bad Request",
@@ -276,10 +259,20 @@ def _classified(status: int, body: bytes) -> ErrorShape:
     if type_ is None:
         type_ = _text(details.get("error_type"))
     message = found.message or _phrase(status)
+    cause = _quoted(details)
+    if cause is not None:
+        # OpenRouter and its kin: "Provider returned error", and what the host behind it said.
+        name = _text(details.get("provider_name"))
+        said = cause.message or "no message"
+        message = f"{name}: {said} ({message})" if name else f"{said} ({message})"
+        inner_type = _text(cause.inner.get("type"))
+        inner_code = _text(cause.inner.get("code"))
+        if _word(inner_type) in _DECISIVE or _word(inner_code) in _DECISIVE:
+            type_, code = inner_type or type_, inner_code or code
     # Under 200 the number in the event is the status that the reply could no longer have.
     if status < 400 and code is not None and re.fullmatch(r"[45]\d\d", code):
         status = int(code)
-    kind = _kind(status, type_, code, message[:SEARCHED].lower(), details)
+    kind = _kind(status, type_, code, message[:SEARCHED].lower(), details, quoted=cause is not None)
     limit = limit_told(message) if kind == "rate_limit" else None
     if limit is not None and limit.per_day:
         kind = "tpd"
@@ -305,7 +298,15 @@ def should_retry(headers: Mapping[str, str]) -> bool | None:
     return None if value is None else {"true": True, "false": False}.get(value.strip().lower())
 
 
-def _kind(status: int, type_: str | None, code: str | None, text: str, details: Mapping[str, Any]) -> Kind:
+def _kind(
+    status: int,
+    type_: str | None,
+    code: str | None,
+    text: str,
+    details: Mapping[str, Any],
+    *,
+    quoted: bool = False,
+) -> Kind:
     typed = _word(type_) or _word(code)
     coded = _word(code)
     if coded in _DECISIVE and typed not in _DECISIVE:
@@ -319,12 +320,16 @@ def _kind(status: int, type_: str | None, code: str | None, text: str, details: 
         elif status >= 300:
             by_status = "redirect"
 
-    if by_status in ("quota", "permission", "rate_limit", None) or typed in ("rate_limit", "permission"):
-        # The three faces of money, and of a plan that is used up: Kimi sends them under 429 and 403, gateways
-        # under 402, and Kimi Code under the type of a rate limit.
-        if typed == "quota" or by_status == "quota" or _has(_QUOTA_WORDS, _QUOTA, text):
-            return "quota"
-        if _has(("overloaded", "too many"), _OVERLOADED, text):
+    # An error in a stream has no status, and one that quotes another host's reply has that of the one between.
+    meaning = meant(text, None if by_status is None or quoted else status)
+    if typed == "quota" or by_status == "quota" or meaning == "quota":
+        # The faces of money, and of a plan that is used up: Kimi sends them under 429 and 403, gateways under 402, others under
+        # 400, 412 and 500, and Kimi Code under the type of a rate limit.
+        return "quota"
+    if meaning in ("too_large", "unavailable"):
+        return meaning
+    if by_status in ("permission", "rate_limit", None) or typed in ("rate_limit", "permission"):
+        if meaning == "overloaded":
             return "overloaded"
         told = limit_told(text) if by_status == "permission" else None
         if told is not None:
@@ -334,11 +339,8 @@ def _kind(status: int, type_: str | None, code: str | None, text: str, details: 
             return "content_filter"
     if typed in _DECISIVE and not (typed == "auth" and status >= 500):
         return typed
-    if by_status in ("bad_request", "too_large", "unprocessable", None):
-        if _has(("limit", "context", "too long"), _CONTEXT, text):
-            return "context_length"
-        if _has(("high",), _FILTERED, text):
-            return "content_filter"
+    if meaning in ("context_length", "content_filter"):
+        return meaning
     if by_status in (None, "redirect"):
         return typed or by_status or "server"
     if by_status == "bad_request" and typed in ("permission", "not_found", "too_large"):
@@ -348,13 +350,12 @@ def _kind(status: int, type_: str | None, code: str | None, text: str, details: 
     return by_status
 
 
-def _has(words: tuple[str, ...], pattern: str, text: str) -> bool:
-    """Whether the pattern is in the text, which is in lower case; one of `words` is in all that it matches."""
-    return any(word in text for word in words) and re.search(pattern, text) is not None
-
-
 def _word(name: str | None) -> Kind | None:
-    return _TYPES.get(name.lower()) if name else None
+    if not name:
+        return None
+    word = name.lower()
+    # Volcengine: InputTextSensitiveContentDetected, OutputImageSensitiveContentDetected.PolicyViolation, …
+    return _TYPES.get(word) or ("content_filter" if "sensitivecontentdetected" in word else None)
 
 
 @dataclass(slots=True)
@@ -428,6 +429,22 @@ def _unpack(value: Any, depth: int) -> _Found:
                 return _Found({**outer, **inner}, found.inner, found.message, inner)
         return _Found(outer, inner, message, inner)
     return _Found(outer, outer, _message(outer), outer)
+
+
+def _quoted(details: Mapping[str, Any]) -> _Found | None:
+    """
+    What the host behind a gateway answered: text, JSON as text, JSON, or JSON in `data`.
+    """
+    raw: object = details.get("raw")
+    if isinstance(raw, dict) and isinstance(inner := cast("dict[str, Any]", raw).get("data"), (str, dict)):
+        raw = cast("object", inner)
+    if isinstance(raw, str):
+        found = _open(raw.encode("utf-8", "replace"))
+    elif isinstance(raw, (dict, list)) and raw:
+        found = _unpack(raw, depth=1)
+    else:
+        return None
+    return found if found.message else None
 
 
 def _message(fields: dict[str, Any]) -> str:

@@ -8,7 +8,7 @@ else should have the loop.
 
 import asyncio
 import weakref
-from typing import Any
+from typing import Any, cast
 
 from ..transport.exchange import Timeout
 
@@ -92,7 +92,7 @@ class Clocks:
         # fires. It holds the clocks weakly, so that a dropped stream is collected at once and not after `idle` seconds.
         limit = self.limit()
         if limit is not None:
-            self.timer = self.loop.call_at(limit[0], _look, weakref.ref(self))
+            self.timer = self.loop.call_at(limit[0], _look, cast("weakref.ref[Clocks]", weakref.ref(self)))
 
     def stop(self) -> None:
         if self.timer is not None:
@@ -112,7 +112,7 @@ class Clocks:
         if limit[0] > self.loop.time():
             self.watch()
         elif turns:
-            self.loop.call_soon(_look, weakref.ref(self), turns - 1)
+            self.loop.call_soon(_look, cast("weakref.ref[Clocks]", weakref.ref(self)), turns - 1)
         else:
             self.expired = True
             self.task.cancel()

@@ -296,7 +296,7 @@ class Digest(Generic[T]):
         if error is None:
             if isinstance(value, dict) and cast("dict[str, Any]", value).get("choices"):
                 return False
-            error = {"error": value if value else "the server sent an event of type error"}
+            error = {"error": cast("object", value) or "the server sent an event of type error"}
         self._refused(error)
         return True
 
@@ -387,12 +387,10 @@ def _is_whole(value: dict[str, Any]) -> bool:
     """
     Whether it is a completion, and not a chunk.
     """
-    choices: Any = value.get("choices")
-    return (
-        isinstance(choices, list)
-        and not any(isinstance(choice, dict) and "delta" in choice for choice in choices)
-        and value.get("object") != "chat.completion.chunk"
-    )
+    choices: object = value.get("choices")
+    if not isinstance(choices, list) or value.get("object") == "chat.completion.chunk":
+        return False
+    return not any(isinstance(each, dict) and "delta" in each for each in cast("list[object]", choices))
 
 
 def folded(body: bytes, response: Response) -> ChatCompletion:
