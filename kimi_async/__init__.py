@@ -51,6 +51,7 @@ if TYPE_CHECKING:
     from .streaming.resume import ResumePolicy as ResumePolicy
     from .streaming.resume import Resumption as Resumption
     from .streaming.stream import AsyncStream as AsyncStream
+    from .tools import LeakedToolsError as LeakedToolsError
     from .tools import Tool as Tool
     from .tools import ToolArgumentsError as ToolArgumentsError
     from .tools import ToolContext as ToolContext
@@ -94,7 +95,7 @@ _MODULES: dict[str, str] = {
     "streaming.events": "AsyncChatCompletionStream AsyncChatCompletionStreamManager ChatCompletionStreamState StreamMetrics",
     "streaming.resume": "ResumePolicy Resumption",
     "streaming.stream": "AsyncStream",
-    "tools": "Tool ToolArgumentsError ToolContext ToolError tool tool_from web_search",
+    "tools": "LeakedToolsError Tool ToolArgumentsError ToolContext ToolError tool tool_from web_search",
     "tools.run": "MaxTurnsError ToolRun ToolRunResult",
     "transport.exchange": "Headers Request Response Timeout Transport",
     "types": "BaseModel NOT_GIVEN NotGiven Omit not_given omit",

@@ -2,9 +2,10 @@
 `client.chat.completions`: questions and answers.
 """
 
-from collections.abc import Awaitable, Callable, Iterable, Mapping
-from functools import cached_property
-from typing import TYPE_CHECKING, Any, Literal, TypeVar, Unpack, cast, overload
+import inspect
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
+from functools import cached_property, partial
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypeVar, Unpack, cast, overload
 
 from ..errors import ConfigurationError, EmptyResponseError, KimiError, NotFoundError
 from ..providers.hosts import foreign_model_message
@@ -27,6 +28,7 @@ from .arguments import call_options
 from .caller import Caller, CallOptions
 from .chat_body import accept_completion, chat_body
 from .models import AsyncModels
+from .tokenizers import AsyncTokenizers
 
 if TYPE_CHECKING:
     from ..schema import ResponseFormat
@@ -37,12 +39,23 @@ __all__ = ["AsyncBeta", "AsyncChat", "AsyncCompletions"]
 T = TypeVar("T")
 
 
+Fit: TypeAlias = "Callable[[list[Any]], list[Any] | Awaitable[list[Any]]]"
+"""Given a conversation: what of it is sent."""
+
+LeakedTools: TypeAlias = Literal["mend", "warn", "off"]
+"""What to do with tool calls that a host left in the text."""
+
+
 class CreateOptions(ChatParams, CallOptions, total=False):
     """What `create` takes by name, the options of every call among it."""
+
+    leaked_tools: LeakedTools | None
 
 
 class AskOptions(ChatOptions, CallOptions, total=False):
     """What `parse`, `stream` and `run_tools` take by name, the options of every call among it."""
+
+    leaked_tools: LeakedTools | None
 
 
 class AsyncCompletions(Resource["RawCompletions", "StreamingCompletions"]):
@@ -111,6 +124,9 @@ class AsyncCompletions(Resource["RawCompletions", "StreamingCompletions"]):
             together with a `response_format` of `json_object`.
         :param empty: `"raise"` makes an answer with neither text nor tool call an `EmptyResponseError`; otherwise
             `completion.is_empty` tells. It is what a budget that went into reasoning gives.
+        :param leaked_tools: `"mend"` makes calls of tool markup that a host left in the text (`<|tool_call_begin|>…`), where it is
+            whole and the tool was offered; `"warn"`, the default, tells a whole answer that holds some as a `KimiWarning`; `"off"`
+            does not look.
 
         :raises APIStatusError: the server refused; the class tells the cause.
         :raises APIConnectionError: no reply came, or it broke off.
@@ -123,6 +139,12 @@ class AsyncCompletions(Resource["RawCompletions", "StreamingCompletions"]):
         streamed = bool(stream)
         policy = ResumePolicy.of(resume)
         client = self._client
+        leaked = params.pop("leaked_tools", None)
+        if leaked not in (None, "mend", "warn", "off"):
+            raise ConfigurationError(f"leaked_tools must be 'mend', 'warn' or 'off'; got {leaked!r}")
+        if leaked == "mend":  # both are read twice: the names of the tools are in them
+            messages = cast("Iterable[ChatCompletionMessageParam]", _lasting(messages))
+            params["tools"] = _lasting(params.get("tools", NOT_GIVEN))
         call = call_options(cast("dict[str, Any]", params))
         body = chat_body(
             "create",
@@ -159,6 +181,14 @@ class AsyncCompletions(Resource["RawCompletions", "StreamingCompletions"]):
                 opened.mend_with(
                     Resumer(body=body, policy=policy, reopen=open_stream, known=client.provider is not None)
                 )
+            if leaked == "mend":
+                from ..tools.leaks import offered_names
+                from ..tools.mended_stream import MendedStream
+
+                return cast(
+                    "AsyncStream[ChatCompletionChunk]",
+                    MendedStream(opened, offered_names(params.get("tools"), messages)),
+                )
             return opened
         if policy is not None:
             raise ConfigurationError(
@@ -169,6 +199,11 @@ class AsyncCompletions(Resource["RawCompletions", "StreamingCompletions"]):
         except NotFoundError as exc:
             await explain_missing_model(client, model, exc)
             raise
+        if leaked != "off" and (leaked is not None or params.get("tools")):
+            from ..tools.leaks import offered_names, settle_leaks
+
+            names = offered_names(params.get("tools"), messages if leaked == "mend" else ())
+            completion = settle_leaks(completion, names, mend=leaked == "mend")
         if empty == "raise" and completion.is_empty:
             raise EmptyResponseError(completion=completion)
         return completion
@@ -264,6 +299,8 @@ class AsyncCompletions(Resource["RawCompletions", "StreamingCompletions"]):
         tool_timeout: float | None = ...,
         stop_when: "Callable[[ToolRun[Any]], bool | Awaitable[bool]] | None" = ...,
         on_error: "OnError" = ...,
+        fit: "bool | Fit" = ...,
+        repair_arguments: bool = ...,
         **params: Unpack[AskOptions],
     ) -> "ToolRun[T]": ...
 
@@ -282,6 +319,8 @@ class AsyncCompletions(Resource["RawCompletions", "StreamingCompletions"]):
         tool_timeout: float | None = ...,
         stop_when: "Callable[[ToolRun[Any]], bool | Awaitable[bool]] | None" = ...,
         on_error: "OnError" = ...,
+        fit: "bool | Fit" = ...,
+        repair_arguments: bool = ...,
         **params: Unpack[AskOptions],
     ) -> "ToolRun[Any]": ...
 
@@ -299,6 +338,8 @@ class AsyncCompletions(Resource["RawCompletions", "StreamingCompletions"]):
         tool_timeout: float | None = None,
         stop_when: "Callable[[ToolRun[Any]], bool | Awaitable[bool]] | None" = None,
         on_error: "OnError" = "reply",
+        fit: "bool | Fit" = False,
+        repair_arguments: bool = False,
         **params: Unpack[AskOptions],
     ) -> "ToolRun[Any]":
         """
@@ -320,6 +361,11 @@ class AsyncCompletions(Resource["RawCompletions", "StreamingCompletions"]):
         :param on_error: `"reply"` tells the model what a tool raised and goes on; `"raise"` raises it here; a function makes
             the text the model is told.
         :param tool_choice: if it forces a call, it does so in the first turn only.
+        :param fit: True sends of a conversation that has grown too long what `conversation.fit` leaves of it; a function of the
+            messages makes its own choice. `run.messages` keeps everything.
+        :param repair_arguments: whether arguments that are almost JSON are repaired before they are validated (extra `[repair]`);
+            the events tell what was changed.
+        :param leaked_tools: see `create`; markup of calls is never taken for the answer (`LeakedToolsError`).
         """
         from ..schema.answers import parse_completion, response_format_of
         from ..tools.run import ToolRun
@@ -351,6 +397,14 @@ class AsyncCompletions(Resource["RawCompletions", "StreamingCompletions"]):
         def parse(completion: ChatCompletion) -> Any:
             return parse_completion(completion, wanted).parsed
 
+        if not params.get("leaked_tools"):
+            params["leaked_tools"] = "off"  # the run looks itself
+        repair: Callable[[str], str] | None = None
+        if repair_arguments:
+            from ..tools.repair import load_repairer, repaired_arguments
+
+            repair = partial(repaired_arguments, repair=load_repairer())
+
         return ToolRun(
             ask=ask,
             ask_stream=ask_stream if stream else None,
@@ -365,7 +419,37 @@ class AsyncCompletions(Resource["RawCompletions", "StreamingCompletions"]):
             stop_when=stop_when,
             on_error=on_error,
             around_tool=self._client.around_tool,
+            fit=self._fitting(fit, model, params) if fit else None,
+            repair=repair,
         )
+
+    def _fitting(
+        self, fit: "Literal[True] | Fit", model: str, params: Mapping[str, Any]
+    ) -> Callable[[list[Any], list[Any]], Awaitable[list[Any]]]:
+        """What of a conversation is sent, chosen anew before each turn."""
+
+        async def chosen(messages: list[Any], tools: list[Any]) -> list[Any]:
+            if callable(fit):
+                made = fit(messages)
+                return list(await made if inspect.isawaitable(made) else made)
+            from ..conversation.fit import fit as fitted
+
+            budget = params.get("max_completion_tokens") or params.get("max_tokens")
+            result = await fitted(
+                messages,
+                model=model,
+                max_completion_tokens=budget if isinstance(budget, int) else None,
+                tools=tools,
+                thinking=params.get("thinking"),
+                client=_Tokens(AsyncTokenizers(self._client)) if self._counts_tokens() else None,
+            )
+            return result.messages
+
+        return chosen
+
+    def _counts_tokens(self) -> bool:
+        provider = self._client.provider
+        return provider is not None and provider.supports("tokenizers")
 
     @overload
     def stream(
@@ -472,6 +556,18 @@ class AsyncCompletions(Resource["RawCompletions", "StreamingCompletions"]):
             parse_arguments=arguments_reader(given),
             finish=lambda completion: parse_completion(completion, read, given),
         )
+
+
+def _lasting(value: Any) -> Any:
+    """What can be read once alone, as a list; anything else as it is."""
+    return list(cast("Iterable[Any]", value)) if isinstance(value, Iterator) else value
+
+
+class _Tokens:
+    """What `fit` asks of a client."""
+
+    def __init__(self, tokenizers: AsyncTokenizers) -> None:
+        self.tokenizers = tokenizers
 
 
 async def explain_missing_model(client: Caller, model: str, error: NotFoundError) -> None:

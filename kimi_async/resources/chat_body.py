@@ -9,6 +9,7 @@ from typing import Any, cast
 import msgspec
 
 from .. import codec
+from ..conversation.history import refused_history
 from ..errors import APIResponseValidationError, ConfigurationError
 from ..providers.advice import WATCHED, KimiWarning, certain_refusals
 from ..providers.hosts import Provider
@@ -151,9 +152,12 @@ def chat_body(
         if not isinstance(extra_body, Mapping):
             raise TypeError(f"extra_body must be a mapping, not {type(extra_body).__name__}")
         body.update(cast("Mapping[str, Any]", extra_body))
-    if advise and not WATCHED.isdisjoint(body):
-        for told in certain_refusals(body):
-            warnings.warn(told, KimiWarning, stacklevel=4)
+    if advise:
+        if not WATCHED.isdisjoint(body):
+            for told in certain_refusals(body):
+                warnings.warn(told, KimiWarning, stacklevel=4)
+        for fault in refused_history(body["messages"], model, body.get("thinking")):
+            warnings.warn(fault.text, KimiWarning, stacklevel=4)
     return codec.encode(body)
 
 

@@ -6,15 +6,20 @@ May use schema, streaming and types, and from outside anyio.
 
 from .docstrings import parse_docstring
 from .function import FunctionTool, tool, tool_from
+from .leaks import Leak, LeakedCall, LeakedToolsError, find_leak
 from .tool import EchoTool, Tool, ToolArgumentsError, ToolContext, ToolError, result_text, web_search
 
 __all__ = [
     "EchoTool",
     "FunctionTool",
+    "Leak",
+    "LeakedCall",
+    "LeakedToolsError",
     "Tool",
     "ToolArgumentsError",
     "ToolContext",
     "ToolError",
+    "find_leak",
     "parse_docstring",
     "result_text",
     "tool",

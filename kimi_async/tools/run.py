@@ -23,8 +23,10 @@ from types import TracebackType
 from typing import Any, Generic, Literal, Self, TypeAlias, TypeVar, cast
 
 import anyio
+import msgspec
 
 from ..errors import ConfigurationError, ContentFilterFinishReasonError, KimiError, LengthFinishReasonError
+from ..schema import OutputError
 from ..streaming.events import AsyncChatCompletionStreamManager
 from ..types.chat import (
     ChatCompletion,
@@ -36,6 +38,7 @@ from ..types.chat import (
 )
 from ..types.events import ChatCompletionStreamEvent
 from .function import tool
+from .leaks import LeakedToolsError, has_leak
 from .tool import EchoTool, Tool, ToolContext, ToolError
 
 __all__ = [
@@ -49,6 +52,7 @@ __all__ = [
     "ToolStartedEvent",
     "TurnEvent",
     "as_tools",
+    "echoed",
     "whole_calls",
 ]
 
@@ -83,7 +87,8 @@ class ToolStartedEvent:
 class ToolFinishedEvent:
     """
     A call is served. `error` is what the tool raised, None if nothing; `content` is what the model is told either way.
-    `elapsed` in seconds.
+    `elapsed` in seconds. `repaired` are the arguments that the tool was given, where `repair_arguments` changed what the model
+    wrote (`call.function.arguments`); else None.
     """
 
     turn: int
@@ -91,6 +96,7 @@ class ToolFinishedEvent:
     content: str
     error: Exception | None
     elapsed: float
+    repaired: str | None = None
     type: Literal["tool.finished"] = "tool.finished"
 
 
@@ -219,6 +225,40 @@ def whole_calls(
     return message.model_copy(update={"tool_calls": mended}), mended
 
 
+def echoed(message: ChatCompletionMessage, repaired: Sequence[str | None]) -> ChatCompletionMessage:
+    """
+    The message as it goes back: hosts refuse arguments that are no JSON object, the model's own among them (a 400 by some).
+
+    Empty ones become `{}`, repaired ones what was run, and what nobody could read an object that holds it as text, so that the
+    model sees what it wrote. A message whose arguments are in order is the same object.
+    """
+    calls = list(message.tool_calls or ())
+    made = [
+        call if (text := _valid(call, mended)) is None else _with_arguments(call, text)
+        for call, mended in zip(calls, repaired, strict=True)
+    ]
+    if all(a is b for a, b in zip(calls, made, strict=True)):
+        return message
+    return message.model_copy(update={"tool_calls": made})
+
+
+def _valid(call: ChatCompletionMessageToolCall, repaired: str | None) -> str | None:
+    """The arguments to send back; None if they may go as they are."""
+    if repaired is not None or call.type != "function":
+        return repaired
+    text = call.function.arguments
+    try:
+        if isinstance(msgspec.json.decode(text), dict):
+            return None
+    except (ValueError, RecursionError):
+        pass
+    return msgspec.json.encode({"not_json": text}).decode("utf-8", "replace") if text.strip() else "{}"
+
+
+def _with_arguments(call: ChatCompletionMessageToolCall, text: str) -> ChatCompletionMessageToolCall:
+    return call.model_copy(update={"function": call.function.model_copy(update={"arguments": text})})
+
+
 @dataclass(slots=True)
 class _Job:
     call: ChatCompletionMessageToolCall
@@ -227,6 +267,7 @@ class _Job:
     content: str | None = None
     error: Exception | None = None
     elapsed: float = 0.0
+    repaired: str | None = None
 
 
 class _Batch:
@@ -244,9 +285,11 @@ class _Batch:
         timeout: float | None,
         explain: Callable[[_Job, Exception], str],
         around: AroundTool | None,
+        repair: Callable[[str], str] | None,
     ) -> None:
         self.jobs = jobs
         self._around = around
+        self._repair = repair
         self._turn = turn
         self._timeout = timeout
         self._explain = explain
@@ -283,7 +326,9 @@ class _Batch:
             job.elapsed = loop.time() - started
             job.error = error
             job.content = content if error is None else self._explain(job, error)
-            event = ToolFinishedEvent(self._turn, job.call, job.content or "", error, job.elapsed)
+            event = ToolFinishedEvent(
+                self._turn, job.call, job.content or "", error, job.elapsed, job.repaired
+            )
             self._events.put_nowait(event)
 
     async def _run(self, job: _Job) -> str:
@@ -295,11 +340,16 @@ class _Batch:
     async def _run_within_time(self, job: _Job) -> str:
         if job.tool is None:
             raise ToolError(f"there is no tool called {job.call.function.name!r}")
+        arguments = job.call.function.arguments
+        if self._repair is not None and job.call.type == "function":
+            repaired = self._repair(arguments)
+            if repaired != arguments:
+                arguments = job.repaired = repaired
         seconds = job.tool.timeout if job.tool.timeout is not None else self._timeout
         scope = asyncio.timeout(seconds)
         try:
             async with scope:
-                return str(await job.tool.run(job.call.function.arguments, job.context))
+                return str(await job.tool.run(arguments, job.context))
         except TimeoutError:
             if not scope.expired():
                 raise
@@ -364,6 +414,8 @@ class ToolRun(Generic[T]):
         stop_when: "Callable[[ToolRun[Any]], bool | Awaitable[bool]] | None" = None,
         on_error: OnError = "reply",
         around_tool: AroundTool | None = None,
+        fit: Callable[[list[Any], list[Any]], Awaitable[list[Any]]] | None = None,
+        repair: Callable[[str], str] | None = None,
     ) -> None:
         for name, value in (("max_turns", max_turns), ("max_concurrency", max_concurrency)):
             if isinstance(value, bool) or not isinstance(value, int) or value < 1:  # pyright: ignore[reportUnnecessaryIsInstance]
@@ -383,6 +435,7 @@ class ToolRun(Generic[T]):
         self._stop_when = stop_when
         self._on_error = on_error
         self._around_tool = around_tool
+        self._fit, self._repair = fit, repair
         self._result: ToolRunResult[T] | None = None
         self._steps: AsyncGenerator[ToolRunEvent, None] = self._loop()
 
@@ -418,13 +471,22 @@ class ToolRun(Generic[T]):
             options = {**self._options, "tools": [each.definition for each in self._offered]}
             if turn > 1 and options.get("tool_choice") not in (None, "auto", "none"):
                 options["tool_choice"] = "auto"  # a forced call in every turn would never end
+            asked = self.messages
+            if self._fit is not None:
+                asked = await self._fit(self.messages, options["tools"])
             if self._ask_stream is None:
-                completion = await self._ask(self.messages, options)
+                completion = await self._ask(asked, options)
             else:
-                async with self._ask_stream(self.messages, options) as stream:
+                async with self._ask_stream(asked, options) as stream:
                     async for event in stream:
                         yield event
-                    completion = await stream.get_final_completion()
+                    try:
+                        completion = await stream.get_final_completion()
+                    except OutputError as error:
+                        # Arguments that do not fit are the tool's to tell the model, as they are without a stream.
+                        if error.completion is None:
+                            raise
+                        completion = error.completion
             choice = completion.choices[0]
             self.turns.append(completion)
             if choice.finish_reason == "content_filter":
@@ -434,6 +496,8 @@ class ToolRun(Generic[T]):
                 raise LengthFinishReasonError(
                     completion=completion
                 )  # arguments that were cut must not be run
+            if not calls and has_leak(message.content):
+                raise LeakedToolsError(completion, list(self.messages))
             if not calls:
                 if message.content or message.tool_calls:
                     self.messages.append(message)  # an empty one would be a 400
@@ -475,6 +539,7 @@ class ToolRun(Generic[T]):
             timeout=self._timeout,
             explain=self._explain,
             around=self._around_tool,
+            repair=self._repair,
         )
         try:
             async for event in batch:
@@ -487,7 +552,7 @@ class ToolRun(Generic[T]):
                     raise event.error
         finally:
             # In one step, and before anything is awaited: whoever looks finds the history whole.
-            self.messages.append(message)
+            self.messages.append(echoed(message, [job.repaired for job in jobs]))
             self.messages.extend(batch.answers())
             await batch.close()
         added = as_tools([each for job in jobs for each in job.context.added])

@@ -86,6 +86,29 @@ def test_example_tool_loop_calls_and_answers(neighbourhood: dict[str, str], tmp_
     assert answer
 
 
+def test_example_leaked_tools_mends_and_repairs(neighbourhood: dict[str, str], tmp_path: Path) -> None:
+    """
+    Calls in the text are an error or calls, as was asked; arguments that are almost JSON are repaired and told.
+    """
+    leaked, mended, repaired = example("leaked_tools.py", neighbourhood, tmp_path).splitlines()
+
+    assert leaked.startswith("as it came: <|open|>tools<|sep|>")
+    assert 'mended: population({"city":"Istanbul"}) is 15700000' == mended
+    assert """repaired: {'city':'Istanbul'} to {"city":"Istanbul"}, which is 15700000""" == repaired
+
+
+def test_example_long_conversation_is_mended_and_fits(neighbourhood: dict[str, str], tmp_path: Path) -> None:
+    """
+    What is wrong is told, what was done is told, and the host takes what is left.
+    """
+    *wrong, mended, sends, answer = example("long_conversation.py", neighbourhood, tmp_path).splitlines()
+
+    assert 2 == len(wrong)
+    assert "answered 'add:0'" in mended
+    assert re.match(r"sends \d+ messages of 83, [\d,]+ tokens of 15,904", sends)
+    assert answer
+
+
 def test_example_failover_goes_over_and_back(neighbourhood: dict[str, str], tmp_path: Path) -> None:
     """
     The second question is answered by the second host, the third by the first again.

@@ -19,6 +19,7 @@ seed gives the same troubles; with `per="conversation"` whatever the order of ar
 - the reply as a whole: `Error`, `Redirect`, `ContentType`, `HeaderFlood`, `SlowHeaders`, `EmptyBody`;
 - chunks: `MissingRole`, `MissingFinish`, `DuplicateFinish`, `MissingDone`, `ToolDeltas`, `NullFields`, `InsertText`,
   `SurrogateHalves`, `GiantEvent`, `ErrorEvent`;
+- tool calls: `LeakedTools`, `BrokenArguments`;
 - lines: `Comments`, `Pings`, `LineEndings`, `JoinedEvents`, `Garbage`, `InvalidUtf8`;
 - bytes and time: `Drop`, `Stall`, `Trickle`, `Compress`, `Bomb`, `BadFraming`, `LateTerminator`, `CloseIdle`.
 
@@ -44,10 +45,12 @@ from .fault import Fault
 from .line_faults import Comments, Garbage, InvalidUtf8, JoinedEvents, LineEndings, Pings
 from .plans import FaultEntry, FaultPlan, apply_faults, random_fault
 from .reply_faults import ContentType, EmptyBody, Error, HeaderFlood, Redirect, SlowHeaders
+from .tool_faults import BrokenArguments, LeakedTools
 
 __all__ = [
     "BadFraming",
     "Bomb",
+    "BrokenArguments",
     "CloseIdle",
     "Comments",
     "Compress",
@@ -67,6 +70,7 @@ __all__ = [
     "InvalidUtf8",
     "JoinedEvents",
     "LateTerminator",
+    "LeakedTools",
     "LineEndings",
     "MissingDone",
     "MissingFinish",

@@ -86,6 +86,7 @@ class KimiSimulator:
         ssl: ssl_module.SSLContext | None = None,
         keep_requests: int = 1_000,
         exposed: bool = False,
+        strict_history: bool = False,
         on_finished: Callable[[RecordedRequest], None] | None = None,
     ) -> None:
         if not exposed and not _is_loopback(host):
@@ -104,6 +105,7 @@ class KimiSimulator:
             limits=limits,
             faults=faults,
             wall=time.time,
+            strict_history=strict_history,
         )
         self.host = host
         self.port: int = port

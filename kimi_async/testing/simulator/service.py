@@ -77,6 +77,7 @@ class KimiService:
     `api_key` is the one key that opens it. `words` bounds the length of an answer, `seed` changes every text.
     `limits` is a ledger, limits, or the name of a tier (then `Msh-Gid` names it too). `faults` is asked once
     per request. `queue` holds turns to be given out, in order, instead of the usual ones; `responder` is asked first.
+    `strict_history` refuses tool calls without their reasoning on K3 as well, as the host is reported to do at times.
     `now` is any clock in seconds; `wall` is added to it where the wire wants Unix time.
     """
 
@@ -93,8 +94,10 @@ class KimiService:
         limits: ServerLedger | ServerLimits | str | None = None,
         faults: FaultPlan | Iterable[FaultEntry] | None = None,
         wall: Callable[[], float] | None = None,
+        strict_history: bool = False,
     ) -> None:
         self.api_key = api_key
+        self.strict_history = strict_history
         self.seed = seed
         self.pace: Pace = pace or Pace()
         self.models: tuple[ModelInfo, ...] = tuple(models)
@@ -220,7 +223,7 @@ class KimiService:
     def _chat(self, request: dict[str, Any] | None, headers: Mapping[str, str], now: float) -> Answer:
         if request is None:
             return self.refuse(_not_json())
-        refusal = check_chat(request, self.models)
+        refusal = check_chat(request, self.models, strict=self.strict_history)
         if refusal is not None:
             return self.refuse(refusal)
         model = find_model(self.models, request["model"])
@@ -241,7 +244,7 @@ class KimiService:
         """
         Status and body of the reply to one chat request that is not streamed and not limited, as batches want it.
         """
-        refusal = check_chat(request, self.models)
+        refusal = check_chat(request, self.models, strict=self.strict_history)
         model = find_model(self.models, request.get("model"))
         if refusal is not None or model is None:
             return _refused_value(refusal or _unknown_model(str(request.get("model"))))

@@ -29,8 +29,10 @@ def _bad(message: str) -> Refusal:
     return Refusal(400, "invalid_request_error", message)
 
 
-def check_chat(request: Mapping[str, Any], models: Sequence[ModelInfo]) -> Refusal | None:
-    """The first thing wrong with the body of `POST /v1/chat/completions`."""
+def check_chat(
+    request: Mapping[str, Any], models: Sequence[ModelInfo], *, strict: bool = False
+) -> Refusal | None:
+    """The first thing wrong with the body of `POST /v1/chat/completions`; `strict` misses reasoning on K3 as on K2."""
     refusal = check_model(request, models)
     if refusal is not None:
         return refusal
@@ -47,7 +49,7 @@ def check_chat(request: Mapping[str, Any], models: Sequence[ModelInfo]) -> Refus
         refusal = check(request, model)
         if refusal is not None:
             return refusal
-    refusal = _check_messages(request, model)
+    refusal = _check_messages(request, model, strict)
     if refusal is not None:
         return refusal
     prompt = estimate_tokens(request)
@@ -300,7 +302,7 @@ def _at_path(problem: str) -> str:
 # --- messages -------------------------------------------------------------------------------------------
 
 
-def _check_messages(request: Mapping[str, Any], model: ModelInfo) -> Refusal | None:
+def _check_messages(request: Mapping[str, Any], model: ModelInfo, strict: bool) -> Refusal | None:
     messages = request.get("messages")
     if not _is_list(messages) or not messages:
         return _bad("Invalid request: messages is required")
@@ -331,7 +333,7 @@ def _check_messages(request: Mapping[str, Any], model: ModelInfo) -> Refusal | N
         if (
             calls
             and thinking
-            and family(model) != "k3"
+            and (strict or family(model) != "k3")
             and not isinstance(message.get("reasoning_content"), str)
         ):
             return _bad(
