@@ -3,6 +3,7 @@ The commands and their options. Each is a thin door: what it does lives in the m
 """
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import typer
@@ -108,6 +109,17 @@ def chat(
             help="What to say; '-' stands for standard input. Without it, a conversation.", show_default=False
         ),
     ] = None,
+    files: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "--file",
+            "-f",
+            help="A document, picture or film to ask about. May be repeated.",
+            exists=True,
+            dir_okay=False,
+            show_default=False,
+        ),
+    ] = None,
     model: Model = None,
     system: System = None,
     thinking: Annotated[
@@ -128,7 +140,21 @@ def chat(
     stats: Annotated[
         bool, typer.Option("--stats", help="Tell time to first token, speed and usage afterwards.")
     ] = False,
-) -> None:
+    markdown: Annotated[
+        bool, typer.Option("--markdown/--no-markdown", help="On a terminal, show Markdown as what it means.")
+    ] = True,
+    resume: Annotated[
+        Path | None,
+        typer.Option(
+            "--resume",
+            help="Go on with a conversation that /save kept.",
+            exists=True,
+            dir_okay=False,
+            show_default=False,
+        ),
+    ] = None,
+    as_json: Json = False,
+) -> int:
     """
     Ask once, or hold a conversation; answers are shown as they are written, reasoning dimmed.
 
@@ -143,7 +169,12 @@ def chat(
         extra["reasoning_effort"] = effort
     if max_tokens is not None:
         extra["max_completion_tokens"] = max_tokens
-    chat.main(kimi, prompt or [], model=kimi.model(model), system=system, stats=stats, options=extra)
+    before = chat.Conversation.load(resume) if resume is not None else None
+    conversation = before or chat.Conversation(kimi.model(model))
+    conversation.model = model or conversation.model
+    conversation.system = system or conversation.system
+    manner = chat.Manner(extra, stats=stats, markdown=markdown)
+    return chat.main(kimi, prompt or [], conversation, manner, files=files or (), as_json=as_json)
 
 
 @app.command()

@@ -17,9 +17,9 @@ from rich.text import Text
 
 from ..client import AsyncKimi
 from ..errors import KimiError
-from .chat import printable
 from .connect import Kimi, simulated
 from .terminal import Column, Failure, console, explain, notes, run_async, table
+from .writing import printable
 
 __all__ = ["Chat", "main", "percentile", "summary"]
 

@@ -147,7 +147,9 @@ def _complain(error: BaseException | str) -> None:
         text = error
     else:
         text = str(error) if isinstance(error, Failure) and error.lines else explain(error)
-    notes().print(f"[red]kimi-async:[/] {escape(text)}", soft_wrap=True)
+    out = notes()
+    # A log gets one line; on a terminal no word is cut.
+    out.print(f"[red]kimi-async:[/] {escape(text)}", soft_wrap=not out.is_terminal)
 
 
 def run_async(work: Coroutine[Any, Any, T]) -> T:

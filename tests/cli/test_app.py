@@ -9,15 +9,9 @@ from __future__ import annotations
 import io
 import json
 import os
-import pty
 import re
-import select
-import struct
 import subprocess
-import sys
-import termios
 from collections.abc import Callable, Mapping
-from fcntl import ioctl
 from pathlib import Path
 from typing import TypeAlias
 
@@ -26,41 +20,15 @@ from multidict import CIMultiDict
 from rich.console import Console
 
 from kimi_async.cli.app import run
-from kimi_async.cli.chat import printable
 from kimi_async.cli.connect import Kimi
 from kimi_async.cli.demo import Chat, Run, percentile, summary
 from kimi_async.cli.simulate import log_line
 from kimi_async.cli.terminal import Column, grid_of
+from kimi_async.cli.writing import printable
 from kimi_async.testing import KimiSimulator, RecordedRequest
-
-KIMI = [sys.executable, "-m", "kimi_async.cli"]
-ESCAPE = "\x1b"
+from support.terminal import ESCAPE, KIMI, Terminal, environment, kimi, terminal_of
 
 Here: TypeAlias = Callable[..., subprocess.CompletedProcess[str]]
-
-
-def terminal_of(environ: Mapping[str, str]) -> dict[str, str]:
-    """
-    With nothing that says how wide or colourful the terminal is but its type.
-    """
-    settings = {"COLUMNS", "LINES", "NO_COLOR", "FORCE_COLOR", "CLICOLOR", "TTY_COMPATIBLE"}
-    kept = {name: value for name, value in environ.items() if name not in settings}
-    return {**kept, "TERM": "xterm-256color", "PYTHONIOENCODING": "utf-8"}
-
-
-def environment(**more: str) -> dict[str, str]:
-    return terminal_of({**os.environ, **more})
-
-
-def kimi(
-    *arguments: str, env: dict[str, str] | None = None, stdin: str = ""
-) -> subprocess.CompletedProcess[str]:
-    """
-    Runs a command line in a pipe.
-    """
-    return subprocess.run(
-        [*KIMI, *arguments], input=stdin, capture_output=True, text=True, env=env or environment(), timeout=60
-    )
 
 
 @pytest.fixture
@@ -77,63 +45,6 @@ def kimi_here(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str
         return subprocess.CompletedProcess(arguments, status, out, err)
 
     return call
-
-
-class Terminal:
-    """
-    A command line on a pseudo-terminal of 100 by 30.
-    """
-
-    def __init__(self, *arguments: str, env: dict[str, str] | None = None) -> None:
-        ours, theirs = pty.openpty()
-        ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 30, 100, 0, 0))
-        self.process = subprocess.Popen(
-            [*KIMI, *arguments],
-            stdin=theirs,
-            stdout=theirs,
-            stderr=theirs,
-            env=env or environment(),
-            start_new_session=True,
-            # Ctrl-C reaches the processes of the terminal's session, so it must be their terminal.
-            preexec_fn=lambda: ioctl(0, termios.TIOCSCTTY, 0) and None,
-        )
-        os.close(theirs)
-        self.fd = ours
-        self.seen = ""
-
-    def read_until(self, wanted: str, timeout: float = 30.0) -> str:
-        while wanted not in self.seen:
-            if not self._read(timeout):
-                raise AssertionError(f"{wanted!r} was not shown; the screen got: {self.seen!r}")
-        return self.seen
-
-    def _read(self, timeout: float) -> bool:
-        ready, _, _ = select.select([self.fd], [], [], timeout)
-        try:
-            data = os.read(self.fd, 65536) if ready else b""
-        except OSError:  # Linux says EIO when the other side has closed
-            data = b""
-        self.seen += data.decode("utf-8", "replace")
-        return bool(data)
-
-    def type(self, text: str) -> None:
-        os.write(self.fd, text.encode())
-
-    def end(self) -> int:
-        """
-        Reads to the end and returns the exit status.
-        """
-        while self._read(30.0):
-            pass
-        return self.process.wait(30)
-
-    def __enter__(self) -> Terminal:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.process.kill()
-        self.process.wait()
-        os.close(self.fd)
 
 
 # --- commands --------------------------------------------------------------------------------------------------------
@@ -322,23 +233,6 @@ def test_chat_interrupted_leaves_cleanly() -> None:
     assert 130 == status
     assert "Traceback" not in terminal.seen
     assert terminal.seen.rstrip(" ").endswith("\n")
-
-
-def test_chat_conversation_stops_an_answer_and_goes_on(neighbourhood: dict[str, str]) -> None:
-    """
-    In a conversation Ctrl-C stops the answer, and the next question is answered; Ctrl-D leaves.
-    """
-    with Terminal("chat", "--simulator") as terminal:
-        terminal.read_until("> ")
-        terminal.type("hello\n")
-        terminal.read_until("\x1b[2;3m")
-        terminal.type("\x03")
-        terminal.read_until("Stopped.")
-        terminal.type("\x04")
-        status = terminal.end()
-
-    assert 0 == status
-    assert "Traceback" not in terminal.seen
 
 
 def test_simulate_serves_other_programs_until_told_to_stop() -> None:
