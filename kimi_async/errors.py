@@ -49,7 +49,7 @@ from typing import TYPE_CHECKING, Any, Self, cast
 from .redact import PlainHeaders, redact, redact_url, redacted, secrets_in, shown
 
 if TYPE_CHECKING:
-    from .types.chat import ChatCompletion
+    from .types.completions import ChatCompletion
 
 __all__ = [
     "APIConnectionError",

@@ -187,7 +187,7 @@ def _of_pydantic(cls: Any) -> Callable[[bytes], Any] | None:
     """
     if not isinstance(cls, type) or issubclass(cls, msgspec.Struct):
         return None
-    validate: Callable[[bytes], Any] | None = getattr(cls, "model_validate_json", None)
+    validate: Callable[[bytes], Any] | None = getattr(cast("Any", cls), "model_validate_json", None)
     if validate is None or cls.__module__.partition(".")[0] != "openai":
         return validate
 
@@ -394,7 +394,8 @@ class SurrogateJoiner:
                 setattr(delta, name, self._join((index, name, 0), getattr(delta, name), last))
             for position, call in enumerate(delta.tool_calls or ()):
                 if call.function is not None:
-                    key = (index, "arguments", position if call.index is None else call.index)
+                    number = cast("int | None", call.index)
+                    key = (index, "arguments", position if number is None else number)
                     call.function.arguments = self._join(key, call.function.arguments, last)
         return chunk
 

@@ -63,6 +63,8 @@ class AsyncCompletions(Resource["RawCompletions", "StreamingCompletions"]):
     Chat completions.
     """
 
+    # All three take `resume`, though the first refuses it: with `stream=False, **options` pyright can tell them apart only where
+    # what the options may hold is the same.
     @overload
     async def create(
         self,
@@ -70,6 +72,7 @@ class AsyncCompletions(Resource["RawCompletions", "StreamingCompletions"]):
         messages: Iterable[ChatCompletionMessageParam],
         model: str,
         stream: Literal[False] | NotGiven | Omit | None = ...,
+        resume: ResumePolicy | bool | None = ...,
         prefix: str | Mapping[str, Any] | None = ...,
         empty: Literal["return", "raise"] = ...,
         **params: Unpack[CreateOptions],

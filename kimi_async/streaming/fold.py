@@ -12,7 +12,7 @@ from typing import Any, cast
 import msgspec
 from msgspec import UNSET
 
-from ..types.chat import (
+from ..types.completions import (
     ChatCompletion,
     ChatCompletionChunk,
     ChatCompletionMessage,
@@ -159,7 +159,7 @@ class ChoiceFold:
         """
         index = fragment.index
         name = fragment.function.name if fragment.function is not None else None
-        if index is None:
+        if index is None:  # pyright: ignore[reportUnnecessaryComparison] (relays leave it out)
             if self.calls:
                 last = self.calls[-1]
                 begins = bool(fragment.id or name) and bool(last.id or last.name)

@@ -2,9 +2,11 @@
 The objects of the wire. Import them from here, or from the module of their family.
 """
 
+from typing import TypeAlias
+
 from ._base import NOT_GIVEN, BaseModel, NotGiven, Omit, Reply, not_given, omit
 from .batches import Batch, BatchList, BatchRequestCounts, BatchStatus
-from .chat import (
+from .completions import (
     ChatCompletion,
     ChatCompletionChunk,
     ChatCompletionMessage,
@@ -26,6 +28,15 @@ from .chat import (
 from .files import FileDeleted, FileList, FileObject, FilePurpose
 from .formulas import Fiber, FiberContext, FormulaTools
 from .models import Model
+from .params import (
+    FunctionDefinition,
+    FunctionParameters,
+    Metadata,
+    ReasoningEffort,
+    ResponseFormatJSONObject,
+    ResponseFormatJSONSchema,
+    ResponseFormatText,
+)
 from .parsed import (
     ParsedChatCompletion,
     ParsedChatCompletionMessage,
@@ -36,6 +47,9 @@ from .parsed import (
 from .signatures import RequestSignature, SignatureVerification
 from .tokenizers import TokenCount, TokenCountData
 from .users import Balance, BalanceData
+
+ChatModel: TypeAlias = str
+"""A model's id. `client.models.list()` says which there are."""
 
 __all__ = [
     "NOT_GIVEN",
@@ -51,6 +65,7 @@ __all__ = [
     "ChatCompletionMessage",
     "ChatCompletionMessageParam",
     "ChatCompletionMessageToolCall",
+    "ChatModel",
     "ChatParams",
     "Choice",
     "ChoiceDelta",
@@ -67,6 +82,9 @@ __all__ = [
     "FilePurpose",
     "FormulaTools",
     "Function",
+    "FunctionDefinition",
+    "FunctionParameters",
+    "Metadata",
     "Model",
     "NotGiven",
     "Omit",
@@ -76,8 +94,12 @@ __all__ = [
     "ParsedFunction",
     "ParsedFunctionToolCall",
     "PromptTokensDetails",
+    "ReasoningEffort",
     "Reply",
     "RequestSignature",
+    "ResponseFormatJSONObject",
+    "ResponseFormatJSONSchema",
+    "ResponseFormatText",
     "SignatureVerification",
     "ThinkingParam",
     "TokenCount",

@@ -33,9 +33,9 @@ class _Sentinel(type):
 
     def __instancecheck__(cls, value: object) -> bool:
         kind = type(value)
-        return kind is cls or (
-            kind.__name__ == cls.__name__ and kind.__module__.partition(".")[0] == "openai"
-        )
+        if kind is cls:  # pyright: ignore[reportUnnecessaryComparison]
+            return True
+        return kind.__name__ == cls.__name__ and kind.__module__.partition(".")[0] == "openai"
 
 
 class NotGiven(metaclass=_Sentinel):

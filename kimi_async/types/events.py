@@ -10,7 +10,7 @@ from typing import Any, Literal, TypeAlias
 
 import msgspec
 
-from .chat import ChatCompletion, ChatCompletionChunk, CompletionUsage
+from .completions import ChatCompletion, ChatCompletionChunk, CompletionUsage
 
 __all__ = [
     "ChatCompletionStreamEvent",

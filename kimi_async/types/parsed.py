@@ -9,7 +9,13 @@ from typing import Any, ClassVar, Generic, TypeVar, cast
 import msgspec
 
 from ._base import absent, held, wire
-from .chat import ChatCompletion, ChatCompletionMessage, ChatCompletionMessageToolCall, Choice, Function
+from .completions import (
+    ChatCompletion,
+    ChatCompletionMessage,
+    ChatCompletionMessageToolCall,
+    Choice,
+    Function,
+)
 
 __all__ = [
     "ParsedChatCompletion",

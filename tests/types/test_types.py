@@ -11,6 +11,7 @@ from typing import Any
 import msgspec
 import pytest
 
+import kimi_async.types.chat
 from kimi_async.types import (
     Balance,
     ChatCompletion,
@@ -239,3 +240,44 @@ def test_small_replies():
 
     assert 80 == count.total_tokens == count.data.total_tokens
     assert "49.58894" == str(balance.available_balance)
+
+
+def test_names_of_openai_s_chat_types_are_found_at_the_same_place():
+    """
+    A program that imports its types keeps its imports but for the package's name.
+    """
+    import openai.types.chat
+
+    theirs = {name for name in dir(openai.types.chat) if name[0].isupper()}
+
+    assert set() == theirs - set(dir(kimi_async.types.chat))
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "ChatModel",
+        "CompletionUsage",
+        "FileDeleted",
+        "FileObject",
+        "FilePurpose",
+        "Batch",
+        "BatchRequestCounts",
+        "FunctionDefinition",
+        "FunctionParameters",
+        "Metadata",
+        "Model",
+        "ReasoningEffort",
+        "ResponseFormatJSONObject",
+        "ResponseFormatJSONSchema",
+        "ResponseFormatText",
+    ],
+)
+def test_names_of_openai_s_types_that_kimi_has(name: str):
+    """
+    Those of what Kimi does; images, evals and the like have no counterpart.
+    """
+    import openai.types
+
+    assert hasattr(openai.types, name)
+    assert hasattr(kimi_async.types, name)

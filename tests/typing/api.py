@@ -40,6 +40,11 @@ from kimi_async.types import (
     FileObject,
     Model,
 )
+from kimi_async.types.chat import (
+    ChatCompletionMessageParam,
+    ChatCompletionToolParam,
+    ChatCompletionUserMessageParam,
+)
 
 
 async def construction(session: aiohttp.ClientSession) -> None:
@@ -177,6 +182,21 @@ async def bulk(client: AsyncKimi) -> None:
     with await client.batches.run([{"messages": []}], model="m") as answers:
         for answer in answers:
             assert_type(answer, Result)
+
+
+async def openai_s_types(client: AsyncKimi, options: dict[str, Any]) -> None:
+    question: ChatCompletionUserMessageParam = {"role": "user", "content": "Hello?"}
+    messages: list[ChatCompletionMessageParam] = [question]
+    weather: list[ChatCompletionToolParam] = [{"type": "function", "function": {"name": "weather"}}]
+    whole = await client.chat.completions.create(
+        model="kimi-k3", messages=messages, tools=weather, stream=False, **options
+    )
+    completion: ChatCompletion = whole
+    messages.append(completion.choices[0].message)
+    calls: dict[int, str] = {}
+    async for chunk in await client.chat.completions.create(model="m", messages=messages, stream=True):
+        for call in chunk.choices[0].delta.tool_calls or []:
+            calls[call.index] = calls.get(call.index, "") + (call.id or "")
 
 
 async def files(client: AsyncKimi) -> None:
