@@ -11,6 +11,7 @@ import msgspec
 from msgspec import Struct
 
 from ..errors import ConfigurationError, KimiError
+from ..resources.disk import plain_file, replacing
 
 __all__ = ["BatchHandle", "BatchNotFinishedError", "BatchPart", "BatchProgress"]
 
@@ -75,20 +76,15 @@ class BatchHandle(Struct, frozen=True, omit_defaults=True):
         """
         Write it as JSON, in one step.
         """
-        target = os.fspath(path)
-        temporary = f"{target}.{os.getpid()}.tmp"
-        with open(temporary, "wb") as file:
+        with replacing(path, durable=True) as file:
             file.write(msgspec.json.format(msgspec.json.encode(self)) + b"\n")
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, target)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> "BatchHandle":
         """
         Read what `save` wrote. Raises `ConfigurationError` for anything else.
         """
-        with open(path, "rb") as file:
+        with plain_file(path) as file:
             data = file.read()
         try:
             return msgspec.json.decode(data, type=cls)

@@ -28,6 +28,7 @@ from ..errors import (
 from ..resources.batches import BatchEndpoints
 from ..resources.caller import Caller
 from ..resources.files import AsyncFiles
+from ..resources.threads import in_thread
 from ..transport.phases import whole
 from ..types.batches import Batch
 from .batch_handle import BatchHandle, BatchNotFinishedError, BatchPart, BatchProgress
@@ -72,11 +73,9 @@ async def prepare(
     :raises InvalidLinesError: with every bad line by its number.
     :raises ConfigurationError: if ``state`` belongs to other requests.
     """
-    from anyio import to_thread
-
     previous = None
-    if state is not None and await to_thread.run_sync(os.path.exists, state):
-        previous = await to_thread.run_sync(BatchHandle.load, state)
+    if state is not None and await in_thread(os.path.exists, state):
+        previous = await in_thread(BatchHandle.load, state)
     job = previous.job if previous is not None else secrets.token_hex(8)
     place, temporary, made = _place(directory, previous)
     try:
@@ -93,7 +92,7 @@ async def prepare(
             ]
         handle = BatchHandle(job, tuple(parts), completion_window, place, temporary)
         if state is not None:
-            await to_thread.run_sync(handle.save, state)
+            await in_thread(handle.save, state)
         return handle, previous is None
     except BaseException:
         if made:
@@ -155,14 +154,12 @@ async def upload(
 
     :param fresh: whether nothing can have been sent before: else the account is asked first.
     """
-    from anyio import to_thread
-
     loop = asyncio.get_running_loop()
     started = loop.time()
 
     async def keep(changed: BatchHandle) -> None:
         if state is not None:
-            await to_thread.run_sync(changed.save, state)
+            await in_thread(changed.save, state)
         if on_progress is not None:
             statuses = {
                 "created": len(changed.batch_ids),
@@ -403,8 +400,6 @@ async def collect(
     Files that are on this machine already, whole, are not fetched again. ``delete`` removes the job's files from the
     account once they are here (an account holds at most 1,000).
     """
-    from anyio import to_thread
-
     ended = (
         batches
         if batches is not None
@@ -413,7 +408,7 @@ async def collect(
     place, temporary, made = _place(directory, handle if _is_there(handle.directory) else None)
     try:
         inputs, outputs, on_account = await _local(client, handle, ended, place)
-        results = await to_thread.run_sync(
+        results = await in_thread(
             lambda: BatchResults(
                 handle, inputs=inputs, outputs=outputs, batches=ended, temporary=place if temporary else None
             )
@@ -435,13 +430,11 @@ async def _local(
     client: Caller, handle: BatchHandle, batches: Sequence[Batch], place: str
 ) -> tuple[list[str], list[str], list[str]]:
     """Input files, output files, and the ids of both: all of them on this machine afterwards."""
-    from anyio import to_thread
-
     inputs: list[str] = []
     outputs: list[str] = []
     on_account: list[str] = []
     for number, part in enumerate(handle.parts):
-        if part.path is not None and await to_thread.run_sync(_is_whole, part.path, part.size):
+        if part.path is not None and await in_thread(_is_whole, part.path, part.size):
             inputs.append(part.path)
         elif part.input_file_id is not None:
             path = os.path.join(place, f"input-{part.input_file_id}.jsonl")
@@ -476,8 +469,6 @@ def _is_whole(path: str, size: int) -> bool:
 
 
 async def _fetched(client: Caller, file_id: str, path: str) -> None:
-    from anyio import to_thread
-
     # Downloads appear under their name only when whole, and a batch's files never change.
-    if not await to_thread.run_sync(os.path.exists, path):
+    if not await in_thread(os.path.exists, path):
         await AsyncFiles(client).download(file_id, path)

@@ -11,6 +11,8 @@ import msgspec
 
 from .. import codec
 from ..errors import ConfigurationError
+from ..resources.disk import plain_file
+from ..resources.threads import in_thread
 from .lines import MAX_LINE_SIZE, InvalidLinesError, LineProblem, read_lines
 from .request_files import CHAT_URL, MAX_BATCH_FILE, LineChecker, Shard, Shards, check_lines
 from .requests import Requests, filled, item_of, path_of
@@ -47,12 +49,10 @@ async def prepared(requests: Requests, directory: str, name: str, rules: Request
 
     :raises InvalidLinesError: if any request is wrong, before anything is sent.
     """
-    from anyio import to_thread
-
     path = path_of(requests)
     if path is None:
         return await _written(requests, directory, name, rules)
-    return await to_thread.run_sync(_from_file, path, directory, name, rules)
+    return await in_thread(_from_file, path, directory, name, rules)
 
 
 def _from_file(path: str, directory: str, name: str, rules: RequestRules) -> list[Shard]:
@@ -71,7 +71,7 @@ def _from_file(path: str, directory: str, name: str, rules: RequestRules) -> lis
 def _as_it_is(path: str, lines: int) -> Shard:
     import hashlib
 
-    with open(path, "rb", buffering=0) as file:
+    with plain_file(path) as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
         size = os.fstat(file.fileno()).st_size
     return Shard(os.path.abspath(path), lines, size, digest)
@@ -81,7 +81,7 @@ def _rewritten(path: str, directory: str, name: str, rules: RequestRules, repair
     checker = rules.checker()
     fills = repaired or bool(rules.model or rules.defaults)
     with (
-        open(path, "rb", buffering=0) as file,
+        plain_file(path) as file,
         Shards(directory, name, max_bytes=rules.max_bytes, max_lines=rules.max_lines) as shards,
     ):
         for _, line in read_lines(file, max_line=rules.max_line_size):
@@ -103,8 +103,6 @@ def _filled_line(line: bytes, rules: RequestRules) -> bytes:
 
 async def _written(requests: Any, directory: str, name: str, rules: RequestRules) -> list[Shard]:
     """Write an iterable of requests to files, a block at a time."""
-    from anyio import to_thread
-
     checker = LineChecker(max_line=rules.max_line_size)
     early: list[LineProblem] = []
     waiting: list[bytes | None] = []
@@ -127,11 +125,11 @@ async def _written(requests: Any, directory: str, name: str, rules: RequestRules
             waiting.append(line)
             size += len(line or b"")
             if size > 1024 * 1024:
-                await to_thread.run_sync(flush)
+                await in_thread(flush)
                 waiting.clear()
                 size = 0
-        await to_thread.run_sync(flush)
-        done = await to_thread.run_sync(shards.close)
+        await in_thread(flush)
+        done = await in_thread(shards.close)
     found = checker.finish()
     if early or found.count:
         problems = sorted([*early, *found.problems], key=lambda problem: problem.line)

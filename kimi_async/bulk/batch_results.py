@@ -2,15 +2,17 @@
 What became of a batch job: its output files joined to its requests.
 """
 
+import filecmp
 import os
 from collections.abc import AsyncIterator, Iterator, Sequence
-from pathlib import Path
 from typing import Any, Literal, Self, cast
 
+from ..resources.disk import Replacement
+from ..resources.threads import in_thread
 from ..types.batches import Batch
 from .batch_handle import BatchHandle
 from .lines import LineProblem, id_of, read_ids, request_lines
-from .output_files import ResultFiles
+from .output_files import ResultFiles, refuse_overwriting
 from .output_lines import Answer
 from .results import Result, UnansweredError
 
@@ -107,14 +109,12 @@ class BatchResults:
                 index += 1
 
     async def __aiter__(self) -> AsyncIterator[Result]:
-        from anyio import to_thread
-
         results = iter(self)
 
         def some() -> list[Result]:
             return [result for _, result in zip(range(256), results, strict=False)]
 
-        while batch := await to_thread.run_sync(some):
+        while batch := await in_thread(some):
             for result in batch:
                 yield result
 
@@ -135,23 +135,30 @@ class BatchResults:
             ]
             raise ExceptionGroup(f"{missing:,} of {self.total:,} requests have no answer", errors)
 
-    def write(self, path: str | os.PathLike[str]) -> int:
+    def write(self, path: str | os.PathLike[str], *, overwrite: bool = False) -> int:
         """
         Write the output lines to one file, in the order of the requests; gives how many. Unanswered requests have none.
+
+        It is written beside and takes its name when it is whole.
+
+        :raises ConfigurationError: if the file holds something else already, unless ``overwrite``: results are paid for.
         """
         count = 0
-        temporary = f"{os.fspath(path)}.{os.getpid()}.tmp"
+        new = Replacement(path)
         try:
-            with open(temporary, "wb", buffering=1024 * 1024) as file:
-                for custom_id in self.custom_ids():
-                    line = self._files.line(custom_id)
-                    if line is not None:
-                        file.write(line + b"\n")
-                        count += 1
-            os.replace(temporary, path)
+            for custom_id in self.custom_ids():
+                line = self._files.line(custom_id)
+                if line is not None:
+                    new.file.write(line + b"\n")
+                    count += 1
+            new.file.flush()
+            # The same once more does no harm.
+            if not overwrite and not _is_same(new.path, new.target):
+                refuse_overwriting(path)
         except BaseException:
-            Path(temporary).unlink(missing_ok=True)
+            new.discard()
             raise
+        new.commit()
         return count
 
     def add(self, path: str | os.PathLike[str]) -> None:
@@ -187,9 +194,7 @@ class BatchResults:
         return self
 
     async def __aexit__(self, *exc: object) -> None:
-        from anyio import to_thread
-
-        await to_thread.run_sync(self.close)
+        await in_thread(self.close)
 
     def _unanswered(self, custom_id: str, index: int, part: int) -> Result:
         batch = self.batches[part] if part < len(self.batches) else None
@@ -202,6 +207,10 @@ class BatchResults:
 
     def __repr__(self) -> str:
         return f"<BatchResults {self.ok:,} ok, {self.failed:,} failed, {self.unanswered:,} unanswered>"
+
+
+def _is_same(path: str, other: str) -> bool:
+    return os.path.exists(other) and filecmp.cmp(path, other, shallow=False)
 
 
 def _source(answer: Answer) -> Literal["live", "batch"]:

@@ -17,6 +17,7 @@ from typing import Any, Literal, TypeAlias
 
 from ..errors import BadRequestError, ConfigurationError, NotFoundError
 from ..resources.batches import BatchEndpoints
+from ..resources.threads import in_thread
 from ..types.batches import Batch
 from . import batch_jobs
 from .batch_handle import BatchHandle, BatchNotFinishedError, BatchProgress
@@ -127,8 +128,6 @@ class AsyncBatches(BatchEndpoints):
         on_progress: Callable[[BatchProgress], object] | None,
     ) -> None:
         """Answers what a batch left open, one by one. What the journal of an earlier run holds is not asked for again."""
-        from anyio import to_thread
-
         handle = results.handle
         assert handle.directory is not None
         journal = os.path.join(handle.directory, f"live-{handle.job}.jsonl")
@@ -151,7 +150,7 @@ class AsyncBatches(BatchEndpoints):
                             "live", {"live": 1}, shown.ok, shown.failed, left, loop.time() - started
                         )
                     )
-        await to_thread.run_sync(results.add, journal)
+        await in_thread(results.add, journal)
 
     async def submit(
         self,

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Callable, Sequence
 from typing import Final
 
+from ..resources.threads import in_thread, to_the_end
 from .journal import Journal, JournalWriteError
 from .results import Result
 
@@ -62,8 +63,6 @@ class Committer:
 
     async def run(self) -> None:
         """Syncs the journal until the `end`: as many as gathered during the last sync, or every 64 results or 200 ms."""
-        from anyio import CancelScope
-
         loop = asyncio.get_running_loop()
         while True:
             if not self._unsynced:
@@ -80,16 +79,15 @@ class Committer:
                 finally:
                     timer.cancel()
             # Not to be abandoned half-way: what is on the disk must be handed out.
-            with CancelScope(shield=True):
-                await self._sync()
+            syncing = loop.create_task(self._sync())
+            await to_the_end(syncing)
+            syncing.result()
 
     async def _sync(self) -> None:
-        from anyio import to_thread
-
         group: Sequence[Result]
         group, self._written = self._written, []
         self._unsynced = 0
-        await to_thread.run_sync(self.journal.sync)
+        await in_thread(self.journal.sync)
         for result in group:
             self._deliver(result)
 
@@ -99,16 +97,14 @@ class Committer:
 
         :raises JournalError: after closing it all the same.
         """
-        from anyio import to_thread
-
         try:
             if self._unsynced:
                 await self._sync()
             if self._stale:
                 # Sent again because the request had changed: of two lines for an id, opening keeps the later.
-                await to_thread.run_sync(_tidy, self.journal)
+                await in_thread(_tidy, self.journal)
         finally:
-            await to_thread.run_sync(self.journal.close)
+            await in_thread(self.journal.close)
 
 
 def _tidy(journal: Journal) -> None:

@@ -7,10 +7,12 @@ The run behind a `Map`: workers that take requests from a source, ask, and hand 
 """
 
 import asyncio
+import os
 from typing import Any, Final
 
 from ..errors import CircuitOpenError, ConfigurationError, KimiError, RateLimitWaitError
 from ..resources.caller import Caller
+from ..resources.threads import in_thread, to_the_end
 from .ask import Asker
 from .committer import Committer, joined
 from .id_table import IdTable
@@ -115,14 +117,13 @@ class Engine:
             for timer in (deadline, self._ticker):
                 if timer is not None:
                     timer.cancel()
-            with anyio.CancelScope(shield=True):
-                await self._finish()
-            self.over = True
-            self.outbox.wake()
+            try:
+                await to_the_end(loop.create_task(self._finish()))
+            finally:
+                self.over = True
+                self.outbox.wake()
 
     async def _prepare(self) -> None:
-        from anyio import to_thread
-
         options = self._options
         defaults = options.defaults or {}
         await self._source.open(
@@ -131,11 +132,15 @@ class Engine:
             max_line=options.max_line_size,
         )
         if options.journal is not None:
-            path, redo = options.journal, options.redo
-            journal = await to_thread.run_sync(lambda: Journal.open(path, redo=redo))
-            self.mended = journal.mended
-            self._committer = Committer(journal, disk=options.durability == "disk", deliver=self.outbox.put)
+            path = options.journal
+            await in_thread(self._open, path)
         self._pace.recap()
+
+    def _open(self, path: str | os.PathLike[str]) -> None:
+        journal = Journal.open(path, redo=self._options.redo)
+        # Kept before anybody can be cancelled: it holds a lock.
+        self._committer = Committer(journal, disk=self._options.durability == "disk", deliver=self.outbox.put)
+        self.mended = journal.mended
 
     async def _finish(self) -> None:
         if self._committer is not None:

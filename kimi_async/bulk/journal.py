@@ -18,18 +18,19 @@ Synchronous throughout: call it from a thread.
 """
 
 import errno
-import glob
 import os
+import re
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Final, Literal
 
 import msgspec
 
-from ..errors import KimiError
-from ..resources.disk import read_at
+from ..errors import ConfigurationError, KimiError
+from ..resources.disk import datasync, open_plain, read_at, replacing, sync_directory, write_all
 from .id_table import IdTable
 from .lines import read_lines
 from .output_lines import MAX_OUTPUT_LINE, Answer, decode_answer, supersedes
@@ -45,6 +46,8 @@ __all__ = [
 ]
 
 Redo = Literal["none", "transient", "failed"]
+
+_COPY: Final = "copy"
 
 
 class JournalError(KimiError):
@@ -137,7 +140,8 @@ class Journal:
         Raises `JournalLockedError` where another process has it open, and
         `JournalError` where the file holds something else than results.
         """
-        path = Path(path)
+        # Behind a symbolic link the file itself is what is locked, copied and replaced.
+        path = Path(os.path.realpath(path))
         fd = _open_locked(path)
         journal = cls(path, fd)
         try:
@@ -191,9 +195,7 @@ class Journal:
             )
         data = b"\n".join([line for _, line in lines]) + b"\n"
         try:
-            view = memoryview(data)
-            while view:
-                view = view[os.write(self._fd, view) :]
+            write_all(self._fd, data)
         except OSError as exc:
             raise self._write_error(exc, tuple(line for _, line in lines)) from exc
         at = self._end
@@ -208,7 +210,7 @@ class Journal:
         Wait until everything appended is on the disk.
         """
         try:
-            _datasync(self._fd)
+            datasync(self._fd)
         except OSError as exc:
             # After a failed fsync the kernel may have dropped the pages and will
             # report success next time: there is no second try (PostgreSQL's
@@ -246,9 +248,7 @@ class Journal:
         return JournalWriteError(self._broken, path=self.path, errno=exc.errno, unsaved=unsaved)
 
     def _load(self, redo: Redo) -> None:
-        # Copies that a killed process did not finish. We hold the lock, so nobody is making one now.
-        for left in self._path.parent.glob(f"{glob.escape(self._path.name)}.*.tmp"):
-            left.unlink(missing_ok=True)
+        self._remove_unfinished_copies()
         good, drop, damaged = self._scan(redo)
         size = os.fstat(self._fd).st_size
         if drop:
@@ -261,7 +261,7 @@ class Journal:
             self.mended = mended
         elif good < size:
             os.ftruncate(self._fd, good)
-            _datasync(self._fd)
+            datasync(self._fd)
         self._end = good
 
     def _scan(self, redo: Redo) -> tuple[int, list[tuple[int, int]], list[tuple[int, int]]]:
@@ -351,43 +351,56 @@ class Journal:
         )
 
     def _copy_without(self, drop: list[tuple[int, int]], damaged: list[tuple[int, int]], end: int) -> None:
-        """
-        Replace the file, in one step, by a copy without these lines.
-        """
+        """Replace the file, in one step, by a copy without these lines, as protected as it is."""
         starts = sorted((start, self._line_end(start) if stop < 0 else stop) for start, stop in drop)
         if damaged:
-            with open(f"{self._path}.damaged", "ab") as spoiled:
-                for start, stop in damaged:
-                    spoiled.write(read_at(self._fd, stop - start, start))
-        copy = self._path.with_name(f"{self._path.name}.{os.getpid()}.tmp")
-        fd = os.open(copy, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_TRUNC, 0o666)
+            self._set_aside(damaged)
+        fd = -1
         try:
-            _lock(fd, copy)
-            at = 0
-            for start, stop in (*starts, (end, end)):
-                _copy_range(self._fd, fd, at, start)
-                at = stop
-            _datasync(fd)
+            with replacing(self._path, durable=True, mark=_COPY) as copy:
+                _lock(copy.fileno(), self._path)
+                at = 0
+                for start, stop in (*starts, (end, end)):
+                    _copy_range(self._fd, copy.fileno(), at, start)
+                    at = stop
+                if os.name == "nt":
+                    os.close(self._fd)  # Windows cannot rename over an open file
+                else:
+                    # The copy is locked before it has the name, so nobody can slip in between.
+                    fd = os.dup(copy.fileno())
             if os.name == "nt":
-                # Windows cannot rename over an open file.
-                os.close(self._fd)
-                os.close(fd)
-                os.replace(copy, self._path)
                 fd = _open_locked(self._path)
             else:
-                # The copy is locked before it has the name, so nobody can slip in between.
-                os.replace(copy, self._path)
-                _sync_directory(self._path.parent)
                 os.close(self._fd)
             self._fd = fd
         except OSError as exc:
-            os.close(fd)
-            copy.unlink(missing_ok=True)
+            if fd >= 0:
+                os.close(fd)
             raise JournalWriteError(
                 f"cannot make a copy of {self._path} without the lines to do again: {exc.strerror}; it was left as it was",
                 path=self.path,
                 errno=exc.errno,
             ) from exc
+
+    def _set_aside(self, damaged: list[tuple[int, int]]) -> None:
+        """Keeps lines that are not JSON in a file beside, which as few may read as the journal."""
+        mode = os.fstat(self._fd).st_mode & 0o777
+        fd = open_plain(f"{self._path}.damaged", os.O_WRONLY | os.O_APPEND | os.O_CREAT, mode)
+        try:
+            for start, stop in damaged:
+                write_all(fd, read_at(self._fd, stop - start, start))
+        finally:
+            os.close(fd)
+
+    def _remove_unfinished_copies(self) -> None:
+        """Those that a killed process left, known by their whole name. We hold the lock, so nobody is making one now."""
+        directory = self._path.parent
+        ours = re.compile(rf"\.{re.escape(self._path.name[:160])}\.[0-9a-f]{{16}}\.kimi-{_COPY}")
+        with suppress(OSError):  # a directory that cannot be listed
+            for entry in os.scandir(directory):
+                if ours.fullmatch(entry.name) and entry.is_file(follow_symlinks=False):
+                    with suppress(FileNotFoundError):
+                        os.unlink(entry.path)
 
     def _line_end(self, start: int) -> int:
         return start + len(self.read(start)) + 1
@@ -405,19 +418,21 @@ def _open_locked(path: Path) -> int:
     """
     A locked descriptor of the file that has this name now.
     """
-    flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | getattr(os, "O_BINARY", 0)
+    flags = os.O_RDWR | os.O_APPEND | os.O_CREAT
     while True:
         new = not path.exists()
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            fd = os.open(path, flags, 0o666)
+            fd = open_plain(path, flags)
+        except ConfigurationError as exc:
+            raise JournalError(str(exc), path=str(path)) from None
         except OSError as exc:
             raise JournalError(f"cannot open {path}: {exc.strerror}", path=str(path)) from exc
         try:
             _lock(fd, path)
             if os.name == "nt" or _same_file(fd, path):
                 if new:
-                    _sync_directory(path.parent)
+                    sync_directory(path.parent)
                 return fd
         except BaseException:
             os.close(fd)
@@ -458,36 +473,10 @@ def _lock(fd: int, path: Path) -> None:
         raise JournalError(f"cannot lock {path}: {exc.strerror}", path=str(path)) from exc
 
 
-def _datasync(fd: int) -> None:
-    # fdatasync writes the size too, as far as reading the data back needs it.
-    if sys.platform == "linux":
-        os.fdatasync(fd)
-    else:
-        os.fsync(fd)
-
-
-def _sync_directory(path: Path) -> None:
-    """
-    Make the file's name as durable as its bytes. Windows has no such call and needs none.
-    """
-    if os.name == "nt":
-        return
-    fd = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(fd)
-    except OSError:
-        # Some file systems refuse fsync on a directory; their names are durable otherwise or not at all.
-        pass
-    finally:
-        os.close(fd)
-
-
 def _copy_range(source: int, target: int, start: int, stop: int) -> None:
     while start < stop:
         data = read_at(source, min(1024 * 1024, stop - start), start)
         if not data:
             raise OSError(errno.EIO, "the file became shorter while it was read")
         start += len(data)
-        view = memoryview(data)
-        while view:
-            view = view[os.write(target, view) :]
+        write_all(target, data)

@@ -11,6 +11,7 @@ import msgspec
 from msgspec import Struct
 
 from ..errors import KimiError
+from ..resources.disk import plain_file
 
 __all__ = [
     "BOM",
@@ -157,7 +158,7 @@ def request_lines(path: str | os.PathLike[str]) -> Generator[bytes, None, None]:
     The lines of a request file that was checked before, as they may be sent: no byte order mark, no CR, none blank.
     """
     first = True
-    with open(path, "rb", buffering=0) as file:
+    with plain_file(path) as file:
         for _, lines in read_blocks(file, max_line=_ANY):
             for line in lines:
                 if line is None:

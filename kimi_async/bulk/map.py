@@ -14,11 +14,11 @@ what you have seen is never sent again. See `MapParams` for what that survives.
 """
 
 import asyncio
-from contextlib import suppress
 from types import TracebackType
 from typing import Self
 
 from ..resources.caller import Caller
+from ..resources.threads import to_the_end
 from .engine import Engine
 from .journal import Mended
 from .meter import MapProgress, MapStoppedError
@@ -116,8 +116,8 @@ class Map:
         task = self._task
         if task is not None and not task.done():
             task.cancel()
-            with suppress(asyncio.CancelledError):
-                await asyncio.wait([task])
+            # To its end even if we are cancelled ourselves, since it holds the journal; then the cancellation goes on.
+            await to_the_end(task)
 
     async def __aenter__(self) -> Self:
         return self

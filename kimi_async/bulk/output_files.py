@@ -9,11 +9,35 @@ from typing import BinaryIO, Final
 
 import msgspec
 
+from ..errors import ConfigurationError
+from ..resources.disk import kind_of, plain_file
 from .id_table import IdTable
 from .lines import LineProblem, read_blocks
 from .output_lines import MAX_OUTPUT_LINE, Answer, decode_answer, decode_verdict, supersedes
 
-__all__ = ["ResultFiles"]
+__all__ = ["ResultFiles", "refuse_overwriting"]
+
+
+def refuse_overwriting(path: str | os.PathLike[str], inputs: Iterable[str | os.PathLike[str]] = ()) -> None:
+    """
+    :raises ConfigurationError: if there is something in this file, if it is one of the inputs, or no plain file.
+    """
+    try:
+        found = os.stat(path)
+    except FileNotFoundError:
+        return
+    name = os.fspath(path)
+    kind = kind_of(found.st_mode)
+    if kind is not None:
+        raise ConfigurationError(f"{name} is {kind}; results need a plain file")
+    for each in inputs:
+        if os.path.exists(each) and os.path.samefile(each, path):
+            raise ConfigurationError(f"{name} is the input; the results need another file")
+    if found.st_size:
+        raise ConfigurationError(
+            f"{name} exists already and holds {found.st_size:,} bytes; it was left as it is. Give the results another file"
+        )
+
 
 # Joining a million lines takes a fifth less time with a dict than with an `IdTable`, and 140 MB instead of 30.
 _DICT_UP_TO: Final = 2_000_000
@@ -47,7 +71,7 @@ class ResultFiles:
 
     def add(self, path: str | os.PathLike[str]) -> None:
         """Read one more file."""
-        with open(path, "rb", buffering=0) as file:
+        with plain_file(path) as file:
             # Mapped, so that a join in any order costs no seek and no copy of the file;
             # the pages belong to the kernel, which takes them back when it needs them.
             empty = os.fstat(file.fileno()).st_size == 0

@@ -21,6 +21,7 @@ from typing import BinaryIO, Final, Self, cast
 import msgspec
 from msgspec import UNSET, Struct, UnsetType
 
+from ..resources.disk import plain_file
 from .id_table import IdTable
 from .lines import BOM, MAX_LINE_SIZE, InvalidLinesError, LineProblem, read_lines
 
@@ -289,7 +290,7 @@ def check_lines(
     ``keep`` problems are kept; all are counted. See `LineChecker` for ``batch``.
     """
     if isinstance(file, str | os.PathLike):
-        with open(file, "rb") as opened:
+        with plain_file(file) as opened:
             found = check_lines(
                 opened, batch=batch, model=model, repair=repair, fill=fill, max_line=max_line, keep=keep
             )

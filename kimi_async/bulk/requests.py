@@ -11,6 +11,7 @@ import msgspec
 
 from .. import codec
 from ..errors import ConfigurationError
+from ..resources.threads import in_thread
 from ..schema.answers import response_format_of
 from .lines import request_lines
 from .output_lines import fingerprint
@@ -169,8 +170,6 @@ def fingerprint_of(fields: Mapping[str, Any]) -> str:
 
 async def file_items(path: str) -> AsyncIterator[bytes]:
     """The lines of a checked file, read in a thread a block at a time."""
-    from anyio import to_thread
-
     lines = request_lines(path)
 
     def some() -> list[bytes]:
@@ -184,7 +183,7 @@ async def file_items(path: str) -> AsyncIterator[bytes]:
         return found
 
     try:
-        while batch := await to_thread.run_sync(some):
+        while batch := await in_thread(some):
             for line in batch:
                 yield line
     finally:

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import suppress
 from typing import Any, cast
 
+from ..resources.threads import in_thread
 from .request_files import check_lines
 from .requests import Requests, file_items, path_of
 
@@ -44,12 +45,10 @@ class Source:
         """
         :raises InvalidLinesError: for a file of which some lines cannot be sent.
         """
-        from anyio import to_thread
-
         requests: Any = self._requests
         path = path_of(requests)
         if path is not None:
-            found = await to_thread.run_sync(
+            found = await in_thread(
                 lambda: check_lines(path, batch=False, model=model, repair=repair, max_line=max_line)
             )
             found.raise_if_bad()

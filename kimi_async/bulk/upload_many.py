@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, Protocol, Typ
 from ..errors import ConfigurationError, KimiError, NotFoundError
 from ..resources.disk import read_at
 from ..resources.parallel import in_parallel
+from ..resources.threads import in_thread
 from ..resources.uploads import MAX_UPLOAD, FileTypes, UploadFile, hash_file, parts_of, size_of
 
 if TYPE_CHECKING:
@@ -245,16 +246,14 @@ class _Run:
         self._done = self._failed = self._reused = self._size = self._bytes_sent = 0
 
     async def go(self, files: Iterable[FileTypes] | FileTypes, concurrency: int) -> list[UploadResult]:
-        from anyio import to_thread
-
         if concurrency < 1:
             raise ConfigurationError(f"concurrency must be at least 1, not {concurrency}")
-        results = self._results = await to_thread.run_sync(_expanded, files)
+        results = self._results = await in_thread(_expanded, files)
         if not results:
             return results
         self._size = sum(result.size for result in results if result.error is None)
         if self._index_path is not None:
-            self._index = await to_thread.run_sync(_read_index, self._index_path, self._account)
+            self._index = await in_thread(_read_index, self._index_path, self._account)
         try:
             async for file in self._api.list():
                 self._listed[file.id] = file
@@ -364,10 +363,8 @@ class _Run:
             flight.landed.set()
 
     async def _hash_of(self, flight: _Flight) -> str | None:
-        from anyio import to_thread
-
         if flight.sha256 is None and flight.path is not None:
-            found = await to_thread.run_sync(hash_file, flight.path)
+            found = await in_thread(hash_file, flight.path)
             if _stamp(flight.path) != flight.stamp:
                 return None  # changed since it was sent: no longer evidence
             flight.sha256 = flight.result.sha256 = found
@@ -403,12 +400,8 @@ class _Run:
             while len(_uploaded) > _UPLOADED_KEPT:
                 _uploaded.popitem(last=False)
         if self._index_path is not None and result.sha256 is not None:
-            from anyio import to_thread
-
             self._index[result.sha256, purpose] = uploaded.id
-            await to_thread.run_sync(
-                _append_index, self._index_path, self._account, result.sha256, purpose, uploaded
-            )
+            await in_thread(_append_index, self._index_path, self._account, result.sha256, purpose, uploaded)
 
     async def _reserve(self, file: UploadFile, purpose: str) -> None:
         """

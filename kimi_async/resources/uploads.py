@@ -23,6 +23,7 @@ from typing import IO, Any, Final, TypeAlias, cast
 
 from ..errors import ConfigurationError
 from .disk import read_at
+from .threads import in_thread
 
 __all__ = [
     "BLOCK",
@@ -383,9 +384,7 @@ class _Path(_Source):
         self._temporary = temporary
 
     async def blocks(self, block: int) -> AsyncIterator[bytes]:
-        from anyio import to_thread
-
-        fd = await to_thread.run_sync(_open, self._path)
+        fd = await in_thread(_open, self._path)
         try:
             if os.fstat(fd).st_size != self.size:
                 raise ConfigurationError(f"{self._path} changed its size since it was measured")
@@ -395,14 +394,10 @@ class _Path(_Source):
             os.close(fd)
 
     async def sha256(self) -> str:
-        from anyio import to_thread
-
-        return await to_thread.run_sync(hash_file, self._path)
+        return await in_thread(hash_file, self._path)
 
     async def sample(self) -> bytes:
-        from anyio import to_thread
-
-        return await to_thread.run_sync(_sample_file, self._path, self.size)
+        return await in_thread(_sample_file, self._path, self.size)
 
     def close(self) -> None:
         if self._temporary:
@@ -442,16 +437,14 @@ class _File(_Source):
         self._lock = asyncio.Lock()
 
     async def blocks(self, block: int) -> AsyncIterator[bytes]:
-        from anyio import to_thread
-
         file = self._file
         in_memory = isinstance(file, io.BytesIO)
         async with self._lock:
-            await to_thread.run_sync(file.seek, self._start)
+            await in_thread(file.seek, self._start)
             left = self.size
             while left:
                 count = min(block, left)
-                data = file.read(count) if in_memory else await to_thread.run_sync(file.read, count)
+                data = file.read(count) if in_memory else await in_thread(file.read, count)
                 if not data:
                     raise ConfigurationError(f"{self.name or 'the file'} became shorter while it was sent")
                 left -= len(data)
@@ -494,8 +487,6 @@ async def _blocks_of(fd: int, start: int, size: int, block: int, name: str) -> A
     0.89 to 1.02 s; aiohttp's own multipart writer 0.71 to 0.82 s
     (benchmarks/bulk/uploads.py).
     """
-    from anyio import to_thread
-
     at, end = start, start + size
     nowait = _NOWAIT
     while at < end:
@@ -505,7 +496,7 @@ async def _blocks_of(fd: int, start: int, size: int, block: int, name: str) -> A
             try:
                 got = os.preadv(fd, [data], at, nowait)
             except BlockingIOError:
-                got = await to_thread.run_sync(os.preadv, fd, [data], at)
+                got = await in_thread(os.preadv, fd, [data], at)
             except OSError as exc:
                 if exc.errno not in (errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS):
                     raise ConfigurationError(f"cannot read {name}: {exc.strerror}") from exc
@@ -516,7 +507,7 @@ async def _blocks_of(fd: int, start: int, size: int, block: int, name: str) -> A
             # A bytearray goes wherever bytes go; turning it into bytes would copy it.
             result = cast("bytes", data)
         else:
-            result = await to_thread.run_sync(read_at, fd, count, at)
+            result = await in_thread(read_at, fd, count, at)
         if not result:
             raise ConfigurationError(f"{name} became shorter while it was sent")
         at += len(result)
@@ -577,17 +568,15 @@ def size_of(path: str) -> int:
 
 
 async def _source_of(content: Any) -> _Source:
-    from anyio import to_thread
-
     if isinstance(content, bytes | bytearray | memoryview):
         return _Bytes(cast("bytes", content))
     if isinstance(content, str | os.PathLike):
         path = os.fspath(cast("str | os.PathLike[str]", content))
-        size = await to_thread.run_sync(size_of, path)
+        size = await in_thread(size_of, path)
         if size >= 0:
             return _Path(path, size)
         # A pipe or a device: readable once, of unknown size.
-        with os.fdopen(await to_thread.run_sync(_open, path), "rb", buffering=0) as pipe:
+        with os.fdopen(await in_thread(_open, path), "rb", buffering=0) as pipe:
             source = await _spooled(_read_blocks(pipe))
         source.name = os.path.basename(path)
         return source
@@ -618,8 +607,6 @@ def _name_of(file: Any) -> str | None:
 
 
 async def _file_object(file: IO[bytes]) -> _Source:
-    from anyio import to_thread
-
     def measure() -> tuple[int, int] | None:
         try:
             start = file.tell()
@@ -629,12 +616,12 @@ async def _file_object(file: IO[bytes]) -> _Source:
             return None
         return start, end - start
 
-    measured = await to_thread.run_sync(measure)
+    measured = await in_thread(measure)
     if measured is None:
         source = await _spooled(_read_blocks(file))
         source.name = _name_of(file)
         return source
-    if isinstance(await to_thread.run_sync(file.read, 0), str):
+    if isinstance(await in_thread(file.read, 0), str):
         raise ConfigurationError("the file is open in text mode; open it with 'rb'")
     raw = getattr(file, "raw", file) if type(file) is io.BufferedReader else file
     if type(raw) is io.FileIO and sys.platform != "win32":
@@ -658,9 +645,7 @@ async def _async_file(file: Any) -> _Source:
 
 
 async def _read_blocks(file: IO[bytes]) -> AsyncIterator[bytes]:
-    from anyio import to_thread
-
-    while data := await to_thread.run_sync(file.read, BLOCK):
+    while data := await in_thread(file.read, BLOCK):
         yield data
 
 
@@ -678,8 +663,6 @@ async def _spooled(content: AsyncIterable[Any]) -> _Source:
     """
     Copy content that can be read once to a temporary file (or keep it, if it is small).
     """
-    from anyio import to_thread
-
     held: list[bytes] = []
     waiting = size = 0
     copy: tuple[IO[bytes], str] | None = None
@@ -694,13 +677,13 @@ async def _spooled(content: AsyncIterable[Any]) -> _Source:
                 raise ConfigurationError(f"the content is larger than {MAX_UPLOAD:,} bytes (100 MB)")
             if waiting >= BLOCK:
                 if copy is None:
-                    copy = await to_thread.run_sync(_temporary)
-                await to_thread.run_sync(copy[0].write, b"".join(held))
+                    copy = await in_thread(_temporary)
+                await in_thread(copy[0].write, b"".join(held))
                 held.clear()
                 waiting = 0
         if copy is None:
             return _Bytes(b"".join(held))
-        await to_thread.run_sync(copy[0].write, b"".join(held))
+        await in_thread(copy[0].write, b"".join(held))
         copy[0].close()
         return _Path(copy[1], size, temporary=True)
     except BaseException:

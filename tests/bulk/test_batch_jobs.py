@@ -5,6 +5,7 @@
 # ruff: noqa: ASYNC240 - tests may touch small local files
 import asyncio
 import json
+import os
 import pickle
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -391,6 +392,114 @@ async def test_cancel_job_keeps_what_was_answered(client: AsyncKimi):
         assert 100 == results.ok + results.unanswered
         assert all("'cancelled'" in str(result.error) for result in results.failures())
     assert ["cancelled"] * 2 == [batch.status for batch in await client.batches.cancel_job(handle)]
+
+
+async def test_results_never_overwrite_what_was_paid_for(client: AsyncKimi, tmp_path: Path):
+    """
+    A file that holds something else is left as it is; writing the same results once more does no harm.
+    """
+    path = tmp_path / "out.jsonl"
+    path.write_bytes(b"paid for\n")
+    with await client.batches.run(requests(2)) as results:
+        with pytest.raises(
+            ConfigurationError, match="exists already and holds 9 bytes; it was left as it is"
+        ):
+            results.write(path)
+        assert b"paid for\n" == path.read_bytes()
+        other = tmp_path / "other.jsonl"
+        assert [2, 2] == [results.write(other), results.write(other)]
+        assert 2 == results.write(path, overwrite=True)
+
+    assert {path, other} == set(tmp_path.iterdir())
+
+
+async def test_results_callers_directory_is_never_removed(
+    client: AsyncKimi, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """
+    What is removed is what was made for the job; a directory of the caller's is not, wherever it lies.
+    """
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    mine = tmp_path / "mine"
+    mine.mkdir()
+    (mine / "precious").write_bytes(b"x")
+    handle = await client.batches.submit(requests(2), directory=mine)
+    await client.batches.wait(handle)
+    with await client.batches.results(handle) as results:
+        assert 2 == results.ok
+    with await client.batches.run(requests(2), directory=mine) as results:
+        assert 2 == results.ok
+
+    assert b"x" == (mine / "precious").read_bytes()
+    assert [mine] == list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("when", ["uploading", "waiting"])
+async def test_run_cancelled_or_failed_leaves_no_prompts_behind(
+    client: AsyncKimi, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, when: str
+):
+    """
+    A job's own directory is private, and goes when the job ends without results and no state needs it.
+    """
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    modes: list[int] = []
+
+    def stop(progress: BatchProgress) -> None:
+        if progress.step == when:
+            modes.extend(entry.stat().st_mode & 0o777 for entry in tmp_path.iterdir())
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        await client.batches.run(requests(3), on_progress=stop)
+
+    assert [0o700] == modes
+    assert [] == list(tmp_path.iterdir())
+
+
+async def test_run_cancelled_anywhere_leaves_nothing_behind(
+    simulator: KimiSimulator, client: AsyncKimi, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """
+    However a run is cancelled, no directory and no open file is left.
+    """
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    ended = 0
+    for turns in range(0, 120, 3):
+        task = asyncio.ensure_future(client.batches.run(requests(3)))
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        task.cancel()
+        done = (await asyncio.gather(task, return_exceptions=True))[0]
+        if isinstance(done, BatchResults):
+            done.close()
+        else:
+            ended += isinstance(done, asyncio.CancelledError)
+        assert [] == list(tmp_path.iterdir()), turns
+
+    assert ended > 10
+
+
+async def test_submit_lines_without_method_and_url(
+    simulator: KimiSimulator, client: AsyncKimi, tmp_path: Path
+):
+    """
+    A file that `client.map` takes will do for a batch, too: what every line must hold is filled in.
+    """
+    path = tmp_path / "in.jsonl"
+    path.write_text("".join(json.dumps(each) + "\n" for each in requests(3)))
+    with await client.batches.run(path) as results:
+        assert 3 == results.ok
+
+
+@pytest.mark.parametrize("name", ["job.json", "in.jsonl"])
+async def test_submit_pipe_is_refused_by_name(client: AsyncKimi, tmp_path: Path, name: str):
+    """
+    Neither the requests nor the state are read from what may never end.
+    """
+    os.mkfifo(tmp_path / name)
+    given = tmp_path / name if name == "in.jsonl" else requests(1)
+    with pytest.raises(ConfigurationError, match=f"{name} is a named pipe; it must be a plain file"):
+        await client.batches.submit(given, state=tmp_path / "job.json")
 
 
 async def test_results_deleted_from_the_account(simulator: KimiSimulator, client: AsyncKimi):

@@ -321,17 +321,100 @@ def test_journal_redo_takes_failures_out(tmp_path: Path, redo: str, left: list[s
 
 def test_journal_unfinished_copy_is_removed(tmp_path: Path):
     """
-    A process killed while it made a copy leaves no litter behind for good.
+    A process killed while it made a copy leaves no litter behind for good; what has another name is the user's.
     """
     path = tmp_path / "out.jsonl"
     path.write_bytes(answer("a") + b"\n")
-    (tmp_path / "out.jsonl.4711.tmp").write_bytes(b"half a co")
-    other = tmp_path / "out.jsonl.damaged"
-    other.touch()
+    (tmp_path / ".out.jsonl.0123456789abcdef.kimi-copy").write_bytes(b"half a co")
+    names = [
+        "out.jsonl.damaged",
+        "out.jsonl.4711.tmp",
+        "out.jsonl.notes.tmp",
+        ".out.jsonl.mine.kimi-copy",
+        ".other.jsonl.0123456789abcdef.kimi-copy",
+    ]
+    others = {tmp_path / name for name in names}
+    for other in others:
+        other.touch()
     with Journal.open(path) as journal:
         assert 1 == len(journal)
 
-    assert {path, other} == set(tmp_path.iterdir())
+    assert {path, *others} == set(tmp_path.iterdir())
+
+
+@pytest.mark.skipif(os.name == "nt", reason="needs modes")
+@pytest.mark.parametrize("mode", [0o600, 0o640, 0o666])
+def test_journal_redone_keeps_its_protection(tmp_path: Path, mode: int):
+    """
+    A copy without the failures may be read by whom the journal could be read, and belongs to the same owner.
+    """
+    path = tmp_path / "out.jsonl"
+    path.write_bytes(answer("a") + b"\n" + failure("b", retryable=True) + b"\nnot json\n")
+    path.chmod(mode)
+    owner = 12345 if os.getuid() == 0 else os.getuid()
+    os.chown(path, owner, -1)
+    with Journal.open(path) as journal:
+        assert (1, 1) == (journal.mended.redo, journal.mended.damaged)
+
+    found = path.stat()
+    assert (mode, owner) == (found.st_mode & 0o777, found.st_uid)
+    damaged = tmp_path / "out.jsonl.damaged"
+    assert 0 == damaged.stat().st_mode & 0o777 & ~mode
+
+
+@pytest.mark.skipif(os.name == "nt", reason="needs symbolic links")
+def test_journal_behind_a_link_is_the_file_itself(tmp_path: Path):
+    """
+    Of a journal behind a symbolic link the file is mended and locked, and the link stays a link.
+    """
+    (tmp_path / "deep").mkdir()
+    path, link = tmp_path / "deep" / "out.jsonl", tmp_path / "link.jsonl"
+    path.write_bytes(answer("a") + b"\n" + failure("b", retryable=True) + b"\n")
+    link.symlink_to(path)
+    with Journal.open(link) as journal:
+        journal.append([("c", answer("c"))])
+        with pytest.raises(JournalLockedError):
+            Journal.open(path)
+
+    assert link.is_symlink()
+    assert ["a", "c"] == ids_in(path)
+    assert ["link.jsonl"] == [entry.name for entry in tmp_path.iterdir() if entry.name != "deep"]
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")
+def test_journal_special_file_is_refused_by_name(tmp_path: Path):
+    """
+    Opening a pipe would wait for its other end for ever, and a device is no place for results.
+    """
+    os.mkfifo(tmp_path / "pipe")
+    for path, kind in [
+        (tmp_path / "pipe", "a named pipe"),
+        (Path("/dev/null"), "a device"),
+        (tmp_path, "a directory"),
+    ]:
+        with pytest.raises(JournalError, match=f"{path.name} is {kind}; it must be a plain file"):
+            Journal.open(path)
+
+
+def test_journal_answer_is_not_lost_to_a_later_failure(tmp_path: Path):
+    """
+    Of an answer and a later failure for one request the answer stands; unless the request was changed in between.
+    """
+    path = tmp_path / "out.jsonl"
+    late = failure("a", retryable=False)
+    path.write_bytes(answer("a") + b"\n" + late + b"\n")
+    with Journal.open(path) as journal:
+        assert (1, 0, 1) == (journal.ok, journal.failed, journal.mended.replaced)
+    with ResultFiles([path]) as results:
+        assert (1, 0) == (results.ok, results.failed)
+
+    before = answer_line("a", b"{}", run=RunInfo("1" * 32))
+    after = failure_line("a", code="x", message="y", run=RunInfo("2" * 32))
+    path.write_bytes(before + b"\n" + after + b"\n")
+    with ResultFiles([path]) as results:
+        assert (0, 1) == (results.ok, results.failed)
+    with Journal.open(path, redo="none") as journal:
+        assert (0, 1) == (journal.ok, journal.failed)
 
 
 def test_journal_earlier_line_of_an_id_is_left_out(tmp_path: Path):

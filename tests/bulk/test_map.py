@@ -17,6 +17,7 @@ from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 
+import anyio
 import msgspec
 import pytest
 
@@ -214,6 +215,59 @@ async def test_map_closing_gives_up_what_is_under_way(client: AsyncKimi, server:
     assert before == asyncio.all_tasks()
     with pytest.raises(StopAsyncIteration):
         await anext(results)
+
+
+@pytest.mark.parametrize("cancel", ["asyncio", "anyio"])
+async def test_map_closing_waits_and_lets_a_cancellation_go_on(
+    client: AsyncKimi, server: Server, tmp_path: Path, cancel: str
+):
+    """
+    Closing while cancelled waits for the run's end, which holds the journal, and does not swallow the cancellation.
+    """
+    server.wait = 5
+    path = tmp_path / "out.jsonl"
+    passed_on: list[str] = []
+
+    async def leave() -> None:
+        results = run(client, texts(20), journal=path, concurrency=4)
+        with anyio.CancelScope() as scope:
+            async with results:
+                asking = asyncio.ensure_future(anext(results))
+                await asyncio.sleep(1)
+                assert 4 == server.now
+                asking.cancel()
+                if cancel == "anyio":
+                    scope.cancel()
+                else:
+                    task = asyncio.current_task()
+                    assert task is not None
+                    asyncio.get_running_loop().call_soon(task.cancel)
+            passed_on.append("swallowed")
+
+    left = (await asyncio.gather(asyncio.ensure_future(leave()), return_exceptions=True))[0]
+
+    assert isinstance(left, asyncio.CancelledError if cancel == "asyncio" else None.__class__)
+    assert [] == passed_on
+    assert 0 == server.now
+    Journal.open(path).close()  # nobody holds it
+
+
+async def test_map_closed_at_any_moment_gives_its_journal_back(client: AsyncKimi, tmp_path: Path):
+    """
+    Wherever the run is when it is closed and cancelled at once, its journal is unlocked afterwards.
+    """
+    path = tmp_path / "out.jsonl"
+    for turns in range(60):
+        results = run(client, texts(5), journal=path)
+        asking = asyncio.ensure_future(anext(results))
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        closing = asyncio.ensure_future(results.aclose())
+        await asyncio.sleep(0)
+        closing.cancel()
+        asking.cancel()
+        await asyncio.gather(closing, asking, return_exceptions=True)
+        Journal.open(path).close()
 
 
 async def test_map_cancelled_consumer_cancels_the_run(client: AsyncKimi, server: Server):
