@@ -425,8 +425,12 @@ async def _tapped(response: Response, *, max_event_size: int, usage_follows: boo
             caught.append(data)
         return data
 
+    def closed() -> None:
+        response.usage = below.usage
+        response.close()
+
     below = Response(
-        response.status, response.headers, request=response.request, reader=reader, closer=response.close
+        response.status, response.headers, request=response.request, reader=reader, closer=closed
     )
     below.started = response.started
     below.extensions = response.extensions

@@ -488,6 +488,7 @@ async def test_calls_through_httpx_are_seen(client: AsyncKimi, told: Telemetry) 
 
     assert ["chat kimi-k3", "chat kimi-k3"] == [span.name for span in told.spans]
     assert all(span.attributes["gen_ai.response.finish_reasons"] == ("stop",) for span in told.spans)
+    assert all(span.attributes["gen_ai.usage.output_tokens"] > 0 for span in told.spans)
 
 
 async def test_global_providers_are_used_where_none_are_given(service: KimiService) -> None:

@@ -13,7 +13,7 @@ from support.framework_checks import MODEL, Driver, FrameworkChecks, Person, get
 
 pytestmark = [
     pytest.mark.frameworks,
-    pytest.mark.filterwarnings("default"),  # theirs are theirs
+    pytest.mark.filterwarnings("ignore"),  # theirs are theirs
 ]
 
 autogen = pytest.importorskip("autogen_ext.models.openai", reason="AutoGen is not installed")

@@ -17,7 +17,7 @@ from kimi_async.testing.simulator.chat_model import Turn
 
 pytestmark = [
     pytest.mark.frameworks,
-    pytest.mark.filterwarnings("default"),  # theirs are theirs
+    pytest.mark.filterwarnings("ignore"),  # theirs are theirs
 ]
 
 PAGE = Path(__file__).parents[3] / "docs" / "how-to" / "frameworks.md"

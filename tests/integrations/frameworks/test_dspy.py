@@ -12,7 +12,7 @@ from support.framework_checks import MODEL, Driver, FrameworkChecks
 
 pytestmark = [
     pytest.mark.frameworks,
-    pytest.mark.filterwarnings("default"),  # theirs are theirs
+    pytest.mark.filterwarnings("ignore"),  # theirs are theirs
 ]
 
 dspy = pytest.importorskip("dspy", reason="DSPy is not installed")

@@ -12,7 +12,7 @@ from support.framework_checks import MODEL, Driver, FrameworkChecks, Person, get
 
 pytestmark = [
     pytest.mark.frameworks,
-    pytest.mark.filterwarnings("default"),  # theirs are theirs
+    pytest.mark.filterwarnings("ignore"),  # theirs are theirs
 ]
 
 inspect_model = pytest.importorskip("inspect_ai.model", reason="inspect_ai is not installed")

@@ -13,7 +13,7 @@ from support.framework_checks import MODEL, Driver, FrameworkChecks, Person, get
 
 pytestmark = [
     pytest.mark.frameworks,
-    pytest.mark.filterwarnings("default"),  # theirs are theirs
+    pytest.mark.filterwarnings("ignore"),  # theirs are theirs
 ]
 
 litellm = pytest.importorskip("litellm", reason="LiteLLM is not installed")

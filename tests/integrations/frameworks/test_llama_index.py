@@ -13,7 +13,7 @@ from support.framework_checks import MODEL, Driver, FrameworkChecks, Person, get
 
 pytestmark = [
     pytest.mark.frameworks,
-    pytest.mark.filterwarnings("default"),  # theirs are theirs
+    pytest.mark.filterwarnings("ignore"),  # theirs are theirs
 ]
 
 openai_like = pytest.importorskip("llama_index.llms.openai_like", reason="LlamaIndex is not installed")

@@ -14,7 +14,7 @@ from support.framework_checks import MODEL, Driver, FrameworkChecks
 
 pytestmark = [
     pytest.mark.frameworks,
-    pytest.mark.filterwarnings("default"),  # theirs are theirs
+    pytest.mark.filterwarnings("ignore"),  # theirs are theirs
 ]
 
 smolagents = pytest.importorskip("smolagents", reason="smolagents is not installed")
