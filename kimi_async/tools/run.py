@@ -653,4 +653,7 @@ def _total(usages: Sequence[CompletionUsage | None]) -> CompletionUsage | None:
             total.prompt_tokens_details.cache_write_tokens = written
     if reasoned:
         total.completion_tokens_details = CompletionTokensDetails(reasoning_tokens=reasoned)
+    costs = [usage.cost for usage in told if usage.cost is not None]
+    if len(costs) == len(told):
+        total.cost = sum(costs)
     return total

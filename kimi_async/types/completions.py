@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeAlias, TypedDict
 
 import msgspec
 
-from ..providers.models import cost
+from ..providers.models import cost as list_price
 from ._base import BaseModel, NotGiven, Omit, Reply, absent, held, wire
 
 __all__ = [
@@ -87,7 +87,10 @@ class CompletionUsage(Reply):
     attempts: list[UsageAttempt] | None = absent()
     """Ours, not the wire's: where a stream was resumed, what each of its requests was charged."""
 
-    def cost(
+    cost: float | None = absent()
+    """What this was charged, where the host says so: OpenRouter, in US dollars (credits)."""
+
+    def list_price(
         self,
         model: str,
         *,
@@ -96,9 +99,9 @@ class CompletionUsage(Reply):
         cache_ttl: Literal["5m", "1h"] = "5m",
     ) -> Decimal | None:
         """
-        What this costs at the official list price, by the table in `kimi_async.model_table`; None if that does not know the model.
+        What this costs at the official list price, by the table in `kimi_async.providers`; None if that does not know the model.
         """
-        return cost(self, model, currency=currency, batch=batch, cache_ttl=cache_ttl)
+        return list_price(self, model, currency=currency, batch=batch, cache_ttl=cache_ttl)
 
 
 _cached_tokens = CompletionUsage.__dict__["cached_tokens"]

@@ -87,12 +87,12 @@ def test_cost_of_usage(usage: dict[str, Any], options: dict[str, Any], expected:
 
 
 def test_cost_of_reply_usage() -> None:
-    """`usage.cost(model)` works on what a reply carries, and is None for a model without a price."""
+    """`usage.list_price(model)` works on what a reply carries, and is None for a model without a price."""
     usage = CompletionUsage(
         prompt_tokens=93,
         completion_tokens=54,
         total_tokens=147,
         prompt_tokens_details=PromptTokensDetails(cached_tokens=93),
     )
-    assert usage.cost("kimi-k3") == Decimal("0.0008379")
-    assert usage.cost("somebody/else") is None
+    assert usage.list_price("kimi-k3") == Decimal("0.0008379")
+    assert usage.list_price("somebody/else") is None

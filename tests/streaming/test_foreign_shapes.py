@@ -377,6 +377,18 @@ async def test_usage_cached_tokens_under_other_name() -> None:
     assert 4 == streamed.usage.cached_tokens == whole.usage.cached_tokens
 
 
+async def test_usage_cost_is_what_the_host_charged() -> None:
+    """
+    OpenRouter's `cost` is the number it sent, streamed and whole.
+    """
+    usage = {**USAGE, "cost": 0.0125}
+    streamed = await Host(HI + event({}, "stop") + data({"choices": [], "usage": usage}) + DONE).final()
+    whole = await Host(json.dumps({**WHOLE, "usage": usage}).encode(), kind="application/json").whole()
+
+    assert 0.0125 == streamed.usage.cost == whole.usage.cost
+    assert 0.0125 == whole.usage.model_dump()["cost"]
+
+
 async def test_usage_in_every_chunk_is_the_latest() -> None:
     """
     Where every chunk counts up, the last number holds, also in what had arrived of a stream that broke off.

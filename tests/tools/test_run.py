@@ -528,6 +528,31 @@ async def test_run_tools_ids_missing_or_twice_are_mended() -> None:
     assert ids == ["weather:0", "weather:0#2", "weather:0#3"]
 
 
+@pytest.mark.parametrize(
+    ("arguments", "echoed"),
+    [
+        ("", {}),
+        ("  ", {}),
+        ('{"city":"a\nb"}', {"not_json": '{"city":"a\nb"}'}),
+        ('{"path":"C:\\dir"}', {"not_json": '{"path":"C:\\dir"}'}),
+        ('{"city":"Rom', {"not_json": '{"city":"Rom'}),
+        ("[1]", {"not_json": "[1]"}),
+        ("null", {"not_json": "null"}),
+    ],
+)
+async def test_run_tools_echoes_sound_arguments(arguments: str, echoed: Any) -> None:
+    """Arguments that a host would refuse go back as an object, the model is told of its mistake, and the run goes on."""
+    call = {"id": "weather:0", "type": "function", "function": {"name": "weather", "arguments": arguments}}
+    script = Script(answer(call, finish="tool_calls"), answer(content="done"))
+
+    result = await script.run([weather])
+
+    message, told = script.asked[1]["messages"][1:3]
+    assert "done" == result.text
+    assert echoed == json.loads(message["tool_calls"][0]["function"]["arguments"])
+    assert "rror" in told["content"] or not arguments.strip()
+
+
 def test_whole_calls_changes_nothing_that_is_right() -> None:
     """A message in order is sent back as the very object that came."""
     message = ChatCompletionMessage.model_validate(answer(called("weather"))["choices"][0]["message"])

@@ -64,7 +64,7 @@ FOREIGN: dict[str, Any] = {
             "logprobs": None,
         }
     ],
-    "usage": {"prompt_tokens": 1, "completion_tokens": 2, "total_tokens": 3, "cost": 0.001},
+    "usage": {"prompt_tokens": 1, "completion_tokens": 2, "total_tokens": 3, "cost": 0.001, "is_byok": False},
 }
 
 
@@ -105,7 +105,8 @@ def test_unknown_fields_are_attributes():
     assert {"y": [1]} == completion.choices[0].message.x
     assert "stop" == completion.choices[0].native_finish_reason
     assert completion.usage is not None
-    assert {"cost": 0.001} == completion.usage.model_extra
+    assert {"is_byok": False} == completion.usage.model_extra
+    assert 0.001 == completion.usage.cost
     with pytest.raises(AttributeError, match="nothing"):
         _ = completion.nothing
     assert not hasattr(completion, "_private")

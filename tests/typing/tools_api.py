@@ -80,7 +80,7 @@ async def tools(client: AsyncKimi) -> None:
     assert_type(result.parsed, City | None)
     assert_type(result.completion, ChatCompletion)
     if result.usage is not None:
-        assert_type(result.usage.cost("kimi-k3"), Decimal | None)
+        assert_type(result.usage.list_price("kimi-k3"), Decimal | None)
 
 
 async def values(client: AsyncKimi) -> None:
