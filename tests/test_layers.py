@@ -45,6 +45,7 @@ LAYERS = [
     layer("types", "msgspec", pure=True),
     layer("sse", pure=True),
     layer("codec", "msgspec", pure=True),
+    layer("schema.partial", "jiter", "pydantic_core", pure=True),
     layer("schema", "msgspec", pure=True),
     layer("transport", "multidict", "msgspec"),
     layer("transport.leavings", "aiohttp"),

@@ -539,18 +539,14 @@ class AsyncCompletions(Resource["RawCompletions", "StreamingCompletions"]):
             )
             return opened
 
-        if wanted is None and not isinstance(given, list):
-            return AsyncChatCompletionStreamManager(open_stream)
-        from ..schema.answers import arguments_reader, parse_completion, value_or_none
+        from ..schema.answers import arguments_reader, parse_completion, value_or_none, value_so_far
 
         if wanted is None:
             reader = arguments_reader(given)
             return AsyncChatCompletionStreamManager(
                 open_stream,
                 parse_arguments=reader,
-                finish=None
-                if reader is None
-                else lambda completion: parse_completion(completion, None, given),
+                finish=lambda completion: parse_completion(completion, None, given, cut=reader is None),
             )
         read = wanted
         return AsyncChatCompletionStreamManager(
@@ -558,6 +554,7 @@ class AsyncCompletions(Resource["RawCompletions", "StreamingCompletions"]):
             parse=lambda text: value_or_none(read, text),
             parse_arguments=arguments_reader(given),
             finish=lambda completion: parse_completion(completion, read, given),
+            so_far=lambda text: value_so_far(read, text),
         )
 
 

@@ -22,7 +22,8 @@ from ..types.parsed import (
     ParsedFunction,
     ParsedFunctionToolCall,
 )
-from . import OutputError, ResponseFormat, decoder_for, json_schema, response_format_for
+from . import ROOT_KEY, OutputError, ResponseFormat, decoder_for, json_schema, response_format_for
+from .partial import read_so_far
 
 __all__ = [
     "ModelTool",
@@ -33,6 +34,7 @@ __all__ = [
     "reask",
     "response_format_of",
     "value_or_none",
+    "value_so_far",
 ]
 
 S = TypeVar("S", bound=Reply)
@@ -89,6 +91,11 @@ def value_or_none(wanted: ResponseFormat[Any], text: str) -> Any:
         return None
 
 
+def value_so_far(wanted: ResponseFormat[Any], text: str) -> Any:
+    """What can be read of an answer that is still coming, as plain values; see `partial.read_so_far`."""
+    return read_so_far(text, under=ROOT_KEY if wanted.wrapped else None)
+
+
 class ModelTool(dict[str, Any]):
     """
     A tool definition, as a plain dict, that remembers the type of its arguments.
@@ -137,11 +144,12 @@ def argument_readers(tools: Any) -> dict[str, Callable[[str], Any]]:
 
 
 def parse_completion(
-    completion: ChatCompletion, wanted: ResponseFormat[Any] | None, tools: Any = ()
+    completion: ChatCompletion, wanted: ResponseFormat[Any] | None, tools: Any = (), *, cut: bool = False
 ) -> ParsedChatCompletion[Any]:
     """
     The completion with its answer read.
 
+    :param cut: whether an answer that was cut may pass, as where nothing is to be read.
     :param tools: the request's; those made by `pydantic_function_tool` have their calls' arguments read too.
     :raises LengthFinishReasonError, ContentFilterFinishReasonError: the answer is not whole.
     :raises OutputError: it is whole, and not a value of the type.
@@ -149,9 +157,9 @@ def parse_completion(
     readers = argument_readers(tools)
     choices: list[ParsedChoice[Any]] = []
     for choice in completion.choices:
-        if choice.finish_reason == "length":
+        if choice.finish_reason == "length" and not cut:
             raise LengthFinishReasonError(completion=completion)
-        if choice.finish_reason == "content_filter":
+        if choice.finish_reason == "content_filter" and not cut:
             raise ContentFilterFinishReasonError(completion=completion)
         message = choice.message
         calls: list[ParsedFunctionToolCall] | None = None

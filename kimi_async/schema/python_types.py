@@ -13,6 +13,7 @@ import msgspec
 from ..errors import KimiError
 from .rules import Loss, RootError, SchemaError
 from .translate import translate
+from .unions import Choice, opened
 
 __all__ = [
     "ROOT_KEY",
@@ -74,13 +75,21 @@ def _model_inside(tp: Any) -> dict[str, Any]:
     if _is_model(tp):
         schema = cast("dict[str, Any]", tp.model_json_schema())
         return {**schema, "$id": f"python:{tp.__module__}.{tp.__qualname__}"}
+    if isinstance(tp, type) and issubclass(tp, Choice):
+        return tp.schema(_raw_schema)
     raise NotImplementedError
 
 
 def _enter_model(tp: type, value: Any) -> Any:
     if _is_model(tp):
         return cast("Any", tp).model_validate(value)
+    if issubclass(tp, Choice):
+        return tp.choose(value, _converted, _raw_schema)
     raise NotImplementedError(f"values of {tp!r} cannot be read from JSON")
+
+
+def _converted(value: Any, tp: Any) -> Any:
+    return msgspec.convert(value, tp, dec_hook=_enter_model)
 
 
 def _raw_schema(tp: Any) -> dict[str, Any]:
@@ -88,6 +97,8 @@ def _raw_schema(tp: Any) -> dict[str, Any]:
         return cast("dict[str, Any]", tp.model_json_schema())
     if _is_adapter(tp):
         return cast("dict[str, Any]", tp.json_schema())
+    if isinstance(tp, type) and issubclass(tp, Choice):
+        return tp.schema(_raw_schema)
     try:
         return msgspec.json.schema(tp, schema_hook=_model_inside)
     except (TypeError, NotImplementedError, NameError) as error:
@@ -128,11 +139,11 @@ def json_schema(tp: Any, *, report: list[Loss] | None = None) -> dict[str, Any]:
     `response_format_for` takes it out again. `format` and `pattern` go into the description.
 
     Raises:
-        SchemaError: The type has no JSON schema (an untagged union of two classes: give them `tag=True`), or none
-            that MFJS can express.
+        SchemaError: The type has no JSON schema (a class with a field that is an untagged union of two classes: give
+            them `tag=True`), or none that MFJS can express.
 
     """
-    return _describe_type(tp, report)[0]
+    return _describe_type(opened(tp), report)[0]
 
 
 def decoder_for(tp: Any) -> Callable[[bytes | str], Any]:
@@ -141,6 +152,7 @@ def decoder_for(tp: Any) -> Callable[[bytes | str], Any]:
         return cast("Callable[[bytes | str], Any]", tp.model_validate_json)
     if _is_adapter(tp):
         return cast("Callable[[bytes | str], Any]", tp.validate_json)
+    tp = opened(tp)
     try:
         decoder = msgspec.json.Decoder(tp, dec_hook=_enter_model)
     except TypeError as error:
@@ -163,7 +175,7 @@ class ResponseFormat(Generic[T]):
         self.type: Any = tp
         self.schema: dict[str, Any]
         self.wrapped: bool
-        self.schema, self.wrapped = _describe_type(tp, losses)
+        self.schema, self.wrapped = _describe_type(opened(tp), losses)
         self.losses: tuple[Loss, ...] = tuple(losses)
         self.name: str = _wire_name(name or _type_name(tp))
         self.wire: dict[str, Any] = {

@@ -54,13 +54,14 @@ class _Choice:
     Which "done" events a choice still owes.
     """
 
-    __slots__ = ("call", "content", "done", "reasoning", "refusal")
+    __slots__ = ("call", "content", "done", "named", "reasoning", "refusal")
 
     def __init__(self) -> None:
         self.content = False
         self.reasoning = False
         self.refusal = False
         self.call: CallFold | None = None
+        self.named = False
         self.done = False
 
 
@@ -77,6 +78,7 @@ class ChatCompletionStreamState:
     :param input_tools: the request's tools; calls of those given by a type have `parsed_arguments`.
     :param parse: makes the `parsed` of `content.done` from the whole text; None leaves it None.
     :param parse_arguments: makes the `parsed_arguments` of a whole call from its name and arguments.
+    :param so_far: makes the `parsed` of `content.delta` from the text so far.
     """
 
     def __init__(
@@ -86,13 +88,20 @@ class ChatCompletionStreamState:
         input_tools: Any = None,
         parse: Callable[[str], Any] | None = None,
         parse_arguments: Callable[[str, str], Any] | None = None,
+        so_far: Callable[[str], Any] | None = None,
     ) -> None:
         self._fold = Accumulator()
         self._unfolded: list[ChatCompletionChunk] = []
         self._choices: dict[int, _Choice] = {}
         self._finish: Callable[[ChatCompletion], ChatCompletion] | None = None
         if response_format is not None or input_tools is not None:
-            from ..schema.answers import arguments_reader, parse_completion, response_format_of, value_or_none
+            from ..schema.answers import (
+                arguments_reader,
+                parse_completion,
+                response_format_of,
+                value_or_none,
+                value_so_far,
+            )
 
             tools: list[Any] = []
             if input_tools is not None and is_given(input_tools):
@@ -100,12 +109,15 @@ class ChatCompletionStreamState:
             wanted = response_format_of(response_format)
             if wanted is not None and parse is None:
                 parse = partial(value_or_none, wanted)
+            if wanted is not None and so_far is None:
+                so_far = partial(value_so_far, wanted)
             if parse_arguments is None:
                 parse_arguments = arguments_reader(tools)
             if wanted is not None or parse_arguments is not None:
                 self._finish = partial(parse_completion, wanted=wanted, tools=tools)
         self._parse = parse
         self._parse_arguments = parse_arguments
+        self._so_far = so_far
         # Not bound methods of self: events hold them, and would make a cycle of every event and its stream.
         fold, unfolded = self._fold, self._unfolded
 
@@ -164,7 +176,7 @@ class ChatCompletionStreamState:
         The events of many chunks. A chunk is handled when its first event is asked for, so that snapshots are never ahead.
         """
         unfolded = self._unfolded
-        add, snapshot, content = unfolded.append, self._snapshot, self._content
+        add, snapshot, content, so_far = unfolded.append, self._snapshot, self._content, self._so_far
         first = self._choices.get(0)
         for chunk in chunks:
             add(chunk)
@@ -184,7 +196,7 @@ class ChatCompletionStreamState:
                     and (text := delta.content)
                 ):
                     yield ChunkEvent(chunk, snapshot)
-                    yield ContentDeltaEvent(text, content)
+                    yield ContentDeltaEvent(text, content, so_far)
                     continue
             yield from self._handle(chunk)
             first = self._choices.get(0)
@@ -219,7 +231,7 @@ class ChatCompletionStreamState:
             self._reasoning_done(state, fold, events)
             state.content = True
             text = self._content if first else _later(fold.content)
-            events.append(ContentDeltaEvent(delta.content, text))
+            events.append(ContentDeltaEvent(delta.content, text, self._so_far))
         if delta.refusal:
             state.refusal = True
             text = self._refusal if first else _later(fold.refusal)
@@ -231,11 +243,16 @@ class ChatCompletionStreamState:
             if call is not state.call:
                 self._text_done(state, fold, events)
                 self._call_done(state, events)
-                state.call = call
+                state.call, state.named = call, False
             arguments = fragment.function.arguments if fragment.function is not None else None
-            if arguments:
+            # The first of a call may bring a name alone; whoever shows what is being called need not wait for arguments.
+            begins = bool(call.name) and not state.named
+            state.named = state.named or begins
+            if arguments or begins:
                 events.append(
-                    FunctionToolCallArgumentsDeltaEvent(call.name, call.index, arguments, _arguments_of(call))
+                    FunctionToolCallArgumentsDeltaEvent(
+                        call.name, call.index, arguments or "", _arguments_of(call)
+                    )
                 )
         for name, tokens in logprobs_of(choice).items():
             if name == "content":
@@ -343,10 +360,11 @@ class AsyncChatCompletionStream(Generic[C]):
         parse: Callable[[str], Any] | None = None,
         parse_arguments: Callable[[str, str], Any] | None = None,
         finish: Callable[[ChatCompletion], C] | None = None,
+        so_far: Callable[[str], Any] | None = None,
     ) -> None:
         self._stream = stream
         self._finish = finish
-        self._state = ChatCompletionStreamState(parse=parse, parse_arguments=parse_arguments)
+        self._state = ChatCompletionStreamState(parse=parse, parse_arguments=parse_arguments, so_far=so_far)
         self._pending: Iterator[ChatCompletionStreamEvent] = iter(())
         self._loop = asyncio.get_running_loop()
         self._first: float | None = None
@@ -488,11 +506,13 @@ class AsyncChatCompletionStreamManager(Generic[C]):
         parse: Callable[[str], Any] | None = None,
         parse_arguments: Callable[[str, str], Any] | None = None,
         finish: Callable[[ChatCompletion], C] | None = None,
+        so_far: Callable[[str], Any] | None = None,
     ) -> None:
         self._open_stream = open_stream
         self._parse = parse
         self._parse_arguments = parse_arguments
         self._finish = finish
+        self._so_far = so_far
         self._stream: AsyncChatCompletionStream[C] | None = None
 
     async def __aenter__(self) -> AsyncChatCompletionStream[C]:
@@ -501,6 +521,7 @@ class AsyncChatCompletionStreamManager(Generic[C]):
             parse=self._parse,
             parse_arguments=self._parse_arguments,
             finish=self._finish,
+            so_far=self._so_far,
         )
         return self._stream
 

@@ -57,11 +57,16 @@ class _Delta(msgspec.Struct, gc=False):
 
 class ContentDeltaEvent(_Delta, gc=False):
     """
-    Text of the answer. `parsed` is what the text so far means where a `response_format` type was given, else None.
+    Text of the answer. `parsed` is what can be read of the text so far, as plain values, where a `response_format` type was
+    given (extra `[partial]`, or pydantic, reads it; None without), else None. It is read when it is asked for.
     """
 
-    parsed: Any = None
+    _read: Callable[[str], Any] | None = None
     type: Literal["content.delta"] = "content.delta"
+
+    @property
+    def parsed(self) -> Any:
+        return None if self._read is None else self._read(self._snapshot())
 
 
 class ContentDoneEvent(msgspec.Struct, gc=False):

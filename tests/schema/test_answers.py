@@ -6,8 +6,9 @@ from __future__ import annotations
 
 import json
 import pickle
+import sys
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 import openai
@@ -24,8 +25,8 @@ from kimi_async import (
     SchemaError,
     pydantic_function_tool,
 )
-from kimi_async.schema import response_format_for
-from kimi_async.schema.answers import reask, response_format_of
+from kimi_async.schema import ROOT_KEY, check_mfjs, partial, response_format_for
+from kimi_async.schema.answers import reask, response_format_of, value_so_far
 from kimi_async.testing import KimiSimulator, MemoryTransport, Reply, ToolCall, Turn
 from kimi_async.types import ChatCompletion, ChatCompletionChunk
 from kimi_async.types.parsed import ParsedChatCompletion
@@ -317,3 +318,119 @@ def test_stream_state_reads_values_without_a_client() -> None:
     assert isinstance(completion, ParsedChatCompletion)
     assert completion.parsed == City("a", 1)
     assert state.current_completion_snapshot.choices[0].message.content == '{"name": "a", "people": 1}'
+
+
+class Cat(pydantic.BaseModel):
+    lives: int
+    name: str = "?"
+
+
+class Dog(pydantic.BaseModel):
+    name: str
+
+
+@dataclass
+class Fare:
+    price: float
+
+
+@pytest.mark.parametrize(
+    ("tp", "text", "value"),
+    [
+        (Cat | Dog, '{"lives": 9}', Cat(lives=9)),
+        (Cat | Dog, '{"name": "Rex"}', Dog(name="Rex")),
+        (Dog | Cat, '{"name": "Tom", "lives": 9}', Cat(lives=9, name="Tom")),
+        (list[Cat | Dog], '[{"name": "Rex"}, {"lives": 9}]', [Dog(name="Rex"), Cat(lives=9)]),
+        (dict[str, Cat | Dog], '{"a": {"name": "Rex"}}', {"a": Dog(name="Rex")}),
+        (Cat | str, '"none"', "none"),
+        (Cat | str, '{"lives": 9}', Cat(lives=9)),
+        (Cat | Dog | None, "null", None),
+        (Road | Fare, '{"price": 2.5}', Fare(2.5)),
+        (Road | Fare, '{"length": 3.0}', Road(3.0)),
+        (list[Road | Fare], '[{"price": 1.0}]', [Fare(1.0)]),
+        (City | Road, '{"name": "Rome", "people": 3}', City("Rome", 3)),
+        (Annotated[Cat | Dog, "either"], '{"name": "Rex"}', Dog(name="Rex")),
+    ],
+    ids=str,
+)
+def test_response_format_of_a_union_that_has_no_tag(tp: Any, text: str, value: Any) -> None:
+    """Each member is tried; the one that knows most of the fields has the answer. The schema is one that Kimi takes."""
+    wanted = response_format_for(tp)
+    assert [] == check_mfjs(wanted.schema)
+    assert value == wanted.decode(f'{{"{ROOT_KEY}": {text}}}' if wanted.wrapped else text)
+
+
+def test_response_format_of_a_union_that_fits_no_member() -> None:
+    """The reason names every member's."""
+    wanted = response_format_for(list[Road | Fare])
+    with pytest.raises(OutputError) as caught:
+        wanted.decode(f'{{"{ROOT_KEY}": [{{"colour": "red"}}]}}')
+    assert "Road" in caught.value.reason
+    assert "Fare" in caught.value.reason
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("", None),
+        ("{", {}),
+        ('{"na', {}),
+        ('{"name": "Bei', {"name": "Bei"}),
+        ('{"name": "Beijing", "people": 2', {"name": "Beijing", "people": 2}),
+        ("nonsense", None),
+        ("[" * 10_000, None),
+    ],
+)
+def test_value_so_far_of_a_text_that_is_still_coming(text: str, value: Any) -> None:
+    """As much as can be read, the last string as far as it goes."""
+    wanted = response_format_for(City)
+    assert value == value_so_far(wanted, text)
+    assert value_so_far(response_format_for(list[int]), '{"value": [1, 2,') == [1, 2]
+
+
+@pytest.mark.parametrize("missing", [("jiter",), ("jiter", "pydantic_core")])
+def test_value_so_far_with_what_is_installed(
+    missing: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """pydantic's reader does where jiter is not there; without either nothing is read, and nothing breaks."""
+    for name in missing:
+        monkeypatch.setitem(sys.modules, name, None)
+    partial._reader.cache_clear()
+    try:
+        expected = {"name": "Bei"} if len(missing) == 1 else None
+        assert expected == partial.read_so_far('{"name": "Bei')
+    finally:
+        partial._reader.cache_clear()
+
+
+async def test_stream_with_a_type_shows_the_value_as_it_comes(kimi_simulator: KimiSimulator) -> None:
+    """`content.delta` has in `parsed` what can be read so far; without a type it has None."""
+    kimi_simulator.say(Turn(content='{"name": "Beijing", "people": 22}'), Turn(content='{"a": 1}'))
+    async with AsyncKimi(api_key=kimi_simulator.api_key, base_url=kimi_simulator.base_url) as client:
+        async with client.chat.completions.stream(
+            model="kimi-k3", messages=[QUESTION], response_format=City
+        ) as stream:
+            seen = [event.parsed async for event in stream if event.type == "content.delta"]
+        async with client.chat.completions.stream(model="kimi-k3", messages=[QUESTION]) as stream:
+            plain = [event.parsed async for event in stream if event.type == "content.delta"]
+            completion = await stream.get_final_completion()
+    assert seen[-1] == {"name": "Beijing", "people": 22}
+    assert len({str(value) for value in seen}) > 2
+    assert {None} == set(plain)
+    assert completion.choices[0].message.parsed is None
+
+
+async def test_stream_without_a_type_has_the_attributes_of_parsed_ones(kimi_simulator: KimiSimulator) -> None:
+    """Programs ask `message.parsed` and `function.parsed_arguments` of every final completion, cut or not."""
+    kimi_simulator.say(
+        Turn(tool_calls=(ToolCall("f:0", "f", '{"a": 1}'),)), Turn(content="Be", finish_reason="length")
+    )
+    async with AsyncKimi(api_key=kimi_simulator.api_key, base_url=kimi_simulator.base_url) as client:
+        for expected in ("tool_calls", "length"):
+            async with client.chat.completions.stream(model="kimi-k3", messages=[QUESTION]) as stream:
+                completion = await stream.get_final_completion()
+            choice = completion.choices[0]
+            assert choice.finish_reason == expected
+            assert choice.message.parsed is None
+            for call in choice.message.tool_calls or ():
+                assert call.function.parsed_arguments is None

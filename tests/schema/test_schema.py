@@ -1057,8 +1057,7 @@ def test_json_schema_refuses_types_without_one() -> None:
     """A type msgspec cannot read is refused in words, with msgspec's reason and what helps."""
     loose = namedtuple("loose", "a")
     assert check_mfjs(json_schema(loose)) == []
-    with pytest.raises(SchemaError, match="must be tagged"):
-        json_schema(Point | Tree)
+    assert check_mfjs(json_schema(Point | Tree)) == []
     with pytest.raises(SchemaError, match="has no JSON schema"):
         json_schema(complex)
 

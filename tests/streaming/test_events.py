@@ -69,7 +69,7 @@ async def test_events_in_order():
 
     assert [
         "reasoning.delta", "reasoning.delta", "reasoning.done", "content.delta", "content.delta", "content.done",
-        "tool_calls.function.arguments.delta", "tool_calls.function.arguments.delta",
+        "tool_calls.function.arguments.delta", "tool_calls.function.arguments.delta", "tool_calls.function.arguments.delta",
         "tool_calls.function.arguments.done", "tool_calls.function.arguments.delta", "tool_calls.function.arguments.done", "usage",
     ] == kinds  # fmt: skip
     assert 10 == len([each for each in events if each.type == "chunk"])
