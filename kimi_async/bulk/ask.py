@@ -2,6 +2,7 @@
 One request of a run: its body, its exchange, and what the reply means.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -38,9 +39,10 @@ class Asker:
     Sends requests as `create` would: with the host's names, and with an explanation where it has no such model.
     """
 
-    def __init__(self, client: Caller, options: MapOptions) -> None:
+    def __init__(self, client: Caller, options: MapOptions, on_chunk: Callable[[str, Any], object]) -> None:
         self._client = client
         self._options = options
+        self._on_chunk = on_chunk
         row = client.provider
         self._as_it_is = row is None or row.request_reasoning == codec.REASONING
 
@@ -99,10 +101,8 @@ class Asker:
             return Answered(completion, response.content, response.request_id, _attempts(response))
         stream = await client.open_stream("POST", "chat/completions", body)
         async with stream:
-            watch = self._options.on_chunk
             async for chunk in stream:
-                if watch is not None:
-                    watch(item.custom_id, chunk)
+                self._on_chunk(item.custom_id, chunk)
         folded = stream.snapshot()
         assert folded is not None
         return Answered(folded, None, stream.response.request_id, _attempts(stream.response))

@@ -13,6 +13,7 @@ from typing import Any, Final
 from ..errors import CircuitOpenError, ConfigurationError, KimiError, RateLimitWaitError
 from ..resources.caller import Caller
 from ..resources.threads import in_thread, to_the_end
+from ..types.chat import ChatCompletion
 from .ask import Asker
 from .committer import Committer, joined
 from .id_table import IdTable
@@ -39,7 +40,7 @@ class Engine:
 
     def __init__(self, client: Caller, requests: Requests, options: MapOptions) -> None:
         self._options = options
-        self._asker = Asker(client, options)
+        self._asker = Asker(client, options, self._on_chunk)
         self._source = Source(requests, options.total)
         journaled = options.journal is not None
         self._pace = Pace(
@@ -171,11 +172,33 @@ class Engine:
             try:
                 report(self.progress())
             except Exception as exc:
-                # The caller's function failed: that is no reason to lose what is finished, nor to hide it.
-                self.failure = self.failure or exc
-                self.stop("on_progress failed")
+                self._function_failed("on_progress", exc)
                 return
         self._ticker = loop.call_later(self._options.progress_interval, self._tick)
+
+    def _function_failed(self, name: str, error: Exception) -> None:
+        """One of the caller's own functions raised: that is no reason to lose what is finished, nor to hide it."""
+        self.failure = self.failure or error
+        self.stop(f"{name} failed")
+
+    def _on_chunk(self, custom_id: str, chunk: Any) -> None:
+        watch = self._options.on_chunk
+        if watch is None or self.failure is not None:
+            return
+        try:
+            watch(custom_id, chunk)
+        except Exception as exc:
+            self._function_failed("on_chunk", exc)
+
+    def _cost_of(self, completion: ChatCompletion) -> float:
+        price = self._options.price
+        if price is None:
+            return 0.0
+        try:
+            return cost_of(price, completion)
+        except Exception as exc:
+            self._function_failed("price", exc)
+            return 0.0
 
     # --- the workers ---
 
@@ -246,10 +269,12 @@ class Engine:
         try:
             item = item_of(given, index, model=options.model, defaults=options.defaults)
             name = item.custom_id
+            name.encode()  # a lone surrogate has no place in a file
             if self._committer is not None:
                 item.fingerprint = fingerprint_of(item.fields)
-        except (KimiError, TypeError) as exc:
-            self._reject(Result(name, index, error=exc, attempts=0))
+        except Exception as exc:
+            # Whatever it is, be it raised by the caller's own mapping: it is this request's, and the others go on.
+            self._reject(Result(name, index, error=_explained(exc, index), attempts=0))
             return None
         if (item.named or len(self._ids)) and (first := self._ids.add(name, index)) is not None:
             error = ConfigurationError(
@@ -317,9 +342,7 @@ class Engine:
             elapsed=elapsed,
             parsed=answered.parsed,
         )
-        price = self._options.price
-        cost = 0.0 if price is None else cost_of(price, completion)
-        self._judge(self._meter.answered(completion.usage, cost))
+        self._judge(self._meter.answered(completion.usage, self._cost_of(completion)))
         if self._committer is None:
             self.outbox.put(result)
             return
@@ -361,6 +384,21 @@ class Engine:
             self._pace.recap()
         if reason is not None:
             self.stop(reason)
+
+
+def _explained(error: Exception, index: int) -> Exception:
+    """An error that says which request it is about."""
+    if isinstance(error, KimiError | TypeError):
+        return error
+    if isinstance(error, UnicodeEncodeError):
+        reason = f"not valid Unicode ({error})"
+    elif isinstance(error, RecursionError):
+        reason = "it contains itself, or is nested too deeply"
+    else:
+        reason = f"{type(error).__name__}: {error}"
+    explained = ConfigurationError(f"requests[{index}] cannot be sent: {reason}")
+    explained.__cause__ = error
+    return explained
 
 
 def _single(exc: BaseException) -> BaseException:

@@ -208,14 +208,25 @@ def failure_line(
     """
     The output line for a request that failed. Without a ``status_code`` there was no reply, and ``response`` is null.
     """
-    response = None
+    response: dict[str, Any] | None = None
     if status_code is not None:
         response = {"status_code": status_code, "request_id": request_id or "", "body": body}
-    line = {
+    line: dict[str, Any] = {
         "id": custom_id,
         "custom_id": custom_id,
         "response": response,
         "error": {"code": code, "message": message},
         "kimi_async": run,
     }
-    return _encode(line)
+    try:
+        return _encode(line)
+    except (TypeError, ValueError, RecursionError):
+        # A message may quote what no JSON can hold, such as half an emoji. It must not cost the run.
+        if response is not None:
+            response["body"] = None
+        line["error"] = {"code": _clean(code), "message": _clean(message)}
+        return _encode(line)
+
+
+def _clean(text: str) -> str:
+    return text.encode("utf-8", "replace").decode()

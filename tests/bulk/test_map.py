@@ -13,7 +13,7 @@ import signal
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -246,7 +246,7 @@ async def test_map_closing_waits_and_lets_a_cancellation_go_on(
 
     left = (await asyncio.gather(asyncio.ensure_future(leave()), return_exceptions=True))[0]
 
-    assert isinstance(left, asyncio.CancelledError if cancel == "asyncio" else None.__class__)
+    assert (cancel == "asyncio") == isinstance(left, asyncio.CancelledError)
     assert [] == passed_on
     assert 0 == server.now
     Journal.open(path).close()  # nobody holds it
@@ -326,6 +326,30 @@ async def test_map_counts_attempts(server: Server):
     assert {0: 1, 1: 3, 2: 3} == found
 
 
+def endless_list() -> list[Any]:
+    """
+    A message that holds itself.
+    """
+    message: dict[str, Any] = {"role": "user", "content": "x"}
+    message["self"] = message
+    return [message]
+
+
+class Broken(Mapping[str, Any]):
+    """
+    A mapping of the caller's that cannot be read.
+    """
+
+    def __getitem__(self, key: str) -> Any:
+        raise OSError("broken")
+
+    def __iter__(self) -> Iterator[str]:
+        raise OSError("broken")
+
+    def __len__(self) -> int:
+        return 1
+
+
 @pytest.mark.parametrize(
     ("item", "said_wrong"),
     [
@@ -339,15 +363,21 @@ async def test_map_counts_attempts(server: Server):
         ({"messages": [{"role": "user", "content": "x"}], "temperatur": 1}, "did you mean 'temperature'?"),
         ({"messages": []}, "messages is empty"),
         ("\ud800", "not valid Unicode"),
+        (("id \ud800", "x"), "not valid Unicode"),
+        ({"messages": [{"role": "user", "content": "x", "extra": object()}]}, "cannot be encoded"),
+        ({"messages": endless_list()}, ""),
+        (Broken(), "cannot be sent: OSError: broken"),
     ],
 )
+@pytest.mark.parametrize("journaled", [False, True])
 async def test_map_impossible_item_is_reported_not_sent(
-    client: AsyncKimi, server: Server, item: Any, said_wrong: str, tmp_path: Path
+    client: AsyncKimi, server: Server, item: Any, said_wrong: str, tmp_path: Path, journaled: bool
 ):
     """
-    What is no request becomes a result with the reason; the others go on.
+    What is no request becomes a result with the reason; the others go on, with a journal as without.
     """
-    found = {r.index: r async for r in run(client, ["q0", item, "q2"])}
+    journal = tmp_path / "out.jsonl" if journaled else None
+    found = {r.index: r async for r in run(client, ["q0", item, "q2"], journal=journal)}
 
     assert [True, False, True] == [found[n].ok for n in range(3)]
     assert said_wrong in str(found[1].error)
@@ -624,6 +654,45 @@ async def test_map_failing_hook_is_told(client: AsyncKimi, server: Server, tmp_p
         async for _ in run(client, texts(100), on_progress=broken, journal=tmp_path / "j"):
             found += 1
     assert 8 <= found == len(lines_of(tmp_path / "j")) == len(server.asked)
+
+
+@pytest.mark.parametrize("name", ["price", "on_chunk"])
+async def test_map_failing_function_costs_no_answer(
+    client: AsyncKimi, server: Server, tmp_path: Path, name: str
+):
+    """
+    Whichever function of the caller's raises, the answers that were paid for are in the journal, and the error is told.
+    """
+
+    def broken(*_: Any) -> float:
+        raise ZeroDivisionError("my function")
+
+    options: dict[str, Any] = {name: broken}
+    if name == "on_chunk":
+        options["stream"] = True
+        transport = MemoryTransport(streams)
+        client = AsyncKimi(api_key="sk-x", transport=transport, limits="tier5")
+    with pytest.raises(ZeroDivisionError, match="my function"):
+        async for result in run(client, texts(10), journal=tmp_path / "j", **options):
+            assert result.ok
+    assert len(lines_of(tmp_path / "j")) > 0
+    if name == "on_chunk":
+        await client.close()
+
+
+async def streams(request: Request) -> Reply:
+    """
+    One streamed answer.
+    """
+    chunk = {
+        "id": "c",
+        "object": "chat.completion.chunk",
+        "created": 1,
+        "model": "m",
+        "choices": [{"index": 0, "delta": {"content": "hi"}, "finish_reason": "stop"}],
+    }
+    body = f"data: {json.dumps(chunk)}\n\ndata: [DONE]\n\n"
+    return Reply(200, {"Content-Type": "text/event-stream"}, body)
 
 
 async def test_map_shared_by_several_consumers(client: AsyncKimi, server: Server):
