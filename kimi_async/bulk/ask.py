@@ -2,22 +2,27 @@
 One request of a run: its body, its exchange, and what the reply means.
 """
 
+import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 from .. import codec
-from ..errors import ConfigurationError, NotFoundError
+from ..errors import APIError, Attempt, ConfigurationError, NotFoundError
 from ..resources.caller import Caller
 from ..resources.chat import explain_missing_model
 from ..resources.chat_body import accept_with_reply, chat_body
 from ..schema.answers import parse_completion, response_format_of
+from ..streaming.resume import ResumePolicy, Resumer, can_mend, check_resume
+from ..streaming.stream import AsyncStream
 from ..transport.exchange import Response
-from ..types.chat import ChatCompletion
+from ..types.chat import ChatCompletion, ChatCompletionChunk
 from .options import MapOptions
 from .requests import Item
 
-__all__ = ["Answered", "Asker"]
+__all__ = ["AnswerBegunAnew", "Answered", "Asker"]
+
+_PAUSES: Final = ResumePolicy()
 
 
 @dataclass(slots=True)
@@ -34,6 +39,16 @@ class Answered:
     parsed: Any = None
 
 
+class AnswerBegunAnew(ChatCompletionChunk):
+    """
+    Given to ``on_chunk`` between the chunks of two attempts: forget those before, the answer comes once more. It has no choices.
+    """
+
+    attempt: int = 2
+    cause: Any = None
+    """The error that ended the attempt before."""
+
+
 class Asker:
     """
     Sends requests as `create` would: with the host's names, and with an explanation where it has no such model.
@@ -43,6 +58,8 @@ class Asker:
         self._client = client
         self._options = options
         self._on_chunk = on_chunk
+        if ResumePolicy.of(options.resume) is not None:
+            check_resume(client.provider)
         row = client.provider
         self._as_it_is = row is None or row.request_reasoning == codec.REASONING
 
@@ -80,6 +97,10 @@ class Asker:
             fields["response_format"] = wanted if reader is None else reader.wire
         # A line of a file is the wire's own words: what is not known here is sent on.
         extra = fields if item.wire else fields.pop("extra_body", None)
+        row = self._client.provider
+        if streamed and row is not None and row.asks_for_usage:
+            # Budgets need it.
+            fields.setdefault("stream_options", {"include_usage": True})
         body = chat_body(
             "map",
             messages,
@@ -87,7 +108,7 @@ class Asker:
             {} if item.wire else fields,
             streamed,
             extra,
-            self._client.provider,
+            row,
             advise=self._client.gives_advice,
         )
         return body, streamed, reader
@@ -99,13 +120,57 @@ class Asker:
                 "POST", "chat/completions", body, accept=accept_with_reply
             )
             return Answered(completion, response.content, response.request_id, _attempts(response))
-        stream = await client.open_stream("POST", "chat/completions", body)
-        async with stream:
-            async for chunk in stream:
-                self._on_chunk(item.custom_id, chunk)
-        folded = stream.snapshot()
-        assert folded is not None
-        return Answered(folded, None, stream.response.request_id, _attempts(stream.response))
+        return await self._streamed(item, body)
+
+    async def _streamed(self, item: Item, body: bytes) -> Answered:
+        """
+        A streamed answer, put together. Nobody has seen it before it is whole, so where it breaks off it is asked for again:
+        by partial mode where ``resume`` says so, else from the beginning.
+        """
+        failures: list[Attempt] = []
+        resumed = 0
+        while True:
+            try:
+                stream = await self._open(body)
+            except APIError as exc:
+                exc.attempts = (*failures, *exc.attempts)
+                raise
+            try:
+                async with stream:
+                    async for chunk in stream:
+                        self._on_chunk(item.custom_id, chunk)
+            except APIError as exc:
+                resumed += len(stream.resumptions)
+                number = len(failures) + 1
+                if not can_mend(exc) or number > self._client.max_retries:
+                    exc.attempts = (*failures, *exc.attempts)
+                    raise
+                status, kind = getattr(exc, "status_code", None), getattr(exc, "type", None)
+                failures.append(Attempt(number, "stream", status, kind, str(exc)))
+                self._on_chunk(item.custom_id, AnswerBegunAnew(attempt=number + 1, cause=exc))
+                await asyncio.sleep(max(_PAUSES.delay(number - 1), getattr(exc, "retry_after", None) or 0.0))
+                continue
+            folded = stream.snapshot()
+            assert folded is not None
+            attempts = _attempts(stream.response) + len(failures) + resumed + len(stream.resumptions)
+            return Answered(folded, None, stream.response.request_id, attempts)
+
+    async def _open(self, body: bytes) -> AsyncStream[ChatCompletionChunk]:
+        client = self._client
+
+        async def reopen(body: bytes) -> AsyncStream[ChatCompletionChunk]:
+            stream: AsyncStream[ChatCompletionChunk] = await client.open_stream(
+                "POST", "chat/completions", body, usage_follows=b'"include_usage":true' in body
+            )
+            return stream
+
+        stream = await reopen(body)
+        policy = ResumePolicy.of(self._options.resume)
+        if policy is not None:
+            stream.mend_with(
+                Resumer(body=body, policy=policy, reopen=reopen, known=client.provider is not None)
+            )
+        return stream
 
 
 def _attempts(response: Response) -> int:

@@ -19,6 +19,7 @@ from typing import Self
 
 from ..resources.caller import Caller
 from ..resources.threads import to_the_end
+from .ask import AnswerBegunAnew
 from .engine import Engine
 from .journal import Mended
 from .meter import MapProgress, MapStoppedError
@@ -28,6 +29,7 @@ from .results import Result
 
 __all__ = [
     "FATAL",
+    "AnswerBegunAnew",
     "Map",
     "MapOptions",
     "MapParams",

@@ -16,6 +16,7 @@ from ..errors import (
     TokensPerDayLimitError,
 )
 from ..resources.arguments import unknown_argument
+from ..streaming.resume import ResumePolicy
 from ..types.chat import ChatCompletion
 from .journal import Redo
 from .lines import MAX_LINE_SIZE
@@ -130,8 +131,16 @@ class MapParams(TypedDict, total=False):
     Stream every answer; it is put together before it is handed out. ``on_chunk(custom_id, chunk)`` is called with each
     chunk. A request whose body says ``"stream": true`` is streamed anyway.
     """
+    resume: ResumePolicy | bool | None
+    """
+    Where a streamed answer breaks off: go on by partial mode, which is charged what had arrived as prompt. Otherwise, and
+    where it cannot be continued, the answer is asked for again from its beginning, at most ``max_retries`` times.
+    """
     on_chunk: Callable[[str, Any], object] | None
-    """Called with the custom_id and each chunk of a streamed answer."""
+    """
+    Called with the custom_id and each chunk of a streamed answer, and with an `AnswerBegunAnew` where one that had broken
+    off comes once more.
+    """
     token_budget: int | None
     """
     Tokens, in and out, after which nothing more is sent. What is under way is finished, so the sum may exceed it by
@@ -187,6 +196,7 @@ class MapOptions:
     defaults: Mapping[str, Any] | None = None
     response_format: Any = None
     stream: bool = False
+    resume: ResumePolicy | bool | None = None
     on_chunk: Callable[[str, Any], object] | None = None
     token_budget: int | None = None
     cost_budget: float | None = None
@@ -225,3 +235,4 @@ def check_options(options: MapOptions) -> None:
         raise ConfigurationError("replay needs a journal")
     if options.window is not None and options.window < 1:
         raise ConfigurationError(f"window must be at least 1, not {options.window}")
+    ResumePolicy.of(options.resume)

@@ -24,7 +24,15 @@ import pytest
 from kimi_async.bulk import journal as journal_module
 from kimi_async.bulk.journal import Journal, JournalLockedError, JournalMismatchError, JournalWriteError
 from kimi_async.bulk.lines import InvalidLinesError
-from kimi_async.bulk.map import Map, MapOptions, MapProgress, MapStoppedError, TokenPrice, request_of
+from kimi_async.bulk.map import (
+    AnswerBegunAnew,
+    Map,
+    MapOptions,
+    MapProgress,
+    MapStoppedError,
+    TokenPrice,
+    request_of,
+)
 from kimi_async.bulk.output_files import ResultFiles
 from kimi_async.client import AsyncKimi
 from kimi_async.errors import (
@@ -502,6 +510,78 @@ async def test_map_cut_stream_is_an_error(client: AsyncKimi):
         [result] = [result async for result in run(client, ["q"], stream=True)]
 
     assert isinstance(result.error, IncompleteStreamError)
+
+
+class Breaks:
+    """
+    Streams answers of two pieces, and breaks the first streams off after one of them.
+    """
+
+    def __init__(self, times: int) -> None:
+        self.times = times
+        self.bodies: list[dict[str, Any]] = []
+
+    async def __call__(self, request: Request) -> Reply:
+        body = request.json()
+        self.bodies.append(body)
+        prefix = body["messages"][-1].get("content") if body["messages"][-1].get("partial") else ""
+        pieces = ["half", " whole"] if not prefix else [" whole"]
+        broken = len(self.bodies) <= self.times
+        if broken:
+            pieces = pieces[:1]
+        chunks: list[dict[str, Any]] = [
+            {"id": "c", "choices": [{"index": 0, "delta": {"content": each}}]} for each in pieces
+        ]
+        if not broken:
+            chunks.append({"id": "c", "choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]})
+        lines = [b"data: " + json.dumps(each).encode() + b"\n\n" for each in chunks]
+        return Reply(200, {"Content-Type": "text/event-stream"}, lines)
+
+
+@pytest.mark.parametrize("resume", [False, True])
+async def test_map_stream_that_breaks_off_is_repeated_unseen(resume: bool, tmp_path: Path):
+    """
+    An answer is put together before anybody sees it, so a break costs an attempt and not the answer. Who watches is told.
+    """
+    breaks = 1 if resume else 2
+    host = Breaks(breaks)
+    seen: list[Any] = []
+
+    def watch(custom_id: str, chunk: Any) -> None:
+        if isinstance(chunk, AnswerBegunAnew):
+            assert isinstance(chunk.cause, IncompleteStreamError)
+            seen.append(chunk.attempt)
+        seen.extend(choice.delta.content for choice in chunk.choices if choice.delta.content)
+
+    async with AsyncKimi(api_key="sk-x", transport=MemoryTransport(host), max_retries=2) as client:
+        options = {"stream": True, "on_chunk": watch, "resume": resume, "journal": tmp_path / "j"}
+        [result] = [result async for result in run(client, ["q"], **options)]
+
+    assert ("half whole", breaks + 1) == (result.text, result.attempts)
+    [line] = lines_of(tmp_path / "j")
+    assert breaks + 1 == line["kimi_async"]["attempts"]
+    if resume:
+        assert ["half", " whole"] == seen
+        assert [None, "half"] == [
+            each["messages"][-1]["content"] if "partial" in each["messages"][-1] else None
+            for each in host.bodies
+        ]
+    else:
+        assert ["half", 2, "half", 3, "half", " whole"] == seen
+        assert host.bodies[0] == host.bodies[1] == host.bodies[2]
+
+
+async def test_map_stream_that_always_breaks_off_tells_each_attempt():
+    """
+    After `max_retries` it is the item's error, with every attempt.
+    """
+    host = Breaks(99)
+    async with AsyncKimi(api_key="sk-x", transport=MemoryTransport(host), max_retries=3) as client:
+        [result] = [result async for result in run(client, ["q"], stream=True)]
+
+    assert isinstance(result.error, IncompleteStreamError)
+    assert 4 == result.attempts == len(host.bodies)
+    assert ["stream"] * 3 == [each.cause for each in result.error.attempts]
 
 
 # Stopping
