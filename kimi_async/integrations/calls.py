@@ -2,6 +2,7 @@
 What one call is and how it ended, for whoever counts or traces calls.
 """
 
+import re
 import weakref
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -169,4 +170,5 @@ def _refusal(response: Response) -> str:
         kind = msgspec.json.decode(response.content, type=_Refusal).error.type
     except (msgspec.MsgspecError, UnicodeError, RecursionError, RuntimeError):
         kind = ""
-    return kind[:64] or str(response.status)
+    # A word, and no sentence: whoever counts by it must be able to rely on there being few.
+    return kind if re.fullmatch(r"\w{1,64}", kind) else str(response.status)

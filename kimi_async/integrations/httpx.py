@@ -8,6 +8,7 @@ Whatever is built on httpx gets this client's connections, limits, retries and c
 sent them, byte for byte, so that an SDK above reads them with its own types.
 """
 
+import json
 import weakref
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
 from functools import cache, partial
@@ -185,7 +186,7 @@ class KimiTransport(_BaseTransport):  # type: ignore[misc]
         if chat is not None and self._keeper is not None and isinstance(chat.get("messages"), list):
             restored, digest = self._keeper.restore(chat["messages"])
             if restored is not None:
-                body = msgspec.json.encode({**chat, "messages": restored})
+                body = _encode({**chat, "messages": restored})
             remember = partial(_remember, self._keeper, digest)
         headers = {
             name: each
@@ -367,6 +368,13 @@ def _chat_fields(method: str, path: str, body: bytes | Body | None) -> dict[str,
     except (msgspec.MsgspecError, UnicodeError, RecursionError):
         return None
     return cast("dict[str, Any]", fields) if isinstance(fields, dict) else None
+
+
+def _encode(body: dict[str, Any]) -> bytes:
+    try:
+        return msgspec.json.encode(body)
+    except OverflowError:  # a whole number of more than 64 bits
+        return json.dumps(body, ensure_ascii=False, separators=(",", ":")).encode()
 
 
 def _is_long(request: Any, path: str) -> bool:

@@ -32,8 +32,8 @@ from .calls import Ending, error_type, model_of, target_of
 
 __all__ = ["Prometheus"]
 
-MODELS = 100
-"""Models that get a label of their own."""
+VALUES = 100
+"""Models, and outcomes, that get a label of their own."""
 
 SECONDS = (0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600, 900)
 FIRST = (0.1, 0.25, 0.5, 1, 2, 3, 5, 10, 20, 30, 60, 120, 300, 600)
@@ -55,6 +55,7 @@ class Prometheus:
         registry = REGISTRY if registry is None else registry
         self._namespace = namespace
         self._models: set[str] = set()
+        self._outcomes: set[str] = {"ok"}
         self._followed: dict[str, weakref.ref[AdmissionController]] = {}
 
         def histogram(name: str, text: str, labels: tuple[str, ...], buckets: tuple[float, ...]) -> Histogram:
@@ -164,7 +165,8 @@ class Prometheus:
         self.under_way.labels(operation).dec()
         if first is not None:
             self.open.labels(model).dec()
-        self.calls.labels(operation, model, ending.error or "ok").inc()
+        outcome = self._few(self._outcomes, ending.error or "ok")
+        self.calls.labels(operation, model, outcome).inc()
         self.duration.labels(operation, model).observe(elapsed)
         usage = ending.usage
         if usage is None:
@@ -180,13 +182,14 @@ class Prometheus:
             self.rate.labels(model).observe(usage.completion_tokens / (elapsed - first))
 
     def _label(self, model: str | None) -> str:
-        if not model:
-            return ""
-        if model not in self._models:
-            if len(self._models) >= MODELS or len(model) > 100:
+        return self._few(self._models, model) if model else ""
+
+    def _few(self, known: set[str], label: str) -> str:
+        if label not in known:
+            if len(known) >= VALUES or len(label) > 100:
                 return "other"
-            self._models.add(model)
-        return model
+            known.add(label)
+        return label
 
     # --- the limiter, asked at each scrape ------------------------------------------------------------------------------
 

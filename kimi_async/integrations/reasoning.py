@@ -6,6 +6,8 @@ field. The keeper remembers it, by everything that led to the answer and by the 
 request that repeats all of that: wrong reasoning is worse than none.
 """
 
+import json
+import threading
 from collections import OrderedDict
 from collections.abc import Iterable, Mapping, Sequence
 from hashlib import blake2b
@@ -17,7 +19,14 @@ from ..types.chat import ChatCompletion
 
 __all__ = ["ReasoningKeeper"]
 
-_canonical = msgspec.json.Encoder(order="deterministic").encode
+_encode = msgspec.json.Encoder(order="deterministic").encode
+
+
+def _canonical(value: Any) -> bytes:
+    try:
+        return _encode(value)
+    except (OverflowError, UnicodeEncodeError):  # whole numbers of more than 64 bits, halves of characters
+        return json.dumps(value, sort_keys=True).encode()
 
 
 class ReasoningKeeper:
@@ -38,6 +47,7 @@ class ReasoningKeeper:
         self.max_size: int = max_size
         self._known: OrderedDict[bytes, str] = OrderedDict()
         self._size = 0
+        self._lock = threading.Lock()  # blocking calls come from a loop of their own
 
     def __len__(self) -> int:
         return len(self._known)
@@ -58,9 +68,8 @@ class ReasoningKeeper:
             digest = _after(digest, message)
             if not _lacks_reasoning(message, field):
                 continue
-            reasoning = self._known.get(digest)
+            reasoning = self._recall(digest)
             if reasoning is not None:
-                self._known.move_to_end(digest)
                 if restored is None:
                     restored = list(messages)
                 restored[position] = {**message, field: reasoning}
@@ -74,13 +83,21 @@ class ReasoningKeeper:
             if message.tool_calls and reasoning and len(reasoning) <= self.max_size:
                 self._keep(_after(digest, message.to_dict()), reasoning)
 
+    def _recall(self, key: bytes) -> str | None:
+        with self._lock:
+            reasoning = self._known.get(key)
+            if reasoning is not None:
+                self._known.move_to_end(key)
+            return reasoning
+
     def _keep(self, key: bytes, reasoning: str) -> None:
-        known = self._known
-        self._size += len(reasoning) - len(known.pop(key, ""))
-        known[key] = reasoning
-        while len(known) > self.max_entries or self._size > self.max_size:
-            _, dropped = known.popitem(last=False)
-            self._size -= len(dropped)
+        with self._lock:
+            known = self._known
+            self._size += len(reasoning) - len(known.pop(key, ""))
+            known[key] = reasoning
+            while len(known) > self.max_entries or self._size > self.max_size:
+                _, dropped = known.popitem(last=False)
+                self._size -= len(dropped)
 
 
 def _lacks_reasoning(message: Any, field: str) -> bool:

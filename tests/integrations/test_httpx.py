@@ -481,6 +481,27 @@ async def test_reasoning_is_put_back(
     assert "Look first." == sent(client)[1].json()["messages"][1]["reasoning_content"]
 
 
+async def test_request_with_huge_numbers_passes(httpx: Any) -> None:
+    """A whole number of any length reaches the server as it was, reasoning put back or not."""
+    number = 123456789012345678901234567890
+    call = {"id": "f:0", "type": "function", "function": {"name": "f", "arguments": f'{{"n": {number}}}'}}
+    answer = {"role": "assistant", "content": "", "reasoning_content": "Hm.", "tool_calls": [call]}
+    reply = {
+        "id": "1", "object": "chat.completion", "created": 1, "model": "m",
+        "choices": [{"index": 0, "message": answer, "finish_reason": "tool_calls"}],
+    }  # fmt: skip
+    client, transport = answering(Reply(body=json.dumps(reply)))
+    asked = {**QUESTION, "metadata": {"n": number}}
+    messages = [*QUESTION["messages"], {"role": "assistant", "content": "", "tool_calls": [call]}]
+    async with client, httpx_client(client, httpx) as http:
+        await http.post("chat/completions", json=asked)
+        await http.post("chat/completions", json={**asked, "messages": messages})
+
+    sent = json.loads(transport.requests[1].body)
+    assert number == sent["metadata"]["n"]
+    assert "Hm." == sent["messages"][1]["reasoning_content"]
+
+
 async def test_reasoning_is_not_put_back_where_it_was_not_asked_for(
     service: KimiService, client: AsyncKimi, httpx: Any
 ) -> None:

@@ -182,6 +182,17 @@ def test_malformed_messages_pass(odd: Any) -> None:
     assert 16 == len(digest)
 
 
+@pytest.mark.parametrize(
+    "arguments", ['{"id": 123456789012345678901234567890}', '{"x": "\\ud83c"}', "{", "[" * 5000]
+)
+def test_odd_arguments_are_told_apart(arguments: str) -> None:
+    """Numbers of any length, halves of characters and text that is no JSON are arguments like any other."""
+    mine, other = call("f:0", arguments), call("f:0", arguments + " 1")
+
+    assert ["Odd."] == restored(keeper_of("Odd.", ASKED, mine), [*ASKED, answer(None, mine)])
+    assert [None] == restored(keeper_of("Odd.", ASKED, mine), [*ASKED, answer(None, other)])
+
+
 def test_shown_without_what_it_holds() -> None:
     """Reasoning is a user's text, and stays out of a log."""
     assert "<ReasoningKeeper 1 answers, 11 characters>" == repr(keeper_of())
