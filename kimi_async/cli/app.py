@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 import typer
 
 from . import batch as batch_commands
+from . import doctor as doctor_command
 from . import files as files_commands
 from . import map as map_command
 from . import simulate as simulate_command
@@ -20,7 +21,6 @@ __all__ = ["app", "run"]
 
 app: typer.Typer = typer.Typer(
     name="kimi-async",
-    add_completion=False,
     no_args_is_help=True,
     pretty_exceptions_enable=False,  # a rich traceback shows local variables, and keys are local variables
     rich_markup_mode="rich",
@@ -40,6 +40,7 @@ app: typer.Typer = typer.Typer(
       [cyan]kimi-async chat "Summarise:" - < notes.txt[/]
       [cyan]kimi-async map in.jsonl -o out.jsonl[/]     thousands of requests; kill it, and it goes on
       [cyan]kimi-async models[/], [cyan]kimi-async balance[/]
+      [cyan]kimi-async doctor[/]                        what is wrong, and what to do
 
     KIMI_BASE_URL (or MOONSHOT_BASE_URL) chooses another host, such as https://api.moonshot.cn/v1 for keys from China.
     Results go to standard output and everything else to standard error, so that pipes get results only.
@@ -88,6 +89,7 @@ def demo(
         bool, typer.Option("--live", help="Ask the real Kimi; this costs money and needs a key.")
     ] = False,
     model: Model = None,
+    as_json: Json = False,
 ) -> None:
     """
     Run many streamed chats at once, and measure them.
@@ -96,7 +98,9 @@ def demo(
     """
     from . import demo
 
-    demo.main(kimi, chats=chats, tokens=tokens, pace=pace, live=live, model=kimi.model(model))
+    demo.main(
+        kimi, chats=chats, tokens=tokens, pace=pace, live=live, model=kimi.model(model), as_json=as_json
+    )
 
 
 @app.command()
@@ -222,6 +226,7 @@ app.add_typer(map_command.app)
 app.add_typer(batch_commands.app, name="batch")
 app.add_typer(files_commands.app, name="files")
 app.add_typer(simulate_command.app)
+app.add_typer(doctor_command.app)
 
 
 def run(arguments: Sequence[str]) -> int:

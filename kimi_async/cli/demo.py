@@ -18,7 +18,7 @@ from rich.text import Text
 from ..client import AsyncKimi
 from ..errors import KimiError
 from .connect import Kimi, simulated
-from .terminal import Column, Failure, console, explain, notes, run_async, table
+from .terminal import Column, Failure, console, explain, notes, print_json, run_async, table
 from .writing import printable
 
 __all__ = ["Chat", "main", "percentile", "summary"]
@@ -93,9 +93,9 @@ def percentile(values: Sequence[float], share: float) -> float:
     return ordered[max(0, int(rank) - 1)]
 
 
-def summary(run: Run) -> list[tuple[str, str]]:
+def summary(run: Run, comma: str = "") -> list[tuple[str, str]]:
     """
-    What was measured, as rows of a table.
+    What was measured, as rows of a table; `comma` separates thousands, for a person.
     """
     waits = [chat.first_token - chat.started for chat in run.chats if chat.first_token is not None]
     speeds = [
@@ -108,18 +108,22 @@ def summary(run: Run) -> list[tuple[str, str]]:
     ]
     written = sum(chat.written for chat in run.chats)
     opened = run.connections()
+
+    def number(value: float, digits: int = 0) -> str:
+        return f"{value:,.{digits}f}".replace(",", comma)
+
     rows = [
-        ("chats", f"{len(run.chats):,}"),
-        ("failures", f"{sum(chat.error is not None for chat in run.chats):,}"),
+        ("chats", number(len(run.chats))),
+        ("failures", number(sum(chat.error is not None for chat in run.chats))),
         ("time", f"{run.elapsed:.2f} s"),
-        ("tokens", f"{written:,}"),
-        ("tokens/s", f"{written / run.elapsed if run.elapsed else 0:,.0f}"),
-        ("tokens/s of one chat, p50", f"{percentile(speeds, 0.5):,.1f}"),
-        ("time to first token, p50", f"{percentile(waits, 0.5) * 1000:,.0f} ms"),
-        ("time to first token, p99", f"{percentile(waits, 0.99) * 1000:,.0f} ms"),
+        ("tokens", number(written)),
+        ("tokens/s", number(written / run.elapsed if run.elapsed else 0)),
+        ("tokens/s of one chat, p50", number(percentile(speeds, 0.5), 1)),
+        ("time to first token, p50", f"{number(percentile(waits, 0.5) * 1000)} ms"),
+        ("time to first token, p99", f"{number(percentile(waits, 0.99) * 1000)} ms"),
     ]
     if opened is not None:
-        rows.append(("connections opened", f"{opened:,}"))
+        rows.append(("connections opened", number(opened)))
     return rows
 
 
@@ -242,11 +246,13 @@ async def perform(run: Run, client: AsyncKimi, *, model: str) -> None:
     run.ended = run.clock()
 
 
-def main(kimi: Kimi, *, chats: int | None, tokens: int, pace: float, live: bool, model: str) -> None:
+def main(
+    kimi: Kimi, *, chats: int | None, tokens: int, pace: float, live: bool, model: str, as_json: bool
+) -> None:
     # 40 is a screen full; live, 3 is what the lowest paid tier allows at once (platform.kimi.ai, rate limits, 2026-09).
     count = chats or (3 if live else 40)
     out = console()
-    drawing = out.is_terminal
+    drawing = out.is_terminal and not as_json
 
     async def work() -> Run:
         clock = asyncio.get_running_loop().time
@@ -266,9 +272,13 @@ def main(kimi: Kimi, *, chats: int | None, tokens: int, pace: float, live: bool,
                         await perform(run, client, model=model)
                 else:
                     await perform(run, client, model=model)
+            except asyncio.CancelledError:
+                ended = sum(chat.tokens is not None for chat in run.chats)
+                notes().print(f"[yellow]Interrupted[/] when {ended} of {len(run.chats)} chats had ended.")
+                raise
             finally:
                 run.ended = clock()
-                report(run, live=live, model=model)
+                report(run, live=live, model=model, as_json=as_json)
         return run
 
     run = run_async(work())
@@ -279,10 +289,15 @@ def main(kimi: Kimi, *, chats: int | None, tokens: int, pace: float, live: bool,
         raise Failure(f"{len(failed)} of {len(run.chats)} chats failed, {times} of them like this: {reason}")
 
 
-def report(run: Run, *, live: bool, model: str) -> None:
+def report(run: Run, *, live: bool, model: str, as_json: bool) -> None:
     """
     The table, also of a run that was interrupted.
     """
     where = "Kimi" if live else "a Kimi simulated on this machine"
     notes().print(f"[dim]{len(run.chats)} streamed chats at once, {model}, {where}.[/]")
-    table([Column("measure"), Column("value", "number")], summary(run))
+    if as_json:
+        print_json(dict(summary(run)))
+    else:
+        table(
+            [Column("measure"), Column("value", "number")], summary(run, "," if console().is_terminal else "")
+        )

@@ -24,6 +24,10 @@ _WORDS: Final = tuple(
             "Give the changed request a new custom_id or another --output, or say --on-changed resend or keep",
         ),
         (r"pass exposed=True \(--exposed\)", "add --exposed"),
+        (
+            r"Use the proxy's HTTP port, or pass http_client=.*?; or, where it comes from the environment, trust_env=False",
+            "Use the proxy's HTTP port, or unset the variable",
+        ),
         (r"\bcompletion_window\b=?", "--window"),
         (r"\bpass model=", "say --model"),
         (r"\bmax_line_size\b=?", "the line size"),
