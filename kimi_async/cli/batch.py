@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 from rich.markup import escape
 
+from ..bulk.output_files import refuse_overwriting
 from .connect import Kimi, asks_kimi, simulated
 from .inputs import Source, fields_of, output_beside, telling_bad_lines
 from .options import Delete, Fields, IdColumn, Input, Json, Model, Output, Prompt, Quiet, Repair, System
@@ -40,6 +41,7 @@ State = Annotated[
         "--state", help="Where to remember the job. [default: INPUT with .batch.json]", show_default=False
     ),
 ]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace an output that exists already.")]
 Restart = Annotated[
     bool, typer.Option("--restart", help="Forget the job that --state remembers, and make a new one.")
 ]
@@ -70,6 +72,7 @@ def run(
     restart: Restart = False,
     repair: Repair = False,
     delete: Delete = False,
+    overwrite: Overwrite = False,
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> int:
@@ -78,6 +81,9 @@ def run(
     """
     target = output_beside(source, output)
     plan = _Plan.of(source, state=state, window=window, restart=restart)
+    if not overwrite and not plan.state.exists():
+        # A job that is remembered may write the same once more; a new one may not replace what was paid for.
+        refuse_overwriting(target)
     requests = Source.of(source, prompt=prompt, system=system, id_column=id_column, repair=repair)
     sim = simulated(pace=0, words=(5, 20)) if kimi.simulator else None
 
@@ -100,7 +106,9 @@ def run(
                     delete=delete,
                     on_progress=lambda progress: seen.show(_line(progress)),
                 )
-            return await _finished(results, target, plan.state, quiet=quiet, as_json=as_json)
+            return await _finished(
+                results, target, plan.state, overwrite=overwrite, quiet=quiet, as_json=as_json
+            )
 
     try:
         with telling_bad_lines():
@@ -283,6 +291,7 @@ def wait(
         float | None, typer.Option(min=0, help="Seconds to wait at most.", show_default=False)
     ] = None,
     delete: Delete = False,
+    overwrite: Overwrite = False,
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> int:
@@ -303,7 +312,9 @@ def wait(
                     on_progress=lambda progress: seen.show(_line(progress)),
                 )
                 results = await client.batches.results(handle, delete=delete)
-            return await _finished(results, target, remembered, quiet=quiet, as_json=as_json)
+            return await _finished(
+                results, target, remembered, overwrite=overwrite, quiet=quiet, as_json=as_json
+            )
 
     return run_async(work())
 
@@ -332,10 +343,10 @@ async def _handle(client: "AsyncKimi", job: str) -> "BatchHandle":
 
 
 async def _finished(
-    results: "BatchResults", target: Path, state: Path | None, *, quiet: bool, as_json: bool
+    results: "BatchResults", target: Path, state: Path | None, *, overwrite: bool, quiet: bool, as_json: bool
 ) -> int:
     async with results:
-        written = await asyncio.to_thread(results.write, target)
+        written = await asyncio.to_thread(results.write, target, overwrite=overwrite)
         if not quiet:
             facts(
                 [

@@ -23,6 +23,7 @@ _WORDS: Final = tuple(
             r"Give the changed request a new custom_id, another journal, or on_changed='resend' or 'keep'",
             "Give the changed request a new custom_id or another --output, or say --on-changed resend or keep",
         ),
+        (r"it was left as it is\. Give the results another file", "it was left as it is: choose another --output, or --overwrite it"),
         (r"pass exposed=True \(--exposed\)", "add --exposed"),
         (
             r"Use the proxy's HTTP port, or pass http_client=.*?; or, where it comes from the environment, trust_env=False",

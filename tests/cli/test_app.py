@@ -11,15 +11,17 @@ import json
 import os
 import re
 import subprocess
-from collections.abc import Callable, Mapping
+import sys
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import pytest
 from multidict import CIMultiDict
 from rich.console import Console
+from typer.main import get_command
 
-from kimi_async.cli.app import run
+from kimi_async.cli.app import app, run
 from kimi_async.cli.connect import Kimi
 from kimi_async.cli.demo import Chat, Run, percentile, summary
 from kimi_async.cli.simulate import log_line
@@ -170,6 +172,18 @@ def test_demo_in_a_pipe_measures_without_bars(kimi_here: Here) -> None:
     assert {"tokens/s", "time to first token, p50", "time to first token, p99"} <= set(measures)
 
 
+def test_demo_numbers_are_plain_in_a_pipe(kimi_here: Here) -> None:
+    """
+    For another program: no separators of thousands, and --json the same measures as one document.
+    """
+    done = kimi_here("demo", "--chats", "40", "--pace", "0", "--tokens", "60")
+    measures = dict(line.split("\t") for line in done.stdout.splitlines())
+    again = json.loads(kimi_here("demo", "--chats", "40", "--pace", "0", "--tokens", "60", "--json").stdout)
+
+    assert int(measures["tokens"]) > 1000
+    assert set(again) == set(measures) - {"measure"}
+
+
 def test_demo_on_a_terminal_draws_bars_and_a_table() -> None:
     """
     A person sees the chats run, then the measures.
@@ -195,6 +209,7 @@ def test_demo_interrupted_still_tells_what_was_measured() -> None:
         status = terminal.end()
 
     assert 130 == status
+    assert re.search(r"Interrupted.* when 0 of 4 chats had ended", terminal.seen)
     assert "Traceback" not in terminal.seen
 
 
@@ -540,7 +555,9 @@ def test_help_teaches(capsys: pytest.CaptureFixture[str]) -> None:
         assert wanted in page
 
 
-@pytest.mark.parametrize("command", ["demo", "chat", "models", "tokens", "balance", "simulate"])
+@pytest.mark.parametrize(
+    "command", ["demo", "chat", "models", "tokens", "balance", "simulate", "doctor", "map", "batch", "files"]
+)
 def test_help_of_a_command_is_shown(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     """
     Each command explains itself, and asking is not a failure.
@@ -548,6 +565,77 @@ def test_help_of_a_command_is_shown(command: str, capsys: pytest.CaptureFixture[
 
     assert 0 == run([command, "--help"])
     assert "Usage:" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        ("kimi-async mo", "models"),
+        ("kimi-async batch ca", "cancel"),
+        ("kimi-async models --provider op", "openrouter"),
+        ("kimi-async map --on-changed ke", "keep"),
+    ],
+)
+def test_completion_knows_commands_and_choices(words: str, expected: str) -> None:
+    """
+    The shell is told what may follow, as after `kimi-async --install-completion`.
+    """
+    done = kimi(
+        env=environment(
+            _KIMI_ASYNC_COMPLETE="complete_bash", COMP_WORDS=words, COMP_CWORD=str(len(words.split()) - 1)
+        )
+    )
+
+    assert expected in done.stdout.split()
+
+
+@pytest.mark.parametrize("module", ["kimi_async", "kimi_async.cli"])
+def test_module_is_the_command(module: str) -> None:
+    """
+    `python -m kimi_async` is the command line, for when its script is not on PATH.
+    """
+    done = subprocess.run(
+        [sys.executable, "-m", module, "--version"], capture_output=True, text=True, timeout=60
+    )
+
+    assert (0, "") == (done.returncode, done.stderr)
+    assert done.stdout.startswith("kimi-async ")
+
+
+def commands(group: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
+    for name, command in group.commands.items():
+        if hasattr(command, "commands"):
+            yield from commands(command, (*path, name))
+        else:
+            yield (*path, name), command
+
+
+def test_help_shows_what_an_option_is_without_being_given(capsys: pytest.CaptureFixture[str]) -> None:
+    """
+    Every option that has a default shows it, here or in its own words.
+    """
+    silent = [
+        (path, parameter.opts)
+        for path, command in commands(get_command(app))
+        for parameter in command.params
+        if parameter.param_type_name == "option"
+        and parameter.default not in (None, False)
+        and not parameter.show_default
+        and "[default:" not in (parameter.help or "")
+    ]
+
+    assert [] == silent
+
+
+def test_help_fits_80_columns(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """
+    No page of help is wider than the narrowest usual terminal.
+    """
+    monkeypatch.setenv("COLUMNS", "80")
+    for path, _ in commands(get_command(app)):
+        assert 0 == run([*path, "--help"])
+        page = capsys.readouterr().out
+        assert all(len(line) <= 80 for line in page.splitlines()), path
 
 
 def test_version_is_the_package_s(capsys: pytest.CaptureFixture[str]) -> None:

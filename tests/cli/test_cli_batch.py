@@ -132,3 +132,30 @@ def test_batch_that_failed_as_a_whole_is_forgotten(cli: Cli, simulator: KimiSimu
 
     assert (1, 0) == (status, again)
     assert "The job is forgotten" in notes
+
+
+def test_batch_does_not_replace_results(cli: Cli, simulator: KimiSimulator):
+    """
+    What `map` wrote and was paid for is not replaced by a batch, which is told before anything is sent; --overwrite means it.
+    """
+    Path("in.jsonl").write_text(requests(2))
+    cli("map", "in.jsonl", "-o", "out.jsonl", "-q")
+    before = (Path("out.jsonl").read_bytes(), simulator.stats.requests)
+    refused, _, notes = cli("batch", "run", "in.jsonl", "-o", "out.jsonl", "--poll", "0.1")
+    after = (Path("out.jsonl").read_bytes(), simulator.stats.requests)
+    meant, _, _ = cli("batch", "run", "in.jsonl", "-o", "out.jsonl", "--poll", "0.1", "--overwrite", "-q")
+
+    assert (1, 0) == (refused, meant)
+    assert before == after
+    assert re.search(r"out\.jsonl exists already.*another --output, or --overwrite", notes)
+
+
+def test_batch_takes_lines_without_method_and_url(cli: Cli):
+    """
+    The lines that `map` takes, `batch` takes.
+    """
+    line = '{"custom_id": "a", "body": {"model": "kimi-k2.6", "messages": [{"role": "user", "content": "hi"}]}}\n'
+    Path("in.jsonl").write_text(line)
+
+    assert 0 == cli("batch", "run", "in.jsonl", "--poll", "0.1", "-q")[0]
+    assert ["a"] == [row["custom_id"] for row in rows("in.out.jsonl")]

@@ -9,6 +9,8 @@ import asyncio
 import inspect
 import re
 import shlex
+import subprocess
+import sys
 import tomllib
 from dataclasses import dataclass
 from pathlib import Path
@@ -110,6 +112,32 @@ def test_readme_program_runs(
             await client.close()
 
     asyncio.run(console())
+
+
+def test_readme_blocks_work_in_the_console(neighbourhood: dict[str, str], tmp_path: Path) -> None:
+    """
+    Pasted one after another into `python -m asyncio`, as the README recommends, its blocks raise nothing and print no
+    `Ellipsis`.
+    """
+    for name, data in FILES.items():
+        (tmp_path / name).write_bytes(data)
+    pasted = [
+        block.text for block in PYTHON if block.page == "README.md" and "asyncio.run(" not in block.text
+    ]
+    done = subprocess.run(
+        [sys.executable, "-m", "asyncio"],
+        # An empty line ends a block, as a person ends it.
+        input="\n\n".join(pasted) + "\n\nawait client.close()\n",
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        env=neighbourhood,
+        timeout=120,
+    )
+
+    assert 0 == done.returncode
+    assert "Ellipsis" not in done.stdout
+    assert not re.search(r"Traceback|\w+Error:", done.stderr), done.stderr
 
 
 # What the programs read.
