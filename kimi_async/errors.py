@@ -6,6 +6,7 @@ Everything that can go wrong, as a tree.
     ├ ClientClosedError                             used after close()
     ├ RateLimitWaitError                            our limiter would have to wait longer than allowed
     │ └ RequestTooCostlyError                       … forever: the request can never fit the limit
+    ├ SharedLimitsError                             the quota that several processes share cannot be reached
     ├ CircuitOpenError                              we stopped sending, because the last attempts all failed alike
     ├ LengthFinishReasonError                       an answer that had to be parsed was cut by its token budget
     ├ ContentFilterFinishReasonError                … or by moderation
@@ -266,6 +267,12 @@ class RateLimitWaitError(KimiError):
 class RequestTooCostlyError(RateLimitWaitError):
     """
     The request alone is larger than the limit: it could never be sent.
+    """
+
+
+class SharedLimitsError(KimiError):
+    """
+    The quota that several processes share cannot be reached, or its ledger failed; nothing was sent.
     """
 
 
