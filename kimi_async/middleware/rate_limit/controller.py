@@ -7,7 +7,6 @@ import heapq
 import logging
 import random
 import threading
-from collections import deque
 from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
@@ -16,7 +15,6 @@ from ...transport.exchange import Request
 from .law import Law
 from .limits import RateLimits, tier_of
 from .queue import TICK, Queue, Waiter
-from .shared import SharedLimits
 from .stats import LimiterStats, LimitStats, finite, rate_stats
 from .ticket import Ticket
 from .window import INF
@@ -95,22 +93,18 @@ class AdmissionController:
     Within a priority it is first come, first served, whatever a request costs: a large one is not overtaken by small ones for ever.
     A higher priority goes first, but every eighth place goes to whoever has waited longest.
 
-    May be shared by several clients, and used from several event loops, also in several threads.
+    May be shared by several clients, and used from several event loops, also in several threads. For several processes there is
+    `SharedController`.
     """
 
     def __init__(
         self,
         limits: RateLimits | str | Mapping[str, Any] | None = None,
         *,
-        shared: SharedLimits | None = None,
         dice: Callable[[], float] = random.random,
     ) -> None:
         self.limits: RateLimits = RateLimits.of(limits)
-        # With a shared quota nothing is known or learnt here: one of many sees too little.
-        self._law = Law(self.limits if shared is None else RateLimits(hold=False), dice)
-        self._shared = shared
-        self._stock: deque[tuple[int, float]] = deque()
-        """Leases not used so far, and until when they may be kept."""
+        self._law = Law(self.limits, dice)
         self._lock = threading.RLock()
         self._queues: list[Queue] = []
         self._queue: Queue | None = None
@@ -168,14 +162,7 @@ class AdmissionController:
                 self._check_cost(cost)
             if law.delay(cost, now) > 0.0:
                 return None
-            if self._shared is None:
-                return Lease(self, law.send(cost, now), loop)
-            number = self._from_stock(now)
-            if number is None:
-                return None
-            ticket = law.send(cost, now)
-            ticket.lease = number
-            return Lease(self, ticket, loop)
+            return Lease(self, law.send(cost, now), loop)
 
     async def _wait(
         self,
@@ -225,9 +212,6 @@ class AdmissionController:
             elif waiter.future.cancelled():
                 # Whoever was answered, by a deadline or by `fail`, is not counted any more.
                 queue.waiting -= 1
-            if queue.asking is not None and not queue.waiting:
-                queue.asking.cancel()
-                queue.asking = None
             self._freed(queue)
             raise
         if waiter.ticket is None:
@@ -336,9 +320,6 @@ class AdmissionController:
     def _admitted(self, lease: Lease, headers: Mapping[str, str] | None) -> None:
         loop = lease.loop
         law = self._law
-        if self._shared is not None and lease.ticket.lease is not None:
-            self._shared.report(lease.ticket.lease, "admitted")
-            headers = None
         with self._lock:
             more = law.admitted(lease.ticket, loop.time())
             if headers is not None and law.requests.source == "none" and "msh-gid" in headers:
@@ -356,12 +337,6 @@ class AdmissionController:
         self, lease: Lease, dimension: str | None, limit: int | None, current: int | None, hint: float | None
     ) -> None:
         now = lease.loop.time()
-        number = lease.ticket.lease
-        if self._shared is not None and number is not None:
-            self._shared.report(
-                number, "refused", dimension=dimension, limit=limit, current=current, retry_after=hint
-            )
-            return lease.release()
         with self._lock:
             self._law.refused(lease.ticket, dimension, limit, current, hint, now)
             self._law.done(lease.ticket, now)
@@ -369,10 +344,6 @@ class AdmissionController:
 
     def _overloaded(self, lease: Lease, hint: float | None) -> None:
         now = lease.loop.time()
-        number = lease.ticket.lease
-        if self._shared is not None and number is not None:
-            self._shared.report(number, "overloaded", retry_after=hint)
-            return lease.release()
         with self._lock:
             self._law.overloaded(lease.ticket, hint, now)
             self._law.done(lease.ticket, now)
@@ -381,8 +352,6 @@ class AdmissionController:
     def _release(self, lease: Lease) -> None:
         with self._lock:
             self._law.done(lease.ticket, lease.loop.time())
-        if self._shared is not None and lease.ticket.lease is not None:
-            self._shared.release((lease.ticket.lease,), sent=True)
         self._freed(self._queue)
 
     def give_back(self, lease: Lease) -> None:
@@ -395,46 +364,6 @@ class AdmissionController:
     def _unsent(self, ticket: Ticket, loop: asyncio.AbstractEventLoop) -> None:
         with self._lock:
             self._law.unsent(ticket, loop.time())
-        if self._shared is not None and ticket.lease is not None:
-            self._shared.release((ticket.lease,), sent=False)
-
-    # --- a shared quota ---------------------------------------------------------------------------------------------
-
-    def _from_stock(self, now: float) -> int | None:
-        """A lease that may still be used."""
-        self._clear_stock(now)
-        return self._stock.popleft()[0] if self._stock else None
-
-    def _clear_stock(self, now: float) -> None:
-        late: list[int] = []
-        while self._stock and self._stock[0][1] <= now:
-            late.append(self._stock.popleft()[0])
-        if late and self._shared is not None:
-            self._shared.release(late, sent=False)
-
-    def _ask(self, queue: Queue, tokens: int | Callable[[], int]) -> None:
-        """One question at a time, for as many as wait."""
-        if queue.asking is None or queue.asking.done():
-            cost = tokens if isinstance(tokens, int) else tokens()
-            queue.asking = queue.loop.create_task(self._fetch(queue, cost), name="kimi_async shared limits")
-
-    async def _fetch(self, queue: Queue, tokens: int) -> None:
-        assert self._shared is not None
-        try:
-            bundle = await self._shared.lease(min(queue.waiting, 32), tokens)
-        except Exception as error:  # whatever a back end raises concerns all who wait for it
-            queue.asking = None
-            for *_, waiter in queue.heap:
-                if not waiter.future.done():
-                    waiter.future.set_exception(error)
-                    queue.waiting -= 1
-            return
-        until = queue.loop.time() + bundle.ttl
-        self._stock.extend((lease, until) for lease in bundle.leases)
-        queue.asking = None
-        self._pump(queue)
-        if self._stock:
-            queue.loop.call_at(until, self._clear_stock, until)
 
     # --- waking -----------------------------------------------------------------------------------------------------
 
@@ -506,16 +435,7 @@ class AdmissionController:
                     waiter.reason = law.reason
                     at = now + max(wait, TICK)
                     break
-                if self._shared is None:
-                    waiter.ticket = law.send(tokens, now)
-                else:
-                    number = self._from_stock(now)
-                    if number is None:
-                        waiter.reason = "shared"
-                        self._ask(queue, waiter.tokens)
-                        break
-                    waiter.ticket = law.send(tokens, now)
-                    waiter.ticket.lease = number
+                waiter.ticket = law.send(tokens, now)
                 waiter.future.set_result(None)
                 queue.granted += 1
                 queue.waiting -= 1

@@ -15,8 +15,7 @@ Between retry and this limiter there is one small agreement:
 * What waits for a limit, or for the server's `Retry-After`, waits here. `RateLimitWaitError` says that the wait was
   ours, what for, and for how long; a refusal by the server keeps its own class.
 
-One quota may be used by several processes: what they have in common is a `SharedLimits`, which hands out leases in small bundles and hears
-what came of them. `InProcessLimits` is the one that needs no wire; others need three methods.
+One quota may be used by several processes: then the limiter is a `SharedController`, which keeps the queue and asks a ledger.
 
 A request that need not wait costs a few microseconds. One that must costs a future and a place in a heap: there is
 one timer per event loop, and no task, no polling, nothing at all while nobody waits.
@@ -30,8 +29,9 @@ from ...errors import APIConnectionError
 from ...transport.exchange import Request, Response, Turn
 from ..chain import Handler
 from ..events import LimiterWaited, Observer, where
-from .controller import AdmissionController, Lease, logger
+from .controller import logger
 from .cost import UNLIMITED, tokens_of
+from .limiter import Limiter, Permission
 
 __all__ = ["RateLimitMiddleware"]
 
@@ -44,7 +44,7 @@ class RateLimitMiddleware:
     their `turn.limited` is False, so that retry waits for them itself.
     """
 
-    def __init__(self, limiter: AdmissionController, *, watcher: Observer | None = None) -> None:
+    def __init__(self, limiter: Limiter, *, watcher: Observer | None = None) -> None:
         self.limiter = limiter
         self._watcher = watcher
         self._warned = False
@@ -111,7 +111,7 @@ class RateLimitMiddleware:
         return prompt + budget
 
 
-async def _refused(response: Response, lease: Lease) -> None:
+async def _refused(response: Response, lease: Permission) -> None:
     """
     Tells the limiter why. The body is read here; it stays for whoever asks again.
     """

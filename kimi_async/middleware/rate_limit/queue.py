@@ -46,7 +46,6 @@ class Queue:
     """
 
     __slots__ = (
-        "asking",
         "deadlines",
         "granted",
         "heap",
@@ -60,8 +59,6 @@ class Queue:
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self.loop = loop
-        self.asking: asyncio.Task[None] | None = None
-        """Fetches leases of a quota shared with others."""
         self.heap: list[tuple[int, float, int, Waiter]] = []
         """(-priority, when it was first queued, a number, who)."""
         self.line: deque[Waiter] = deque()

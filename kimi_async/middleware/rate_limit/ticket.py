@@ -28,7 +28,6 @@ class Ticket:
         "entry",
         "held",
         "inflight",
-        "lease",
         "sent",
         "seq",
         "settled",
@@ -41,8 +40,6 @@ class Ticket:
         self.seq: int = seq
         self.sent: float = sent
         self.tokens: int = tokens
-        self.lease: int | None = None
-        """Its number in a quota shared with others."""
         self.inflight: int = 0
         """Others under way when it was sent."""
         self.before: int = 0

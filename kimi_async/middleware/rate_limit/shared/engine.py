@@ -28,9 +28,9 @@ from typing import Literal, Protocol
 from msgspec import structs
 
 from ....errors import SharedLimitsError
-from ..law import RateLimits
+from ..limits import RateLimits
 from .alone import Alone, History
-from .message import Answer, Item, Ledger, LedgerUnavailable, SharedView, Sync
+from .message import Answer, Item, Ledger, LedgerUnavailable, SharedView, Sync, conf_of
 
 __all__ = ["Ask", "Grant", "Line", "OnLost", "Outcome", "SharedEngine", "SharedLimits"]
 
@@ -219,12 +219,10 @@ class SharedEngine:
         self.ledger: Ledger = ledger
         self.member: str = secrets.token_hex(6)
         self.name: str = name or f"{socket.gethostname()}:{os.getpid()}"
-        self._conf = (limits.concurrency or 0, limits.rpm or 0, limits.tpm or 0, limits.tpd or 0)
+        self._conf = conf_of(limits)
         self._on_lost: OnLost = on_lost
         self._dice = dice
-        self._view = SharedView(
-            limits=self._conf, sources=tuple("config" if n else "none" for n in self._conf)
-        )
+        self._view = SharedView.of(limits)
         self._lines: list[Line] = []
         self._leases: dict[int, _Lease] = {}
         self._numbers = 0
@@ -254,6 +252,7 @@ class SharedEngine:
         self._lines.append(line)
 
     def poke(self, priority: int = 0) -> None:
+        self._check_open()
         loop = self._running()
         if self._alone is not None:
             self._pump_alone()
@@ -368,12 +367,16 @@ class SharedEngine:
         loop = self._loop
         if loop is None:
             loop = self._loop = asyncio.get_running_loop()
+        return loop
+
+    def _check_open(self) -> None:
         if self._closed:
             raise SharedLimitsError("the shared quota was closed with its client")
-        return loop
 
     def _at(self, when: float) -> None:
         """Speaks with the ledger at that time, unless it does so before."""
+        if self._closed:
+            return
         if self._task is None:
             assert self._loop is not None
             self._due = when
@@ -389,7 +392,8 @@ class SharedEngine:
         try:
             while True:
                 wait = self._due - loop.time()
-                if wait > 0.0:
+                # A loop's clock counts no less than this; a pause below it would be no pause.
+                if wait > 1e-6:
                     self._pause = loop.create_future()
                     timer = loop.call_later(wait, _resolve, self._pause)
                     try:
@@ -404,7 +408,7 @@ class SharedEngine:
                         break
                 await self._once()
         finally:
-            if self._task is asyncio.current_task():
+            if not self._closed:
                 self._task = None
 
     def _is_idle(self, now: float) -> bool:

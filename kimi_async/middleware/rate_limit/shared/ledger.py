@@ -30,10 +30,12 @@ TTL = 3_000
 GRACE = 3_000
 """Silence of a ledger that has forgotten what its members remember: longer than the longest pause between two attempts to reach it."""
 BURST = 6_000
-PACE = 1.04
+PACE = 1.2
+FIRST_PACE = 1.04
+"""… in the first minute of a ledger, whose members may remember less than was sent: those who died took theirs with them."""
 MARGIN = 300
 MARGIN_MOST = 2_000
-SLACK = 400
+SLACK = 150
 """A message may have been so long on its way before the ledger doubts its own clock."""
 STRANGER = 1_500
 """How far the clock may run on the word of somebody it does not know, while it knows others…"""
@@ -412,7 +414,8 @@ def _grant(state: State, message: Sync, me: Member, now: int) -> tuple[list[int]
         most = min(most, max(1, (slots - held) // lining))
     if state.over > 0:
         most = 1
-    interval = SPAN / (rpm * PACE) if rpm > 0 else 0.0
+    pace = FIRST_PACE if now - state.born < SPAN + 5_000 else PACE
+    interval = SPAN / (rpm * pace) if rpm > 0 else 0.0
     again, reason, wait = BEAT, "", 0
     for tokens, _ in wants[:most]:
         if slots > 0 and held + ahead >= slots:
@@ -450,7 +453,7 @@ def _grant(state: State, message: Sync, me: Member, now: int) -> tuple[list[int]
         if rpm > 0:
             state.tat = max(state.tat, float(now)) + interval
         if tpm > 0:
-            state.tokens_tat = max(state.tokens_tat, float(now)) + tokens * SPAN / (tpm * PACE)
+            state.tokens_tat = max(state.tokens_tat, float(now)) + tokens * SPAN / (tpm * pace)
         if lining > 1:
             state.turn += 1
     else:

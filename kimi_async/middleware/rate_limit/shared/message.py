@@ -12,6 +12,7 @@ from typing import Literal, Protocol
 from msgspec import Struct, field
 
 from ....errors import SharedLimitsError
+from ..limits import RateLimits
 
 __all__ = ["Answer", "Item", "Ledger", "LedgerUnavailable", "Peer", "SharedView", "Sync"]
 
@@ -146,3 +147,16 @@ class SharedView(Struct, kw_only=True, frozen=True):
     wait: float = 0.0
     since: float = 0.0
     """When it came to be in this mode, on the loop's clock."""
+
+    @classmethod
+    def of(cls, limits: RateLimits) -> "SharedView":
+        """What is known before the ledger was asked."""
+        known = conf_of(limits)
+        return cls(
+            limits=known, sources=tuple("config" if limit else "none" for limit in known), allowed=known[:2]
+        )
+
+
+def conf_of(limits: RateLimits) -> tuple[int, int, int, int]:
+    """Limits as they are told: 0 where unknown."""
+    return (limits.concurrency or 0, limits.rpm or 0, limits.tpm or 0, limits.tpd or 0)
