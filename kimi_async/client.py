@@ -5,6 +5,7 @@
 import asyncio
 import difflib
 import inspect
+import os
 import ssl as ssl_module
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from functools import cached_property
@@ -15,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal, Never, Self, TypeVar, Unpack, ca
 from . import codec
 from ._version import __version__
 from .config import (
+    SHARED_VARIABLE,
     ApiKey,
     Config,
     Configured,
@@ -34,7 +36,7 @@ from .config import (
 )
 from .errors import APIStatusError, ClientClosedError, ConfigurationError
 from .middleware.chain import Middleware
-from .middleware.stack import Stack
+from .middleware.stack import Shared, Stack
 from .providers.hosts import Provider, by_base_url, missing_endpoint_message
 from .providers.hosts import provider as find_provider
 from .redact import Secret, SecretURL, mask
@@ -62,8 +64,9 @@ if TYPE_CHECKING:
     from .bulk.map import Map, MapParams, Requests
     from .middleware.events import Hook
     from .middleware.failover import Failover, FailoverTarget
-    from .middleware.rate_limit.controller import AdmissionController
+    from .middleware.rate_limit.limiter import Limiter
     from .middleware.rate_limit.limits import RateLimits
+    from .middleware.rate_limit.shared import Ledger
     from .middleware.retry.policy import RetryPolicy
     from .tools.run import AroundTool
 
@@ -100,6 +103,11 @@ class AsyncKimi(Configured, ResourceTree):
     :param middleware: see `kimi_async.middleware`; outermost first.
     :param limits: `RateLimits(...)`, or `"tier0"` … `"tier5"`; without it, limits are learnt from the server's refusals.
     :param limiter: an `AdmissionController` to share with other clients.
+    :param shared: where the limits are kept that several processes share: `"host"` (this machine's), `"redis://…"`, `"ray"` or a
+        ledger; see `kimi_async.middleware.rate_limit.shared`. Without it, `KIMI_SHARED_LIMITS`; False for none in any case.
+    :param quota: names the organisation in a shared ledger. Without it, a digest of the key does.
+    :param on_lost: while a shared ledger is away: `"share"` goes on with what this process had, `"block"` waits, `"raise"` raises
+        `SharedLimitsError`.
     :param retry: a `RetryPolicy`.
     :param hooks: callables that are told what happens; see `kimi_async.middleware.events`.
     :param fallback: clients of other hosts or keys, to go on to where this one cannot answer: a list, or a `Failover` that says more.
@@ -131,7 +139,10 @@ class AsyncKimi(Configured, ResourceTree):
         trust_env: bool = True,
         middleware: Sequence[Middleware] = (),
         limits: "RateLimits | str | None" = None,
-        limiter: "AdmissionController | None" = None,
+        limiter: "Limiter | None" = None,
+        shared: "str | Ledger | Literal[False] | None" = None,
+        quota: str | None = None,
+        on_lost: Literal["share", "block", "raise"] = "share",
         retry: "RetryPolicy | None" = None,
         hooks: "Sequence[Hook]" = (),
         fallback: "Failover | Sequence[AsyncKimi | FailoverTarget] | None" = None,
@@ -158,6 +169,7 @@ class AsyncKimi(Configured, ResourceTree):
         if row is not None and not isinstance(row, Provider):  # pyright: ignore[reportUnnecessaryIsInstance]
             raise TypeError(f"provider must be a name such as 'openrouter', not {type(row).__name__}")
         _check_policies(retry, limits, limiter)
+        sharing = _sharing(shared, quota, on_lost, limits, limiter)
         hooks = _callables("hooks", hooks, "an event")
         middleware = _callables("middleware", middleware, "(request, send)")
         self._provider = row
@@ -209,6 +221,7 @@ class AsyncKimi(Configured, ResourceTree):
             middleware=middleware,
             limits=limits,
             limiter=limiter,
+            shared=sharing,
             retry=retry,
             hooks=hooks,
         )
@@ -268,7 +281,7 @@ class AsyncKimi(Configured, ResourceTree):
         return self._max_event_size
 
     @property
-    def limiter(self) -> "AdmissionController":
+    def limiter(self) -> "Limiter":
         """
         Who admits requests: `client.limiter.stats()` says what is waiting, and for what.
         """
@@ -573,16 +586,28 @@ def _callables(name: str, given: Any, takes: str) -> list[Any]:
     return several
 
 
+def _sharing(where: Any, quota: str | None, on_lost: Any, limits: Any, limiter: object) -> Shared:
+    """What `shared` and its companions mean, checked."""
+    if where is None and limiter is None:
+        where = os.environ.get(SHARED_VARIABLE, "").strip()
+    elif where is not None and where is not False and limiter is not None:
+        raise ConfigurationError("pass shared or limiter, not both: a limiter brings its own quota")
+    if where is True:
+        raise TypeError("shared must say where: 'host', 'redis://…', 'ray' or a ledger")
+    sharing = Shared(where or None, quota, on_lost)
+    sharing.check(limits)
+    return sharing
+
+
 def _check_policies(retry: object, limits: Any, limiter: object) -> None:
     """What would otherwise fail at the first failure, or at the first call."""
-    from .middleware.rate_limit.controller import AdmissionController
     from .middleware.rate_limit.limits import RateLimits
     from .middleware.retry.policy import RetryPolicy
 
     if retry is not None and not isinstance(retry, RetryPolicy):
         number = f"; for a number of attempts pass max_retries={retry}" if isinstance(retry, int) else ""
         raise TypeError(f"retry must be a RetryPolicy, not {type(retry).__name__}{number}")
-    if limiter is not None and not isinstance(limiter, AdmissionController):
+    if limiter is not None and not callable(getattr(limiter, "try_acquire", None)):
         raise TypeError(
             f"limiter must be an AdmissionController, not {type(limiter).__name__}; for numbers pass limits=RateLimits(...)"
         )

@@ -21,6 +21,7 @@ __all__ = ["BASE_URL", "BASE_URL_VARIABLES", "KEY_VARIABLES", "Config", "Configu
 
 BASE_URL = "https://api.moonshot.ai/v1"
 KEY_VARIABLES = ("MOONSHOT_API_KEY", "KIMI_API_KEY")
+SHARED_VARIABLE = "KIMI_SHARED_LIMITS"
 BASE_URL_VARIABLES = ("MOONSHOT_BASE_URL", "KIMI_BASE_URL", "MOONSHOT_API_BASE")
 
 _FIELD_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")

@@ -88,6 +88,7 @@ __all__ = [
     "RequestTooLargeError",
     "ResponseInfo",
     "ResponseTooLargeError",
+    "SharedLimitsError",
     "StreamStalledError",
     "TokensPerDayLimitError",
     "UnprocessableEntityError",

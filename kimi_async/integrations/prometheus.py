@@ -26,7 +26,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from ..client import AsyncKimi
 from ..middleware.chain import Handler
 from ..middleware.events import Event, LimiterWaited, RetryScheduled
-from ..middleware.rate_limit import AdmissionController
+from ..middleware.rate_limit import Limiter
 from ..transport.exchange import Request, Response
 from .calls import Ending, error_type, model_of, target_of
 
@@ -56,7 +56,7 @@ class Prometheus:
         self._namespace = namespace
         self._models: set[str] = set()
         self._outcomes: set[str] = {"ok"}
-        self._followed: dict[str, weakref.ref[AdmissionController]] = {}
+        self._followed: dict[str, weakref.ref[Limiter]] = {}
 
         def histogram(name: str, text: str, labels: tuple[str, ...], buckets: tuple[float, ...]) -> Histogram:
             return Histogram(name, text, labels, namespace=namespace, registry=registry, buckets=buckets)

@@ -3,6 +3,7 @@ One client's middleware, put together: the chain of each organisation, from its 
 """
 
 from collections.abc import Awaitable, Sequence
+from dataclasses import dataclass
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -11,10 +12,41 @@ from ..transport.phases import send_within
 from .chain import Handler, Middleware, chain
 
 if TYPE_CHECKING:
-    from .rate_limit.controller import AdmissionController
+    from .rate_limit.limiter import Limiter
+    from .rate_limit.shared import Ledger
+    from .rate_limit.shared.engine import OnLost
     from .retry.breakers import RetryBudget
 
-__all__ = ["Stack"]
+__all__ = ["Shared", "Stack"]
+
+
+@dataclass(frozen=True, slots=True)
+class Shared:
+    """Whether limits are shared with other processes: through which ledger, as which organisation, and what if that is away."""
+
+    where: "str | Ledger | None" = None
+    quota: str | None = None
+    """None: a digest of the organisation. Two keys of one organisation are then two."""
+    on_lost: "OnLost" = "share"
+
+    def limiter(self, limits: Any, organisation: tuple[str, str]) -> "Limiter":
+        """Who admits the requests of one organisation."""
+        if self.where is None:
+            from .rate_limit.controller import AdmissionController
+
+            return AdmissionController(limits)
+        from .rate_limit.shared import SharedController, SharedQuota
+
+        # By host and not by address: a path or a port is no other organisation, a digest of the key is.
+        quota = self.quota or organisation[1][:24]
+        return SharedController(SharedQuota(self.where, quota, limits=limits, on_lost=self.on_lost))
+
+    def check(self, limits: Any) -> None:
+        """
+        :raises ConfigurationError: what would otherwise fail at the first call.
+        """
+        if self.where is not None:
+            self.limiter(limits, ("", "unknown"))
 
 
 class Stack:
@@ -28,6 +60,7 @@ class Stack:
         middleware: Sequence[Middleware],
         limits: Any,
         limiter: Any,
+        shared: "Shared",
         retry: Any,
         hooks: Sequence[Any],
     ) -> None:
@@ -41,8 +74,9 @@ class Stack:
         )
         """The first middleware's that has one: see `kimi_async.tools.run.AroundTool`."""
         self._limits = limits
-        self._shared_limiter: AdmissionController | None = limiter
-        self._limiters: dict[tuple[str, str], AdmissionController] = {}
+        self._given_limiter: Limiter | None = limiter
+        self._shared = shared
+        self._limiters: dict[tuple[str, str], Limiter] = {}
         self._handlers: dict[tuple[str, str], Handler] = {}
         self._budget: RetryBudget | None = None
         self._retry = retry
@@ -53,16 +87,14 @@ class Stack:
         if transport is None:
             import_module("..transport.aiohttp_pool", __package__)
 
-    def limiter_for(self, organisation: tuple[str, str]) -> "AdmissionController":
+    def limiter_for(self, organisation: tuple[str, str]) -> "Limiter":
         """
         Who admits the requests of one organisation: the address and the key, as a digest. Views with another key have their own
         limits, since Kimi counts by organisation; a limiter that was passed in serves them all.
         """
-        from .rate_limit.controller import AdmissionController
-
-        limiter = self._shared_limiter or self._limiters.get(organisation)
+        limiter = self._given_limiter or self._limiters.get(organisation)
         if limiter is None:
-            limiter = self._limiters[organisation] = AdmissionController(self._limits)
+            limiter = self._limiters[organisation] = self._shared.limiter(self._limits, organisation)
         return limiter
 
     def handler(self, organisation: tuple[str, str]) -> Handler:
@@ -108,6 +140,10 @@ class Stack:
 
     async def aclose(self) -> None:
         self.closed = True
+        for limiter in self._limiters.values():
+            leave = getattr(limiter, "aclose", None)
+            if leave is not None:
+                await leave()
         transport = self._transport
         close = getattr(transport, "aclose", None)
         if close is not None:

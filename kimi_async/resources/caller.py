@@ -13,7 +13,7 @@ from ..transport.exchange import Body, Response, TimeoutLike
 from ..transport.phases import whole
 
 if TYPE_CHECKING:
-    from ..middleware.rate_limit.controller import AdmissionController
+    from ..middleware.rate_limit.limiter import Limiter
     from ..tools.run import AroundTool
 
 __all__ = ["CallOptions", "Caller", "TimeoutLike"]
@@ -68,7 +68,7 @@ class Caller(Protocol):
     def max_event_size(self) -> int: ...
 
     @property
-    def limiter(self) -> "AdmissionController": ...
+    def limiter(self) -> "Limiter": ...
 
     def with_options(
         self, *, max_retries: int = ..., timeout: TimeoutLike = ..., priority: int = ...

@@ -28,7 +28,7 @@ from .caller import Caller, CallOptions
 from .verbs import Verbs
 
 if TYPE_CHECKING:
-    from ..middleware.rate_limit.controller import AdmissionController
+    from ..middleware.rate_limit.limiter import Limiter
 
 __all__ = [
     "APIResponse",
@@ -100,7 +100,7 @@ class CatchingCaller(Verbs):
         return self._client.max_event_size
 
     @property
-    def limiter(self) -> "AdmissionController":
+    def limiter(self) -> "Limiter":
         return self._client.limiter
 
     def with_options(self, **options: Any) -> Self:

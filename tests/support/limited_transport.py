@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import math
 import random
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -146,12 +146,13 @@ async def crowd(
     calls: int | None = None,
     until: float | None = None,
     user: str = "",
-    cost: int | None = None,
+    cost: int | Iterator[int] | None = None,
     max_retries: int = 2,
     begin: float = 0.0,
 ) -> None:
     """
     `tasks` callers, each with the next call as soon as one is done, until there were `calls` or it is late.
+    `cost` may be an iterator: what each costs.
     """
     loop = asyncio.get_running_loop()
     left = [math.inf if calls is None else calls]
@@ -161,7 +162,8 @@ async def crowd(
     async def caller() -> None:
         while left[0] > 0:
             left[0] -= 1
-            request = Request("POST", URL, body=BODY, max_retries=max_retries, cost=cost)
+            each = next(cost) if isinstance(cost, Iterator) else cost
+            request = Request("POST", URL, body=BODY, max_retries=max_retries, cost=each)
             request.headers["authorization"] = "Bearer test"
             request.headers["x-user"] = user
             try:

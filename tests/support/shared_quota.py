@@ -6,13 +6,15 @@ slow, forgetful, or has its clock set.
 from __future__ import annotations
 
 import asyncio
+import itertools
 import random
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from kimi_async.middleware.chain import chain
-from kimi_async.middleware.rate_limit import RateLimitMiddleware, SharedController, SharedQuota
+from kimi_async.middleware.rate_limit import RateLimitMiddleware
 from kimi_async.middleware.rate_limit.limits import RateLimits
+from kimi_async.middleware.rate_limit.shared import SharedController, SharedQuota
 from kimi_async.middleware.rate_limit.shared.ledger import State, sync
 from kimi_async.middleware.rate_limit.shared.message import Answer, LedgerUnavailable, Sync
 from kimi_async.middleware.retry.middleware import RetryMiddleware
@@ -92,6 +94,8 @@ class Fleet:
     on_lost: str = "share"
     limiters: dict[str, SharedController] = field(default_factory=dict)
     tasks: dict[str, asyncio.Task[None]] = field(default_factory=dict)
+    costs: list[int] = field(default_factory=list)
+    """What requests cost, in turn."""
 
     @classmethod
     def of(
@@ -120,7 +124,14 @@ class Fleet:
         )
         self.limiters[name] = limiter
         self.tasks[name] = asyncio.create_task(
-            crowd(send, self.outcome, tasks=self.crowd, until=1e9, user=name)
+            crowd(
+                send,
+                self.outcome,
+                tasks=self.crowd,
+                until=1e9,
+                user=name,
+                cost=itertools.cycle(self.costs) if self.costs else None,
+            )
         )
         return limiter
 

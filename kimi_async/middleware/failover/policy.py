@@ -17,6 +17,7 @@ from ...errors import (
     RateLimitWaitError,
     RedirectRefusedError,
     ResponseTooLargeError,
+    SharedLimitsError,
 )
 from ..retry.policy import RetryPolicy
 
@@ -64,7 +65,7 @@ def cause_of(error: BaseException) -> str:
             return "garbage"
         case CircuitOpenError():
             return "circuit"
-        case RateLimitWaitError():
+        case RateLimitWaitError() | SharedLimitsError():
             return "limiter"
         case _:
             return ""

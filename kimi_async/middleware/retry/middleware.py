@@ -43,6 +43,7 @@ from ...errors import (
     ConfigurationError,
     KimiError,
     RateLimitWaitError,
+    SharedLimitsError,
 )
 from ...transport.exchange import Request, Response, Turn
 from ..chain import Handler
@@ -69,7 +70,7 @@ if TYPE_CHECKING:
 __all__ = ["RetryMiddleware"]
 
 # Refusals of our own, after which nothing has been sent.
-LOCAL = (RateLimitWaitError, CircuitOpenError, ClientClosedError, ConfigurationError)
+LOCAL = (RateLimitWaitError, SharedLimitsError, CircuitOpenError, ClientClosedError, ConfigurationError)
 
 
 # Which methods no breaker stops: the balance can be asked for and files removed, whatever happens to completions.

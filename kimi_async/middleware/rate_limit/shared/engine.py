@@ -45,6 +45,7 @@ MOST = 32
 GATHER = 0.03
 # A grant that was longer on its way than this is counted anew from its arrival: the server counts when the request comes.
 SLOW = 0.1
+LOST = 3
 RECONNECT = (0.25, 1.0)
 # Whoever never saw the ledger does not send; after so long it says so.
 PATIENCE = 5.0
@@ -56,7 +57,7 @@ _KINDS = {"concurrency": "slots", "rpm": "rpm", "qps": "rpm", "tpm": "tpm", "tpd
 class Ask:
     """One request that waits."""
 
-    __slots__ = ("deadline", "gone", "priority", "tokens")
+    __slots__ = ("deadline", "gone", "granted", "priority", "tokens")
 
     def __init__(self, tokens: int = 0, priority: int = 0, deadline: float | None = None) -> None:
         self.tokens: int = tokens
@@ -65,6 +66,8 @@ class Ask:
         """On the loop's clock. It is not asked for any more when that has come."""
         self.gone: bool = False
         """Set by who asked: it does not want to go any more."""
+        self.granted: bool = False
+        """Set by the engine: it goes in a moment, and is not asked for any more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -226,6 +229,8 @@ class SharedEngine:
         self._lines: list[Line] = []
         self._leases: dict[int, _Lease] = {}
         self._numbers = 0
+        self._granted = 0
+        """Asks whose grant is for a moment to come."""
         self._notes: list[_Note] = []
         self._good = 0
         self._history = History()
@@ -454,8 +459,8 @@ class SharedEngine:
         now = self._running().time()
         asked: list[tuple[Line, Ask]] = []
         for line in list(self._lines):
-            for ask in line.head(MOST - len(asked)):
-                if ask.deadline is None or ask.deadline > now:
+            for ask in line.head(MOST - len(asked) + self._granted):
+                if not ask.granted and (ask.deadline is None or ask.deadline > now) and len(asked) < MOST:
                     asked.append((line, ask))
             if len(asked) >= MOST:
                 break
@@ -483,7 +488,7 @@ class SharedEngine:
             mono=int(now * 1000),
             held=len(self._leases),
             want=[(ask.tokens, ask.priority) for _, ask in asked],
-            waiting=sum(line.waiting for line in self._lines) if asked else 0,
+            waiting=max(len(asked), self._waiting()),
             items=items,
             conf=self._conf,
         )
@@ -529,6 +534,8 @@ class SharedEngine:
                 self._notes.append(_Note("sent", began, -1, -ask.tokens))
                 self._notes.append(_Note("sent", known.at, 1, ask.tokens))
             self._history.add(known.at, 1, ask.tokens)
+            self._granted += 1
+            ask.granted = True
             if wait > 0.0:
                 self._running().call_later(wait, self._deliver, line, ask, lease)
             else:
@@ -539,12 +546,16 @@ class SharedEngine:
         if answer.reason:
             for line in list(self._lines):
                 line.told(answer.reason, answer.wait / 1000)
-        elif any(line.waiting for line in self._lines):
+        elif self._waiting() > 0:
             self._due = now  # they came while the question was under way
         if self._pause is not None and not self._pause.done():
             self._pause.set_result(None)
 
+    def _waiting(self) -> int:
+        return sum(line.waiting for line in self._lines) - self._granted
+
     def _deliver(self, line: Line, ask: Ask, lease: int) -> None:
+        self._granted -= 1
         if lease in self._leases and (ask.gone or not line.granted(ask, lease)) and not self._closed:
             self.release((lease,), sent=False)
 
@@ -597,21 +608,22 @@ class SharedEngine:
     # --- while the ledger is away -----------------------------------------------------------------------------------
 
     def _lost(self, error: LedgerUnavailable, now: float) -> None:
-        """It did not answer. Once may be the connection; twice is an outage."""
+        """It did not answer. Once may be the connection, twice bad luck; thrice is an outage."""
         self._failures += 1
         if self._failures == 1:
             self._failing_since = now
-            self._due = now
+        if self._failures < LOST:
+            self._due = now + 0.1 * (self._failures - 1)
             return
         # Never faster, also if there is something to tell: what comes back is not to be overrun.
-        pause = min(RECONNECT[1], RECONNECT[0] * 2.0 ** (self._failures - 2))
+        pause = min(RECONNECT[1], RECONNECT[0] * 2.0 ** (self._failures - LOST))
         self._due = now + pause * (0.75 + 0.5 * self._dice())
         text = str(error)
 
         def lost() -> SharedLimitsError:
             return SharedLimitsError(f"the shared quota cannot be reached: {text}")
 
-        if self._failures == 2:
+        if self._failures == LOST:
             logger.warning("the shared quota cannot be reached (on_lost=%r): %s", self._on_lost, text)
         if self._on_lost == "raise" or (
             self._on_lost == "share" and not self._epoch and now - self._failing_since > PATIENCE
@@ -649,6 +661,8 @@ class SharedEngine:
             self._numbers += 1
             self._leases[self._numbers] = _Lease(now, ask.tokens)
             self._sent(now, 1, ask.tokens)
+            self._granted += 1
+            ask.granted = True
             self._deliver(line, ask, self._numbers)
 
 

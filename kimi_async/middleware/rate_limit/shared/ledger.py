@@ -13,6 +13,7 @@ members' clocks do. `kimi_async/integrations/redis.lua` is the same in Lua, line
 * Whoever waits has a place. Others take only what those before them leave.
 """
 
+import copy
 import math
 
 from msgspec import Struct, field
@@ -29,12 +30,18 @@ TTL = 3_000
 """Members say something every second."""
 GRACE = 3_000
 """Silence of a ledger that has forgotten what its members remember: longer than the longest pause between two attempts to reach it."""
+GAP = 1_500
+"""Members that were not heard for so long, none of them, were cut off…"""
+RETURN = 1_500
+"""… and all of them have so long to say what they did meanwhile."""
 BURST = 6_000
 PACE = 1.2
 FIRST_PACE = 1.04
 """… in the first minute of a ledger, whose members may remember less than was sent: those who died took theirs with them."""
 MARGIN = 300
 MARGIN_MOST = 2_000
+CALM = 120_000
+"""After so long without a refusal the margin shrinks again."""
 SLACK = 150
 """A message may have been so long on its way before the ledger doubts its own clock."""
 STRANGER = 1_500
@@ -81,6 +88,7 @@ class State(Struct, array_like=True):
     grace: int = 0
     gate: int = 0
     margin: int = MARGIN
+    margin_at: int = 0
     over: int = 0
     """How often in a row the server had no capacity."""
     tat: float = 0.0
@@ -113,6 +121,8 @@ class State(Struct, array_like=True):
 
 def sync(state: State, message: Sync, raw: int) -> Answer:
     """One message at the time `raw` of the ledger's host, in ms."""
+    if message.leave == 2:
+        state = copy.deepcopy(state)  # whoever only looks leaves no trace
     if state.epoch == 0:
         if message.leave:
             return _answer(state, message, "bye")
@@ -149,6 +159,7 @@ def sync(state: State, message: Sync, raw: int) -> Answer:
     if me.last and message.seen != me.seq:
         for bucket, tokens in me.last:  # that answer never arrived, or too late to be used
             _add(state, bucket, -1, -tokens, now)
+            _unpace(state, 1)
     me.last = []
     before, me.seq = me.seq, message.seq
     me.seen, me.mono, me.held = now, message.mono, message.held
@@ -174,6 +185,7 @@ def _tick(state: State, me: Member | None, message: Sync, raw: int) -> None:
     """
     step = max(0, raw - state.raw)
     state.raw = raw
+    cut_off = GAP < step < SILENCE and len(state.members) > (0 if me is None else 1)
     if me is not None:
         if message.mono >= me.mono:
             step = min(step, max(0, me.seen + message.mono - me.mono + SLACK - state.clock))
@@ -182,12 +194,16 @@ def _tick(state: State, me: Member | None, message: Sync, raw: int) -> None:
     elif state.members and step < SILENCE:
         step = min(step, STRANGER)
     state.clock += step
+    if cut_off:
+        state.grace = max(state.grace, state.clock + RETURN)
 
 
 # --- the minute and the day --------------------------------------------------------------------------------------------
 
 
 def _expire(state: State, now: int) -> None:
+    if state.margin > MARGIN and now - state.margin_at > CALM:
+        state.margin, state.margin_at = max(MARGIN, state.margin * 3 // 4), now
     window, gone = state.window, 0
     while gone < len(window) and window[gone][0] + BUCKET + SPAN + state.margin <= now:
         state.count -= window[gone][1]
@@ -224,6 +240,13 @@ def _add(state: State, at: int, count: int, tokens: int, now: int) -> None:
         else:
             day.append([bucket, tokens])
         state.day_tokens += tokens
+
+
+def _unpace(state: State, count: int) -> None:
+    """So many did not go after all: others may in their place."""
+    limit = _limit(state, 1)
+    if limit > 0:
+        state.tat -= count * SPAN / (limit * PACE)
 
 
 def _room_at(state: State, which: int, excess: int, now: int) -> int:
@@ -307,6 +330,8 @@ def _apply(state: State, item: Item, now: int) -> None:
     _, kind, age, first, second, hint = item
     if kind == "sent":
         _add(state, now - age, first, second, now)
+        if first < 0:
+            _unpace(state, -first)
         return
     if kind == "good":
         state.over = 0
@@ -334,7 +359,7 @@ def _apply(state: State, item: Item, now: int) -> None:
             state.told[2], state.how[2] = max(1, state.tokens), 3
         limit = _limit(state, 2)
         if state.tokens >= 0.9 * limit:
-            state.margin = min(MARGIN_MOST, state.margin * 3 // 2)
+            _stretch(state, now)
         state.tokens_tat = max(state.tokens_tat, float(now + BURST))
     elif kind == "tpd":
         if first > 0:
@@ -342,6 +367,12 @@ def _apply(state: State, item: Item, now: int) -> None:
     else:
         _slots_refused(state, 0)
     state.gate = max(state.gate, now - age + hint)
+
+
+def _stretch(state: State, now: int) -> None:
+    """Near the limit and refused: what the server counts lasts longer than we thought."""
+    if now - state.margin_at > 1_000:
+        state.margin, state.margin_at = min(MARGIN_MOST, state.margin * 3 // 2), now
 
 
 def _slots_refused(state: State, limit: int) -> None:
@@ -368,7 +399,7 @@ def _rpm_refused(state: State, limit: int, now: int) -> None:
     state.try_at = now + state.pause
     known = _limit(state, 1)
     if state.count >= 0.9 * known:
-        state.margin = min(MARGIN_MOST, state.margin * 3 // 2)
+        _stretch(state, now)
     else:
         # Others than our members use it too: what we had is ours, and more by and by.
         state.share, state.share_at = max(1, state.count * 9 // 10), now
