@@ -2,6 +2,7 @@
 The body of a chat request, and what its reply must hold: one way for `create`, `stream`, `parse`, `map` and batches.
 """
 
+import inspect
 import warnings
 from collections.abc import Iterable, Mapping
 from typing import Any, cast
@@ -155,10 +156,23 @@ def chat_body(
     if advise:
         if not WATCHED.isdisjoint(body):
             for told in certain_refusals(body):
-                warnings.warn(told, KimiWarning, stacklevel=4)
+                _warn(told)
+        if body.get("tools"):
+            from ..schema.refused import refused_tools
+
+            for told in refused_tools(body["tools"]):
+                _warn(told)
         for fault in refused_history(body["messages"], model, body.get("thinking")):
-            warnings.warn(fault.text, KimiWarning, stacklevel=4)
+            _warn(fault.text)
     return codec.encode(body)
+
+
+def _warn(text: str) -> None:
+    """A warning that points at the caller's line, through however many of our own methods it came."""
+    level, frame = 1, inspect.currentframe()
+    while frame is not None and str(frame.f_globals.get("__name__")).startswith("kimi_async."):
+        level, frame = level + 1, frame.f_back
+    warnings.warn(text, KimiWarning, stacklevel=level)
 
 
 def prefix_message(prefix: str | Mapping[str, Any]) -> dict[str, Any]:

@@ -5,12 +5,25 @@ Warnings of what the official host is certain to refuse, and the helper for part
 import warnings
 from typing import Any
 
+import msgspec
 import pytest
 
-from kimi_async import AsyncKimi, ConfigurationError, EmptyResponseError, KimiWarning, ResumePolicy
+from kimi_async import (
+    AsyncKimi,
+    ConfigurationError,
+    EmptyResponseError,
+    KimiWarning,
+    ResumePolicy,
+    pydantic_function_tool,
+)
 from kimi_async.providers.advice import certain_refusals
 from kimi_async.testing import MemoryTransport, Reply
 from kimi_async.transport.exchange import Request
+
+
+class Place(msgspec.Struct):
+    city: str
+
 
 MESSAGES: list[dict[str, Any]] = [{"role": "user", "content": "hi"}]
 
@@ -182,3 +195,82 @@ async def test_empty_answer_raises_where_asked() -> None:
 
     with pytest.raises(EmptyResponseError, match="max_completion_tokens"):
         await kimi.chat.completions.create(model="kimi-k3", messages=MESSAGES, empty="raise")
+
+
+def definition(parameters: Any, name: str = "weather", **more: Any) -> dict[str, Any]:
+    return {"type": "function", "function": {"name": name, "parameters": parameters, **more}}
+
+
+GOOD: dict[str, Any] = {"type": "object", "properties": {"city": {"type": "string"}}}
+
+
+@pytest.mark.parametrize(
+    ("tool", "words"),
+    [
+        (
+            definition(
+                {"type": "object", "properties": {"a": {"type": "string", "anyOf": [{"type": "string"}]}}}
+            ),
+            ("weather", "/properties/a/type", "anyOf", "mfjs_tool"),
+        ),
+        (definition({"type": "object", "properties": {"a": True}}), ("/properties/a", "mfjs_tool")),
+        (
+            definition(
+                {
+                    "type": "object",
+                    "properties": {"a": {"$ref": "#/definitions/A"}},
+                    "definitions": {"A": {"type": "string"}},
+                }
+            ),
+            ("#/definitions/A", "mfjs_tool"),
+        ),
+        (definition(GOOD, "get weather"), ("get weather", "letters")),
+        (definition(GOOD, "1st"), ("1st", "letters")),
+        (definition(GOOD, "x" * 257), ("letters",)),
+    ],
+)
+async def test_tool_that_kimi_refuses_warns_with_what_translates_it(
+    tool: dict[str, Any], words: tuple[str, ...]
+) -> None:
+    """
+    A definition written for another host is a 400 at the official one; the warning names the place and the cure.
+    """
+    kimi = AsyncKimi(api_key="sk-test", transport=MemoryTransport(spent))
+
+    with pytest.warns(KimiWarning) as told:
+        await kimi.chat.completions.create(model="kimi-k3", messages=MESSAGES, tools=[tool])
+
+    assert 1 == len(told)
+    assert __file__ == told[0].filename
+    assert all(word in str(told[0].message) for word in words)
+
+
+@pytest.mark.parametrize(
+    "tool",
+    [
+        definition(GOOD),
+        definition({"type": "object", "properties": {"day": {"type": "string", "format": "date"}}}),
+        definition({}),
+        definition({"type": "object", "properties": {"a": True}}, strict=False),
+        {"type": "builtin_function", "function": {"name": "$web_search"}},
+        {"type": "plugin"},
+        pydantic_function_tool(Place),
+    ],
+    ids=repr,
+)
+async def test_tool_that_kimi_takes_warns_of_nothing(tool: dict[str, Any]) -> None:
+    """
+    What the host takes, or merely ignores, is no reason to speak.
+    """
+    kimi = AsyncKimi(api_key="sk-test", transport=MemoryTransport(spent))
+
+    await kimi.chat.completions.create(model="kimi-k3", messages=MESSAGES, tools=[tool])
+
+
+async def test_tool_that_kimi_refuses_is_no_matter_elsewhere() -> None:
+    """
+    Other hosts have other rules.
+    """
+    kimi = AsyncKimi(api_key="sk-test", base_url="http://localhost:8000/v1", transport=MemoryTransport(spent))
+
+    await kimi.chat.completions.create(model="kimi-k3", messages=MESSAGES, tools=[definition(True, "a b")])
