@@ -2,7 +2,6 @@
 `AsyncKimi`, the client: options in, resources out, and one `call` through the whole chain that every resource uses.
 """
 
-import asyncio
 import difflib
 import inspect
 import os
@@ -19,17 +18,13 @@ from .config import (
     SHARED_VARIABLE,
     ApiKey,
     Config,
-    Configured,
     check_account,
     check_headers,
-    check_key,
     check_max_retries,
     check_query,
     check_size,
     hidden,
     masked,
-    merge_headers,
-    query_string,
     resolve_base_url,
     resolve_key,
     user_agent,
@@ -37,16 +32,15 @@ from .config import (
 from .errors import APIStatusError, ClientClosedError, ConfigurationError
 from .middleware.chain import Middleware
 from .middleware.stack import Shared, Stack
-from .providers.hosts import Provider, by_base_url, missing_endpoint_message
+from .providers.hosts import Provider, by_base_url
 from .providers.hosts import provider as find_provider
-from .redact import Secret, SecretURL, mask
-from .resources.arguments import CALL_OPTIONS, unknown_argument
+from .redact import SecretURL, mask
+from .resources.building import RequestBuilder
 from .resources.caller import CallOptions, TimeoutLike
 from .resources.tree import ResourceTree
 from .transport.exchange import (
     NOTHING,
     Body,
-    Headers,
     Request,
     Response,
     Timeout,
@@ -54,8 +48,7 @@ from .transport.exchange import (
     TransportSettings,
 )
 from .transport.proxies import check_proxy
-from .transport.urls import url_below
-from .types._base import NOT_GIVEN, NotGiven, Omit, is_given
+from .types._base import NOT_GIVEN, NotGiven, is_given
 
 if TYPE_CHECKING:
     import aiohttp
@@ -75,7 +68,7 @@ __all__ = ["AsyncKimi"]
 T = TypeVar("T")
 
 
-class AsyncKimi(Configured, ResourceTree):
+class AsyncKimi(RequestBuilder, ResourceTree):
     """
     The client. One for a whole service: it holds the connections, the limits and the retry budget that calls share.
 
@@ -269,13 +262,6 @@ class AsyncKimi(Configured, ResourceTree):
         return self._advice and self._row is not None and self._row.fixed_sampling
 
     @property
-    def provider(self) -> Provider | None:
-        """
-        The row of `kimi_async.providers` that this client goes by: the one it was given, or the one whose host it calls.
-        """
-        return self._row
-
-    @property
     def max_event_size(self) -> int:
         """Bytes that one streamed event may have."""
         return self._max_event_size
@@ -395,82 +381,6 @@ class AsyncKimi(Configured, ResourceTree):
 
     # --- calls ---
 
-    async def build_request(
-        self,
-        method: str,
-        path: str,
-        body: bytes | Body | None = None,
-        *,
-        stream: bool = False,
-        unlisted: bool = False,
-        follow_redirects: bool = True,
-        **options: Unpack[CallOptions],
-    ) -> Request:
-        """
-        A request of this client's: address, key, headers, timeout, retries, deadline and priority as for any other call.
-
-        :param path: below `base_url`: `"chat/completions"`; a whole URL is taken if it has the same origin.
-        :param body: JSON as bytes, or a `Body` that is produced while it is sent.
-        :param stream: whether the body of the reply will be taken piece by piece.
-        :param unlisted: whether the path may be one that the provider is not known to have.
-        :param follow_redirects: whether a redirect within the origin is followed; else it is a reply like any other.
-
-        :raises ConfigurationError: a path that leaves `base_url`, an endpoint that the provider does not have, a bad header.
-        """
-        config = self._config
-        headers = Headers(self._headers)
-        if stream:
-            headers["Accept"] = "text/event-stream"
-            # Compressing one token at a time costs more than it saves, and a compressor may hold tokens back.
-            headers["Accept-Encoding"] = "identity"
-        extra_query, timeout = None, NOT_GIVEN
-        own: Mapping[str, str | Omit] = {}
-        if options:
-            for name in options:
-                if name not in CALL_OPTIONS and is_given(cast("dict[str, Any]", options)[name]):
-                    raise unknown_argument(method.lower(), name, CALL_OPTIONS)
-            extra_query, timeout = options.get("extra_query"), options.get("timeout", NOT_GIVEN)
-            if extra_headers := options.get("extra_headers"):
-                own = check_headers(extra_headers)
-                merge_headers(headers, own)
-        if body is None:
-            headers.popall("Content-Type", None)
-        elif not isinstance(body, bytes):
-            headers["Content-Type"] = body.content_type
-        if not unlisted and self._is_missing(path):
-            raise ConfigurationError(missing_endpoint_message(cast("Provider", self.provider), path))
-        url = url_below(config.base_url, path)
-        if config.default_query or extra_query:
-            query = query_string({**config.default_query, **check_query(extra_query)})
-            if query:
-                url = f"{url}{'&' if '?' in url else '?'}{query}"
-        request = Request(
-            method,
-            url,
-            headers=headers,
-            body=body,
-            timeout=Timeout.of(timeout) if is_given(timeout) else config.timeout,
-            stream=stream,
-            max_retries=config.max_retries,
-            deadline=None if config.deadline is None else asyncio.get_running_loop().time() + config.deadline,
-            priority=config.priority,
-            cost=config.cost,
-            mode=config.mode,
-        )
-        if not follow_redirects:
-            request.extensions["follow_redirects"] = False
-        if callable(config.api_key) and not any(
-            name.lower() == "authorization" for name in (*config.default_headers, *own)
-        ):
-            request.authorize = self._authorize
-        return request
-
-    async def _authorize(self, request: Request) -> None:
-        key = self._config.api_key
-        if callable(key):
-            key = check_key(await key(), "the api_key function")
-        request.headers["Authorization"] = Secret(f"Bearer {key}")
-
     async def send(self, request: Request) -> Response:
         """
         Sends a request through the whole chain: hooks, retries, limits, your middleware, the pool.
@@ -510,16 +420,6 @@ class AsyncKimi(Configured, ResourceTree):
         value = response.take_value()
         # A middleware may have answered by itself, with a reply that nobody has looked at.
         return cast("T", await accept(response) if value is NOTHING else value)
-
-    def _is_missing(self, path: str) -> bool:
-        """Whether the provider is known not to have what this path leads to."""
-        missing = self._missing.get(path)
-        if missing is None:
-            row = self.provider
-            missing = row is not None and not row.supports(path)
-            if len(self._missing) < 64:
-                self._missing[path] = missing
-        return missing
 
 
 async def _error(response: Response, request: Request) -> APIStatusError:
