@@ -6,14 +6,16 @@ Many uploads at once: what is checked, what is recognised as already uploaded, a
 
 import asyncio
 import hashlib
+import io
 import os
 from collections import OrderedDict
 from collections.abc import AsyncIterable, Awaitable, Callable, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, Protocol, TypeAlias, cast
 
 from ..errors import ConfigurationError, KimiError, NotFoundError
-from ..resources.disk import read_at
+from ..resources.disk import kind_of, open_plain, plain_file, read_at
 from ..resources.parallel import in_parallel
 from ..resources.threads import in_thread
 from ..resources.uploads import MAX_UPLOAD, FileTypes, UploadFile, hash_file, parts_of, size_of
@@ -483,7 +485,7 @@ def _expanded(files: Any) -> list[UploadResult]:
                 results.append(
                     UploadResult(source, source, error=ConfigurationError(f"no file matches {source!r}"))
                 )
-            results += [UploadResult(path) for path in matches]
+            results += [_matched(path) for path in matches]
         else:
             results.append(UploadResult(source))
     for result in results:
@@ -500,6 +502,15 @@ def _expanded(files: Any) -> list[UploadResult]:
     return results
 
 
+def _matched(path: str) -> UploadResult:
+    """A file that a glob found. Who names a pipe wants it read; a glob does not know what it picks up."""
+    with suppress(OSError):
+        kind = kind_of(os.stat(path).st_mode)
+        if kind is not None:
+            return UploadResult(path, path, error=ConfigurationError(f"{path} is {kind}; it was not read"))
+    return UploadResult(path)
+
+
 def _stamp(path: str) -> _Stamp | None:
     try:
         found = os.stat(path)
@@ -513,7 +524,7 @@ def _read_index(path: str, account: str) -> dict[tuple[str, str], str]:
 
     known: dict[tuple[str, str], str] = {}
     try:
-        with open(path, "rb") as file:
+        with io.BufferedReader(plain_file(path)) as file:
             for line in file:
                 try:
                     entry = json.loads(line)
@@ -532,7 +543,7 @@ def _append_index(path: str, account: str, sha256: str, purpose: str, file: "Fil
     entry = {"account": account, "sha256": sha256, "purpose": purpose, "id": file.id, "name": file.filename}
     # One write call in append mode: lines of several processes do not mix. It begins with a line feed where the
     # last line was cut short.
-    fd = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o666)
+    fd = open_plain(path, os.O_RDWR | os.O_APPEND | os.O_CREAT)
     try:
         size = os.fstat(fd).st_size
         torn = size > 0 and read_at(fd, 1, size - 1) != b"\n"

@@ -21,8 +21,10 @@ from ._base import Resource
 from .arguments import path_segment, with_query
 from .caller import CallOptions, TimeoutLike
 from .chat import AsyncCompletions
+from .disk import Replacement
 from .pagination import AsyncCursorPage, AsyncPaginator
 from .parallel import in_parallel
+from .threads import in_thread
 from .uploads import FileTypes, MultipartBody, UploadFile
 
 if TYPE_CHECKING:
@@ -288,8 +290,6 @@ class AsyncFiles(Resource["RawFiles", "StreamingFiles"]):
         on_progress: Callable[[int, int | None], object] | None,
         timeout: TimeoutLike,
     ) -> int:
-        from anyio import to_thread
-
         response = await self._client.call(
             "GET", f"files/{path_segment('file_id', file_id)}/content", accept=unread, timeout=timeout
         )
@@ -300,19 +300,20 @@ class AsyncFiles(Resource["RawFiles", "StreamingFiles"]):
             if length and length.isdigit() and not response.headers.get("Content-Encoding")
             else None
         )
-        partial = f"{path}.{os.getpid()}.part"
         received = 0
         held: list[bytes] = []
         waiting = 0
-        file = await to_thread.run_sync(open, partial, "wb")
+        opened: list[Replacement] = []  # kept by the thread, since a cancelled wait gives nothing
         try:
             async with response:
+                await in_thread(lambda: opened.append(Replacement(path)))
+                file = opened[0].file
                 while data := await response.readany():
                     received += len(data)
                     waiting += len(data)
                     held.append(bytes(data))
                     if waiting >= 1024 * 1024:
-                        await to_thread.run_sync(file.write, b"".join(held))
+                        await in_thread(file.write, b"".join(held))
                         held.clear()
                         waiting = 0
                         if on_progress is not None:
@@ -323,15 +324,11 @@ class AsyncFiles(Resource["RawFiles", "StreamingFiles"]):
                     request=response.request,
                     phase="body",
                 )
-            await to_thread.run_sync(file.write, b"".join(held))
-            await to_thread.run_sync(file.close)
-            await to_thread.run_sync(os.replace, partial, path)
+            await in_thread(file.write, b"".join(held))
+            await in_thread(opened[0].commit)
         except BaseException:
-            file.close()
-            try:
-                os.unlink(partial)
-            except FileNotFoundError:
-                pass
+            for new in opened:
+                new.discard()
             raise
         if on_progress is not None:
             on_progress(received, promised)

@@ -7,6 +7,10 @@ import hashlib
 import io
 import itertools
 import os
+import socket
+import subprocess
+import sys
+import threading
 import time
 from collections.abc import AsyncIterator, Iterator
 from email import message_from_bytes
@@ -213,6 +217,109 @@ async def test_upload_file_pipe_is_kept_aside_and_removed(tmp_path: Path, monkey
     with pytest.raises(RuntimeError, match="the source broke"):
         await UploadFile.of(broken())
     assert [] == list(tmp_path.iterdir())
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")
+async def test_upload_file_named_pipe_is_read_as_its_writer_writes(tmp_path: Path):
+    """
+    A pipe that is named is read to its end, at the pace of who writes; and left at once when it is cancelled.
+    """
+    path = tmp_path / "pipe"
+    os.mkfifo(path)
+    opening = asyncio.ensure_future(UploadFile.of(path))
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    with anyio.move_on_after(1) as scope:
+        await asyncio.shield(opening)
+    assert scope.cancelled_caught  # nobody writes yet
+    writer = await asyncio.to_thread(open, path, "wb", 0)
+    for part in (DATA[:1000], DATA[1000:70_000]):
+        await asyncio.to_thread(writer.write, part)
+    writer.close()
+    async with await opening as upload:
+        assert ("pipe", 70_000) == (upload.name, upload.size)
+        assert DATA[:70_000] == b"".join([block async for block in upload.blocks()])
+
+    opening = asyncio.ensure_future(UploadFile.of(path))
+    await asyncio.sleep(1)
+    opening.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await opening
+
+
+async def test_upload_file_open_pipe_is_left_when_cancelled():
+    """
+    Waiting for an open pipe, or for a file object that never answers, holds nobody up.
+    """
+    there, here = os.pipe()
+    silent = threading.Event()
+
+    class Silent(io.RawIOBase):
+        def read(self, size: int = -1) -> bytes:
+            silent.wait()
+            return b""
+
+    with open(there, "rb") as reader, open(here, "wb", 0) as writer:
+        writer.write(b"some")
+        for file in (reader, Silent()):
+            with anyio.move_on_after(1) as scope:
+                await UploadFile.of(file)
+            assert scope.cancelled_caught
+    silent.set()
+
+
+SILENT_PIPE = """
+import asyncio, os, sys
+from kimi_async.resources.uploads import UploadFile
+
+async def main():
+    for file in (sys.argv[1], os.fdopen(os.pipe()[0], "rb"), Never()):
+        try:
+            await asyncio.wait_for(UploadFile.of(file), 0.05)
+        except TimeoutError:
+            print("left")
+
+class Never:
+    def read(self, size):
+        while True:
+            threading.Event().wait()
+
+import threading
+asyncio.run(main())
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")
+def test_upload_file_silent_pipe_does_not_keep_the_process(tmp_path: Path):
+    """
+    A process that gave up waiting for a pipe can end.
+    """
+    os.mkfifo(tmp_path / "pipe")
+    command = [sys.executable, "-c", SILENT_PIPE, str(tmp_path / "pipe")]
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
+
+    assert (0, ["left"] * 3) == (ended.returncode, ended.stdout.split()), ended.stderr
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs special files")
+async def test_upload_special_files_are_refused_by_name(client: AsyncKimi, tmp_path: Path):
+    """
+    Devices and sockets are no files; a pipe that only a glob picked up is not read. The others go up.
+    """
+    os.mkfifo(tmp_path / "b.pipe")
+    with socket.socket(socket.AF_UNIX) as listening:
+        listening.bind(str(tmp_path / "c.sock"))
+    (tmp_path / "a.txt").write_bytes(b"text")
+    (tmp_path / "d").mkdir()
+    results = await client.files.upload_many(str(tmp_path / "*"), purpose="file-extract")
+
+    assert ["a.txt", "b.pipe", "c.sock"] == [Path(str(each.source)).name for each in results]
+    assert [True, False, False] == [each.ok for each in results]
+    assert "is a named pipe; it was not read" in str(results[1].error)
+    assert "is a socket; it was not read" in str(results[2].error)
+    for path, kind in [(tmp_path / "c.sock", "a socket"), (Path("/dev/zero"), "a device")]:
+        with pytest.raises(ConfigurationError, match=f"{path.name} is {kind}"):
+            await client.files.create(file=path, purpose="file-extract")
 
 
 @pytest.mark.parametrize(
