@@ -523,6 +523,7 @@ class AsyncCompletions(Resource["RawCompletions", "StreamingCompletions"]):
             wanted = response_format_of(response_format)
         given = tools if tools is None or isinstance(tools, (NotGiven, Omit)) else list(tools)
 
+        repeats = self._client.max_retries
         row = self._client.provider
         if row is not None and row.asks_for_usage and not is_given(params.get("stream_options", NOT_GIVEN)):
             params["stream_options"] = {"include_usage": True}
@@ -545,12 +546,14 @@ class AsyncCompletions(Resource["RawCompletions", "StreamingCompletions"]):
             reader = arguments_reader(given)
             return AsyncChatCompletionStreamManager(
                 open_stream,
+                repeats=repeats,
                 parse_arguments=reader,
                 finish=lambda completion: parse_completion(completion, None, given, cut=reader is None),
             )
         read = wanted
         return AsyncChatCompletionStreamManager(
             open_stream,
+            repeats=repeats,
             parse=lambda text: value_or_none(read, text),
             parse_arguments=arguments_reader(given),
             finish=lambda completion: parse_completion(completion, read, given),

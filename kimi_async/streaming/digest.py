@@ -63,14 +63,18 @@ class Digest(Generic[T]):
         "_continuation",
         "_decode",
         "_finishes",
+        "_first",
         "_fresh",
         "_joiner",
         "_response",
         "_said_done",
         "_sse",
+        "_waiting",
         "done",
         "fault",
         "fold",
+        "in_run",
+        "runs",
     )
 
     def __init__(
@@ -94,6 +98,15 @@ class Digest(Generic[T]):
         self.fold = fold
         if fold is not None:
             fold.wary = True
+        self.runs = False
+        """Whether what came in one packet is handed out bit by bit: runs of text, and every other chunk alone, folded when its
+        turn comes."""
+        self._first = True
+        """The first packet is begun so too: who will read is not known by then."""
+        self.in_run = False
+        """Whether what was handed out last is such a run of text."""
+        self._waiting: tuple[list[T], list[Payload], int] | None = None
+        """Chunks of the last packet that were not handed out, with their events, from which on."""
         self.done = False
         """The end has been seen."""
         self.fault: APIError | None = None
@@ -115,6 +128,7 @@ class Digest(Generic[T]):
             self.fault = self.incomplete(str(exc))
             return []
         strays = sse.strays
+        self.in_run = False
         if not payloads and not strays:
             return []
         if self._joiner is None and self._continuation is None and not strays and not sse.typed:
@@ -137,11 +151,56 @@ class Digest(Generic[T]):
                     self._said_done = False  # one in the middle may come first
                     payloads.append(DONE)
             else:
+                first, self._first = self._first, False
+                if (self.runs or first) and len(items) > 1 and fold is not None:
+                    self._waiting = items, payloads, 0
+                    return self.next_run()
                 items = self._folded(items, payloads)
                 if self._said_done:
                     self._conclude()
                 return items
         return self._digested(payloads)
+
+    @property
+    def waits(self) -> int:
+        """
+        How many chunks `next_run` has, before anything is read.
+        """
+        return 0 if self._waiting is None else len(self._waiting[0]) - self._waiting[2]
+
+    def settle(self) -> None:
+        """
+        Folds what has arrived and will not be handed out.
+        """
+        while self.waits:
+            self.next_run()
+
+    def next_run(self) -> list[T]:
+        """
+        The next of the last packet's chunks: a run of text, or one of another kind.
+        """
+        if self._waiting is None:
+            return []
+        items, sources, at = self._waiting
+        fold = cast("Accumulator", self.fold)
+        if not self.runs and at:
+            found = self._folded(items[at:], sources[at:])
+            self._waiting = None
+            if self._said_done:
+                self._conclude()
+            return found
+        count = fold.text_run(cast("list[ChatCompletionChunk]", items), at)
+        self.in_run = count > 0
+        if count:
+            found = items[at : at + count]
+        else:
+            count = 1
+            found = self._folded(items[at : at + 1], sources[at : at + 1])
+        at += count
+        self._waiting = (items, sources, at) if at < len(items) and self.fault is None else None
+        if self._waiting is None and self._said_done:
+            self._conclude()
+        return found
 
     def end(self) -> list[T]:
         """
@@ -405,6 +464,7 @@ def folded(body: bytes, response: Response) -> ChatCompletion:
     )
     try:
         digest.feed(body)
+        digest.settle()
         if not digest.done and digest.fault is None:
             digest.end()
     except NotAStream:

@@ -6,7 +6,7 @@ when somebody looks.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import chain
@@ -36,6 +36,7 @@ from ..types.events import (
     UsageEvent,
 )
 from .fold import Accumulator, CallFold, ChoiceFold, logprobs_of
+from .resume import Repeater
 from .stream import AsyncStream
 
 __all__ = [
@@ -44,9 +45,6 @@ __all__ = [
     "ChatCompletionStreamState",
     "StreamMetrics",
 ]
-
-# Chunks that may wait to be folded. Enough to make folding cheap, few enough not to be noticed in memory.
-UNFOLDED = 256
 
 
 class _Choice:
@@ -90,8 +88,6 @@ class ChatCompletionStreamState:
         parse_arguments: Callable[[str, str], Any] | None = None,
         so_far: Callable[[str], Any] | None = None,
     ) -> None:
-        self._fold = Accumulator()
-        self._unfolded: list[ChatCompletionChunk] = []
         self._choices: dict[int, _Choice] = {}
         self._finish: Callable[[ChatCompletion], ChatCompletion] | None = None
         if response_format is not None or input_tools is not None:
@@ -118,31 +114,18 @@ class ChatCompletionStreamState:
         self._parse = parse
         self._parse_arguments = parse_arguments
         self._so_far = so_far
+        self.use(Accumulator())
+
+    def use(self, fold: Accumulator) -> None:
+        """
+        From here on the events are those of an answer that somebody else folds.
+        """
+        self._fold = fold
         # Not bound methods of self: events hold them, and would make a cycle of every event and its stream.
-        fold, unfolded = self._fold, self._unfolded
-
-        def caught_up() -> Accumulator:
-            if unfolded:
-                _fold_all(fold, unfolded)
-            return fold
-
-        def snapshot() -> ChatCompletion:
-            return caught_up().completion() or ChatCompletion()
-
-        def text_of(kind: str) -> Callable[[], str]:
-            def text() -> str:
-                choice = caught_up().choices.get(0)
-                return "".join(getattr(choice, kind)) if choice is not None else ""
-
-            return text
-
-        self._caught_up = caught_up
-        self._snapshot = snapshot
-        self._content, self._reasoning, self._refusal = (
-            text_of("content"),
-            text_of("reasoning"),
-            text_of("refusal"),
-        )
+        self._snapshot = lambda: fold.completion() or ChatCompletion()
+        self._content = fold.text
+        self._reasoning = partial(fold.text, "reasoning")
+        self._refusal = partial(fold.text, "refusal")
 
     @property
     def current_completion_snapshot(self) -> ChatCompletion:
@@ -151,7 +134,7 @@ class ChatCompletionStreamState:
 
         :raises RuntimeError: before the first chunk.
         """
-        completion = self._caught_up().completion()
+        completion = self._fold.completion()
         if completion is None:
             raise RuntimeError("there is no completion yet: no chunk has been handled")
         return completion
@@ -169,42 +152,55 @@ class ChatCompletionStreamState:
         """
         The events of one chunk: the chunk itself first, then what it holds.
         """
-        return list(self.events_of((chunk,)))
+        if not self._fold.add(chunk):
+            self._fold.settle(chunk)
+        return list(self.told(chunk))
 
-    def events_of(self, chunks: Iterable[ChatCompletionChunk]) -> Iterator[ChatCompletionStreamEvent]:
+    def told_of_text(self, chunks: Sequence[ChatCompletionChunk]) -> Iterator[ChatCompletionStreamEvent]:
         """
-        The events of many chunks. A chunk is handled when its first event is asked for, so that snapshots are never ahead.
+        The events of a run of text, which has been folded. A chunk is told of when its first event is asked for, so that
+        snapshots are never ahead.
         """
-        unfolded = self._unfolded
-        add, snapshot, content, so_far = unfolded.append, self._snapshot, self._content, self._so_far
+        fold, snapshot, content, so_far = self._fold, self._snapshot, self._content, self._so_far
+        texts = [cast("str", chunk.choices[0].delta.content) for chunk in chunks]
+        fold.ahead = sum(map(len, texts))
+        at = 0
         first = self._choices.get(0)
-        for chunk in chunks:
-            add(chunk)
-            choices = chunk.choices
-            # The chunk that comes a thousand times: one choice, with text, after text.
-            if first is not None and first.content and len(choices) == 1:
-                choice = choices[0]
-                delta = choice.delta
-                if (
-                    choice.finish_reason is None
-                    and choice.index == 0
-                    and delta.tool_calls is None
-                    and delta.reasoning_content is None
-                    and choice.logprobs is None
-                    and delta.refusal is None
-                    and choice.usage is None
-                    and (text := delta.content)
-                ):
-                    yield ChunkEvent(chunk, snapshot)
-                    yield ContentDeltaEvent(text, content, so_far)
-                    continue
-            yield from self._handle(chunk)
-            first = self._choices.get(0)
-        if len(unfolded) > UNFOLDED:
-            _fold_all(self._fold, unfolded)
+        if first is None or not first.content:
+            fold.ahead -= len(texts[0])
+            yield from self._told_in_full(chunks[0])
+            at = 1
+        for chunk, text in zip(chunks[at:] if at else chunks, texts[at:] if at else texts, strict=True):
+            fold.ahead -= len(text)
+            yield ChunkEvent(chunk, snapshot)
+            yield ContentDeltaEvent(text, content, so_far)
 
-    def _handle(self, chunk: ChatCompletionChunk) -> list[ChatCompletionStreamEvent]:
-        fold = self._caught_up()
+    def told(self, chunk: ChatCompletionChunk) -> Iterable[ChatCompletionStreamEvent]:
+        """
+        The events of one chunk, which has been folded.
+        """
+        choices = chunk.choices
+        first = self._choices.get(0)
+        # The chunk that comes a thousand times: one choice, with text, after text.
+        if first is not None and first.content and len(choices) == 1:
+            choice = choices[0]
+            delta = choice.delta
+            if (
+                choice.finish_reason is None
+                and choice.index == 0
+                and delta.tool_calls is None
+                and delta.reasoning_content is None
+                and choice.logprobs is None
+                and delta.refusal is None
+                and choice.usage is None
+                and chunk.usage is None
+                and (text := delta.content)
+            ):
+                return ChunkEvent(chunk, self._snapshot), ContentDeltaEvent(text, self._content, self._so_far)
+        return self._told_in_full(chunk)
+
+    def _told_in_full(self, chunk: ChatCompletionChunk) -> list[ChatCompletionStreamEvent]:
+        fold = self._fold
         events: list[ChatCompletionStreamEvent] = [ChunkEvent(chunk, self._snapshot)]
         for choice in chunk.choices:
             state = self._choices.get(choice.index)
@@ -295,13 +291,6 @@ class ChatCompletionStreamState:
             events.append(FunctionToolCallArgumentsDoneEvent(call.name, call.index, text, value))
 
 
-def _fold_all(fold: Accumulator, unfolded: list[ChatCompletionChunk]) -> None:
-    at = 0
-    while at < len(unfolded):
-        at += fold.extend(unfolded[at:] if at else unfolded) + 1  # past a chunk that holds nothing
-    unfolded.clear()
-
-
 def _says_something(chunk: ChatCompletionChunk) -> bool:
     return any(
         choice.delta.content or choice.delta.reasoning_content or choice.delta.tool_calls
@@ -361,10 +350,20 @@ class AsyncChatCompletionStream(Generic[C]):
         parse_arguments: Callable[[str, str], Any] | None = None,
         finish: Callable[[ChatCompletion], C] | None = None,
         so_far: Callable[[str], Any] | None = None,
+        repeat: Callable[[], Awaitable[AsyncStream[ChatCompletionChunk]]] | None = None,
+        repeats: int = 0,
     ) -> None:
         self._stream = stream
         self._finish = finish
         self._state = ChatCompletionStreamState(parse=parse, parse_arguments=parse_arguments, so_far=so_far)
+        if stream.fold is not None:
+            self._state.use(stream.fold)
+        stream.tell_by_runs()
+        self._begun = False
+        """Whether anything has been handed out."""
+        self._repeat: Callable[[], Awaitable[AsyncStream[ChatCompletionChunk]]] | None = repeat
+        self._repeats = repeats
+        self._repeater: Repeater | None = None
         self._pending: Iterator[ChatCompletionStreamEvent] = iter(())
         self._loop = asyncio.get_running_loop()
         self._first: float | None = None
@@ -393,11 +392,18 @@ class AsyncChatCompletionStream(Generic[C]):
     async def __anext__(self) -> ChatCompletionStreamEvent:
         for event in self._pending:
             return event
+        self._begun = True
         while True:
             # With the chunk come those that arrived in the same packet: a loop over them, not a call for each.
             chunks = await self._next()
-            events = self._state.events_of(chunks)
-            self._pending = events if not self._resumed else chain(self._resumptions(), events)
+            state = self._state
+            if self._stream.in_run:
+                events = state.told_of_text(chunks)
+            elif len(chunks) == 1:
+                events = iter(state.told(chunks[0]))
+            else:
+                events = chain.from_iterable(map(state.told, chunks))
+            self._pending = chain(self._resumptions(), events) if self._resumed else events
             for event in self._pending:
                 return event
 
@@ -434,13 +440,32 @@ class AsyncChatCompletionStream(Generic[C]):
         """
         Takes in the rest of the stream.
         """
-        async for _ in self:
+        if self._begun:
+            async for _ in self:
+                pass
+            return self
+        # Nobody has seen anything of it: no event need be made, and what breaks off can be repeated unseen.
+        stream = self._stream
+        if self._repeat is not None and self._repeater is None:
+            self._repeater = Repeater(self._repeat, self._repeats)
+            stream.repeat_with(self._repeater)
+        try:
+            while True:
+                await self._next()
+        except StopAsyncIteration:
             pass
+        finally:
+            if stream.fold is not None:
+                self._state.use(stream.fold)
+        self._begun = True
         return self
 
     async def get_final_completion(self) -> C:
         """
         The whole answer, once it is whole; read as a value where a `response_format` type was given.
+
+        Before anything was iterated a stream that breaks off is repeated (`max_retries`), or continued where `resume=` was
+        given and the host can: nobody has seen what is thrown away. `completion.attempts` tells.
         """
         await self.until_done()
         completion = self._stream.snapshot()
@@ -449,6 +474,8 @@ class AsyncChatCompletionStream(Generic[C]):
                 message="the stream ended without a single chunk", request=self.response.request, phase="body"
             )
         held(completion)["_rid"] = self.request_id
+        if self._repeater is not None and self._repeater.attempts:
+            held(completion)["_history"] = self._repeater.attempts
         return cast("C", completion) if self._finish is None else self._finish(completion)
 
     async def get_final_text(self) -> str:
@@ -507,12 +534,14 @@ class AsyncChatCompletionStreamManager(Generic[C]):
         parse_arguments: Callable[[str, str], Any] | None = None,
         finish: Callable[[ChatCompletion], C] | None = None,
         so_far: Callable[[str], Any] | None = None,
+        repeats: int = 0,
     ) -> None:
         self._open_stream = open_stream
         self._parse = parse
         self._parse_arguments = parse_arguments
         self._finish = finish
         self._so_far = so_far
+        self._repeats = repeats
         self._stream: AsyncChatCompletionStream[C] | None = None
 
     async def __aenter__(self) -> AsyncChatCompletionStream[C]:
@@ -522,6 +551,8 @@ class AsyncChatCompletionStreamManager(Generic[C]):
             parse_arguments=self._parse_arguments,
             finish=self._finish,
             so_far=self._so_far,
+            repeat=self._open_stream,
+            repeats=self._repeats,
         )
         return self._stream
 

@@ -6,7 +6,7 @@ for servers that get it wrong: by `index`; where there is none, a fragment with 
 continues the last; ids and names are taken once, since relays repeat them in every fragment.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, cast
 
 import msgspec
@@ -238,6 +238,7 @@ class Accumulator:
         "_unfinished",
         "_usage_each",
         "_usage_follows",
+        "ahead",
         "choices",
         "chunks",
         "finished",
@@ -250,6 +251,8 @@ class Accumulator:
         self._usage_follows = usage_follows
         self._usage_each = False
         """Chunks with text have a usage as well: none may be passed over quickly."""
+        self.ahead: int = 0
+        """Characters of the first choice's text that are folded, and are not told of yet: `completion` leaves them out."""
         self.wary: bool = False
         """Whether to stop also before chunks that hold less than they might: an end, a usage, a delta without anything."""
         self.choices: dict[int, ChoiceFold] = {}
@@ -317,6 +320,47 @@ class Accumulator:
             count += 1
         self._counted(count)
         return count
+
+    def text_run(self, chunks: Sequence[ChatCompletionChunk], start: int) -> int:
+        """
+        Folds the chunks from `start` on that hold a piece of text after others and nothing else; says how many.
+        """
+        content = self._content
+        if content is None:
+            return 0
+        at = start
+        for at in range(start, len(chunks)):
+            choices = chunks[at].choices
+            if len(choices) != 1:
+                break
+            choice = choices[0]
+            delta = choice.delta
+            if not (
+                delta.content
+                and choice.finish_reason is None
+                and choice.index == 0
+                and delta.reasoning_content is None
+                and delta.tool_calls is None
+                and delta.reasoning is None
+                and choice.logprobs is None
+                and delta.refusal is None
+            ):
+                break
+            content(delta.content)
+        else:
+            at = len(chunks)
+        self._counted(at - start)
+        return at - start
+
+    def text(self, kind: str = "content") -> str:
+        """
+        The first choice's `content`, `reasoning` or `refusal` as far as it has been told of.
+        """
+        choice = self.choices.get(0)
+        if choice is None:
+            return ""
+        whole = "".join(getattr(choice, kind))
+        return whole[: len(whole) - self.ahead] if self.ahead and kind == "content" else whole
 
     def _quick(self, choice: ChunkChoice) -> bool:
         """
@@ -433,11 +477,14 @@ class Accumulator:
         first = self.first
         if first is None:
             return None
+        choices = [self.choices[index].finished() for index in sorted(self.choices)]
+        if self.ahead:
+            choices[0].message.content = self.text()
         return ChatCompletion(
             id=first.id,
             created=first.created,
             model=first.model,
-            choices=[self.choices[index].finished() for index in sorted(self.choices)],
+            choices=choices,
             usage=UNSET if self.usage is None else self.usage,  # type: ignore[arg-type]
             system_fingerprint=first.system_fingerprint or UNSET,  # type: ignore[arg-type]
             service_tier=first.service_tier or UNSET,  # type: ignore[arg-type]

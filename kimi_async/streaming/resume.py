@@ -37,7 +37,16 @@ from ..types.chat import (
 from .fold import Accumulator
 from .stream import AsyncStream, Resumption
 
-__all__ = ["ResumePolicy", "Resumer", "Resumption", "can_mend", "check_resume", "continued", "why_not"]
+__all__ = [
+    "Repeater",
+    "ResumePolicy",
+    "Resumer",
+    "Resumption",
+    "can_mend",
+    "check_resume",
+    "continued",
+    "why_not",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -287,6 +296,63 @@ class Resumer:
             *exc.attempts,
         )
         return exc
+
+
+class Repeater:
+    """
+    Asks again for an answer of which nobody has seen anything, where it broke off.
+
+    Waits between attempts as a `ResumePolicy` does. `attempts` lists what failed.
+    """
+
+    __slots__ = ("_again", "_left", "attempts", "told")
+
+    def __init__(
+        self,
+        again: Callable[[], Awaitable[AsyncStream[ChatCompletionChunk]]],
+        repeats: int,
+        told: Callable[[], None] | None = None,
+    ) -> None:
+        self._again = again
+        self._left = repeats
+        self.told = told
+        """Called where the answer begins anew."""
+        self.attempts: tuple[Attempt, ...] = ()
+
+    async def again(self, fault: APIError) -> AsyncStream[ChatCompletionChunk]:
+        """
+        :raises APIError: the fault, where it is of no use to ask again; or what the last attempt ended with.
+        """
+        while True:
+            if not can_mend(fault) or self._left <= 0:
+                fault.attempts = (*self.attempts, *fault.attempts)
+                raise fault
+            self._left -= 1
+            number = len(self.attempts)
+            waited = ResumePolicy().delay(number)
+            if isinstance(fault, RateLimitReachedError) and fault.retry_after:
+                waited = max(waited, fault.retry_after)
+            self.attempts = (
+                *self.attempts,
+                Attempt(
+                    number=number + 1,
+                    cause="stream",
+                    status=getattr(fault, "status_code", None),
+                    error_type=fault.type,
+                    message=str(fault),
+                    waited=waited,
+                ),
+            )
+            if waited > 0:
+                await asyncio.sleep(waited)
+            try:
+                stream = await self._again()
+            except APIError as exc:
+                fault = exc
+                continue
+            if self.told is not None:
+                self.told()
+            return stream
 
 
 class Rest:

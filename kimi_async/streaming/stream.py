@@ -23,7 +23,7 @@ from .digest import Continuation
 from .fold import Accumulator
 from .reading import Reading
 
-__all__ = ["AsyncStream", "Continuation", "Mender", "Resumption"]
+__all__ = ["AsyncStream", "Continuation", "Mender", "Repeats", "Resumption"]
 
 T = TypeVar("T")
 
@@ -59,6 +59,14 @@ class Mender(Protocol):
         ...
 
 
+class Repeats(Protocol):
+    """
+    Who asks again for an answer of which nobody has seen anything.
+    """
+
+    async def again(self, fault: APIError) -> "AsyncStream[Any]": ...
+
+
 class AsyncStream(Generic[T]):
     """
     The chunks of one answer, as they come.
@@ -92,6 +100,7 @@ class AsyncStream(Generic[T]):
         "_pending",
         "_reading",
         "_refuse_empty",
+        "_repeater",
     )
 
     def __init__(
@@ -115,6 +124,7 @@ class AsyncStream(Generic[T]):
         )
         self._refuse_empty = refuse_empty
         self._mender: Mender | None = None
+        self._repeater: Repeats | None = None
         self._earlier = 0
         """Bytes of replies that broke off and were continued."""
         self._pending: Iterator[T] = iter(())
@@ -135,7 +145,14 @@ class AsyncStream(Generic[T]):
             return item
         # Here, not in `_advance`: every coroutine between the user and the socket costs 0.2 µs a packet.
         while self._open:
-            await self._fill()
+            reading = self._reading
+            items = await reading.fill()
+            digest = reading.digest
+            if digest.done or digest.fault is not None:
+                self._open = False
+            if len(items) == 1:
+                return items[0]
+            self._pending = iter(items)
             for item in self._pending:
                 return item
         return await self._advance()
@@ -197,7 +214,7 @@ class AsyncStream(Generic[T]):
         """
         Chunks decoded so far.
         """
-        return self._fold.chunks if self._fold is not None else 0
+        return self._fold.chunks + self._reading.digest.waits if self._fold is not None else 0
 
     @property
     def usage(self) -> CompletionUsage | None:
@@ -211,6 +228,26 @@ class AsyncStream(Generic[T]):
         The answer as far as it has been decoded; None before the first chunk.
         """
         return self._fold.completion() if self._fold is not None else None
+
+    @property
+    def fold(self) -> Accumulator | None:
+        """
+        What the chunks so far amount to. None for a stream of something else than chats.
+        """
+        return self._fold
+
+    @property
+    def in_run(self) -> bool:
+        """
+        Whether the chunks at hand are pieces of text and nothing else; see `tell_by_runs`.
+        """
+        return self._reading.digest.in_run
+
+    def tell_by_runs(self) -> None:
+        """
+        For readers who tell of each chunk with the answer as it is by then: from here on `take` has nothing but text after text.
+        """
+        self._reading.digest.runs = True
 
     def take(self) -> list[T]:
         """
@@ -251,9 +288,7 @@ class AsyncStream(Generic[T]):
         while not self._ended:
             digest = self._reading.digest
             if digest.fault is not None:
-                if self._mender is None:
-                    raise self._failed()
-                await self._go_on(self._mender, digest.fault)
+                await self._go_on(digest.fault)
             elif digest.done:
                 self._open = False
                 await self._reading.finish()
@@ -269,22 +304,49 @@ class AsyncStream(Generic[T]):
             raise self._fault
         raise StopAsyncIteration
 
-    async def _go_on(self, mender: Mender, fault: APIError) -> None:
+    async def _go_on(self, fault: APIError) -> None:
         """
-        Puts another reply in the place of the broken one.
+        Puts another reply in the place of the broken one: one that goes on, else one that begins anew where that is unseen.
+
+        :raises APIError: what it ended with, where there is neither.
         """
+        if self._mender is None and self._repeater is None:
+            raise self._failed()
         self._reading.end()
         fold = cast("Accumulator", self._fold)
+        continuation: Continuation | None = None
         try:
-            stream, continuation = await mender.mended(fault, fold)
+            try:
+                if self._mender is None:
+                    raise fault
+                stream, continuation = await self._mender.mended(fault, fold)
+            except APIError as exc:
+                if self._repeater is None:
+                    raise
+                stream = await self._repeater.again(exc)
         except APIError as exc:
             self._fault = exc
             raise self._failed() from exc.__cause__
         reading, items = stream.handed_over()
+        reading.digest.runs = self._reading.digest.runs
         self._earlier += self._reading.response.bytes_received
         self._reading = reading
-        self._pending = iter(reading.digest.adopted(continuation, fold, items))
+        if continuation is None:
+            self._fold, self._mender = stream.fold, stream.mender or self._mender
+            self._pending = iter(items)
+        else:
+            self._pending = iter(reading.digest.adopted(continuation, fold, items))
         self._open = not (reading.digest.done or reading.digest.fault is not None)
+
+    def repeat_with(self, repeater: Repeats) -> None:
+        """
+        Where a reply breaks off and is not continued, `repeater` is asked for the answer anew; its chunks come from the first on.
+        """
+        self._repeater = repeater
+
+    @property
+    def mender(self) -> Mender | None:
+        return self._mender
 
     def mend_with(self, mender: Mender) -> None:
         """
