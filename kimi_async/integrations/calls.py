@@ -119,6 +119,26 @@ class Ending:
         return self._answer if self._fold is None else self._fold.completion()
 
     @property
+    def said(self) -> tuple[str, str, list[str]] | None:
+        """Model, id and finish reasons of a chat answer, without putting a stream's text together for them."""
+        if self._fold is not None:
+            first = self._fold.first
+            if first is None:
+                return None
+            return (
+                first.model,
+                first.id,
+                [each.finish_reason for each in self._fold.choices.values() if each.finish_reason],
+            )
+        if self._answer is None:
+            return None
+        return (
+            self._answer.model,
+            self._answer.id,
+            [each.finish_reason for each in self._answer.choices if each.finish_reason],
+        )
+
+    @property
     def fault(self) -> BaseException | None:
         """What broke a stream off."""
         stream = None if self._stream is None else self._stream()

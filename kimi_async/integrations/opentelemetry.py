@@ -28,7 +28,7 @@ from ..middleware.chain import Handler
 from ..redact import redact
 from ..tools.tool import Tool
 from ..transport.exchange import Request, Response
-from ..types.chat import ChatCompletion, ChatCompletionMessageToolCall
+from ..types.chat import ChatCompletionMessageToolCall
 from . import opentelemetry_content as content
 from .calls import Ending, error_type, target_of
 
@@ -187,10 +187,14 @@ class OpenTelemetry:
                 trace.StatusCode.ERROR,
                 f"{ending.response.status} {error}" if fault is None else redact(str(fault)),
             )
-        elif measured["gen_ai.operation.name"] == "chat" and (answer := ending.answer) is not None:
-            _describe_answer(told, answer)
-            measured["gen_ai.response.model"] = answer.model
-            if self.capture_content:
+        elif measured["gen_ai.operation.name"] == "chat" and (said := ending.said) is not None:
+            model, id, reasons = said
+            measured["gen_ai.response.model"] = told["gen_ai.response.model"] = model
+            if id:
+                told["gen_ai.response.id"] = id
+            if reasons:
+                told["gen_ai.response.finish_reasons"] = reasons
+            if self.capture_content and (answer := ending.answer) is not None:
                 content.record_answer(told, answer)
         usage = ending.usage
         if usage is not None:
@@ -278,15 +282,6 @@ def _describe(attributes: dict[str, Any], asked: _Asked) -> None:
 
 
 # --- what a reply says ----------------------------------------------------------------------------------------------
-
-
-def _describe_answer(told: dict[str, Any], answer: ChatCompletion) -> None:
-    told["gen_ai.response.model"] = answer.model
-    if answer.id:
-        told["gen_ai.response.id"] = answer.id
-    reasons = [choice.finish_reason for choice in answer.choices if choice.finish_reason]
-    if reasons:
-        told["gen_ai.response.finish_reasons"] = reasons
 
 
 def _describe_usage(told: dict[str, Any], usage: Any) -> None:

@@ -41,6 +41,54 @@ RATE = (1, 5, 10, 20, 30, 40, 50, 75, 100, 150, 200, 300, 500)
 WAIT = (0.01, 0.1, 0.5, 1, 5, 10, 30, 60, 300, 900)
 
 
+class _Series:
+    """The series of one operation and model, looked up once: looking up by labels costs as much as all the rest."""
+
+    def __init__(self, metrics: "Prometheus", operation: str, model: str) -> None:
+        self._metrics, self._labels = metrics, (operation, model)
+        self._outcomes: dict[str, Counter] = {}
+        self.under_way: Gauge = metrics.under_way.labels(operation)
+        self.duration: Histogram = metrics.duration.labels(operation, model)
+        self.is_chat: bool = operation == "chat"
+        if self.is_chat:
+            self.open: Gauge = metrics.open.labels(model)
+            self.first: Histogram = metrics.first.labels(model)
+            self.rate: Histogram = metrics.rate.labels(model)
+            self.tokens: dict[str, Counter] = {
+                kind: metrics.tokens.labels(model, kind)
+                for kind in ("input", "output", "cached", "reasoning")
+            }
+
+    def ended(self, outcome: str) -> Counter:
+        found = self._outcomes.get(outcome)
+        if found is None:
+            outcome = self._metrics.outcome(outcome)
+            found = self._outcomes[outcome] = self._metrics.calls.labels(*self._labels, outcome)
+        return found
+
+    def finish(self, ending: Ending, first: float | None, began: float, clock: Callable[[], float]) -> None:
+        """Takes in how a call with a reply ended."""
+        elapsed = clock() - began
+        self.under_way.dec()
+        if first is not None:
+            self.open.dec()
+        self.ended(ending.error or "ok").inc()
+        self.duration.observe(elapsed)
+        usage = ending.usage
+        if usage is None or not self.is_chat:
+            return
+        # A counter refuses what is below 0, and no server's slip may fail a call that went well.
+        self.tokens["input"].inc(max(0, usage.prompt_tokens))
+        self.tokens["output"].inc(max(0, usage.completion_tokens))
+        if (usage.cached_tokens or 0) > 0:
+            self.tokens["cached"].inc(usage.cached_tokens)
+        details = usage.completion_tokens_details
+        if details is not None and (details.reasoning_tokens or 0) > 0:
+            self.tokens["reasoning"].inc(details.reasoning_tokens)
+        if first is not None and elapsed > first:
+            self.rate.observe(usage.completion_tokens / (elapsed - first))
+
+
 class Prometheus:
     """
     Metrics of all clients whose middleware it is.
@@ -56,6 +104,7 @@ class Prometheus:
         self._namespace = namespace
         self._models: set[str] = set()
         self._outcomes: set[str] = {"ok"}
+        self._series: dict[tuple[str, str], _Series] = {}
         self._followed: dict[str, weakref.ref[Limiter]] = {}
 
         def histogram(name: str, text: str, labels: tuple[str, ...], buckets: tuple[float, ...]) -> Histogram:
@@ -134,55 +183,32 @@ class Prometheus:
         began = clock()
         operation = target_of(request.method, request.url).operation
         model = self._label(model_of(request.body)) if operation == "chat" else ""
-        under_way = self.under_way.labels(operation)
-        under_way.inc()
+        series = self._series.get((operation, model))
+        if series is None:
+            series = self._series[operation, model] = _Series(self, operation, model)
+        series.under_way.inc()
         try:
             response = await send(request)
         except BaseException as exc:
-            under_way.dec()
-            self.calls.labels(operation, model, error_type(exc)).inc()
-            self.duration.labels(operation, model).observe(clock() - began)
+            series.under_way.dec()
+            series.ended(error_type(exc)).inc()
+            series.duration.observe(clock() - began)
             raise
         ending = Ending(response)
         first: float | None = None
-        if ending.is_stream:
+        if ending.is_stream and series.is_chat:
             first = clock() - began
-            self.first.labels(model).observe(first)
-            self.open.labels(model).inc()
-        response.on_close(partial(self._ended, ending, operation, model, first, began, clock))
+            series.first.observe(first)
+            series.open.inc()
+        response.on_close(partial(series.finish, ending, first, began, clock))
         return response
-
-    def _ended(
-        self,
-        ending: Ending,
-        operation: str,
-        model: str,
-        first: float | None,
-        began: float,
-        clock: Callable[[], float],
-    ) -> None:
-        elapsed = clock() - began
-        self.under_way.labels(operation).dec()
-        if first is not None:
-            self.open.labels(model).dec()
-        outcome = self._few(self._outcomes, ending.error or "ok")
-        self.calls.labels(operation, model, outcome).inc()
-        self.duration.labels(operation, model).observe(elapsed)
-        usage = ending.usage
-        if usage is None:
-            return
-        self.tokens.labels(model, "input").inc(usage.prompt_tokens)
-        self.tokens.labels(model, "output").inc(usage.completion_tokens)
-        if usage.cached_tokens:
-            self.tokens.labels(model, "cached").inc(usage.cached_tokens)
-        details = usage.completion_tokens_details
-        if details is not None and details.reasoning_tokens:
-            self.tokens.labels(model, "reasoning").inc(details.reasoning_tokens)
-        if first is not None and elapsed > first:
-            self.rate.labels(model).observe(usage.completion_tokens / (elapsed - first))
 
     def _label(self, model: str | None) -> str:
         return self._few(self._models, model) if model else ""
+
+    def outcome(self, outcome: str) -> str:
+        """An outcome as a label."""
+        return self._few(self._outcomes, outcome)
 
     def _few(self, known: set[str], label: str) -> str:
         if label not in known:

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from kimi_async import AsyncKimi, RateLimits
-from kimi_async.testing import KimiService, in_memory
+from kimi_async.testing import KimiService, MemoryTransport, Reply, in_memory
 from kimi_async.testing.clock import VirtualClockLoop
 from kimi_async.testing.faults import Drop, Error, FaultPlan, SlowHeaders
 from kimi_async.testing.simulator.chat_model import Turn
@@ -121,6 +121,33 @@ async def test_failures_are_counted_by_what_they_were(
         )
     assert 0 == value(registry, "kimi_calls_under_way", operation="chat")
     assert 0 == value(registry, "kimi_streams_open", model="kimi-k3")
+
+
+async def test_odd_replies_fail_no_call(registry: Any, metrics: Prometheus) -> None:
+    """A server's slip in its usage, and a stream that is no chat, count as far as they make sense and raise nothing."""
+    odd = {
+        "id": "1", "object": "chat.completion", "created": 1, "model": "kimi-k3",
+        "choices": [{"index": 0, "message": {"role": "assistant", "content": "Hi"}, "finish_reason": "stop"}],
+        "usage": {"prompt_tokens": -5, "completion_tokens": 2, "total_tokens": -3, "cached_tokens": -1},
+    }  # fmt: skip
+
+    async def handler(request: Any) -> Reply:
+        if request.stream:
+            return Reply(
+                headers={"Content-Type": "text/event-stream"},
+                body=[b'data: {"a": 1}\n\n', b"data: [DONE]\n\n"],
+            )
+        return Reply(body=json.dumps(odd))
+
+    async with AsyncKimi(
+        api_key="sk-test", transport=MemoryTransport(handler), middleware=[metrics]
+    ) as client:
+        assert (await client.chat.completions.create(**QUESTION)).choices
+        stream = await client.post("/other", cast_to=dict, body={}, stream=True)
+        assert [{"a": 1}] == [event async for event in stream]
+
+    assert 2 == value(registry, "kimi_tokens_total", model="kimi-k3", type="output")
+    assert 1 == value(registry, "kimi_calls_total", operation="post", model="", outcome="ok")
 
 
 async def test_retries_are_counted_by_cause(service: KimiService, client: AsyncKimi, registry: Any) -> None:
