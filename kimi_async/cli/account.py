@@ -25,8 +25,8 @@ def models(kimi: Kimi, *, as_json: bool) -> None:
         [
             Column("id", "id"),
             Column("context", "number", drop=1),
-            Column("reasons", drop=2),
-            Column("owner", drop=3),
+            Column("reasons", "word", drop=2),
+            Column("owner", "word", drop=3),
         ],
         [
             (model.id, model.context_length, "yes" if model.supports_reasoning else "", model.owned_by)

@@ -36,9 +36,9 @@ app: typer.Typer = typer.Typer(
     [bold]With a key:[/]
 
       [cyan]export KIMI_API_KEY=sk-…[/]                 (or MOONSHOT_API_KEY)
-      [cyan]kimi-async chat[/]                          a conversation; Ctrl-C stops an answer
+      [cyan]kimi-async chat[/]                          a conversation; /help lists commands
       [cyan]kimi-async chat "Summarise:" - < notes.txt[/]
-      [cyan]kimi-async map in.jsonl -o out.jsonl[/]     thousands of requests; kill it, and it goes on
+      [cyan]kimi-async map in.jsonl -o out.jsonl[/]     thousands of requests, with a journal
       [cyan]kimi-async models[/], [cyan]kimi-async balance[/]
       [cyan]kimi-async doctor[/]                        what is wrong, and what to do
 
@@ -76,8 +76,8 @@ def demo(
             "-n",
             min=1,
             max=10_000,
-            help="How many at once. [default: 40; 3 with --live]",
-            show_default=False,
+            help="How many at once.",
+            show_default="40; 3 with --live",
         ),
     ] = None,
     tokens: Annotated[int, typer.Option(min=1, max=100_000, help="The longest answer, in tokens.")] = 160,
@@ -130,8 +130,8 @@ def chat(
         bool | None,
         typer.Option(
             "--thinking/--no-thinking",
-            help="Ask for reasoning, or for none. [default: as the model does]",
-            show_default=False,
+            help="Ask for reasoning, or for none.",
+            show_default="as the model does",
         ),
     ] = None,
     effort: Annotated[

@@ -37,9 +37,7 @@ app: typer.Typer = typer.Typer(
 Window = Annotated[str, typer.Option("--window", help="Time the batch may take: 12h to 7d.")]
 State = Annotated[
     Path | None,
-    typer.Option(
-        "--state", help="Where to remember the job. [default: INPUT with .batch.json]", show_default=False
-    ),
+    typer.Option("--state", help="Where to remember the job.", show_default="INPUT with .batch.json"),
 ]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace an output that exists already.")]
 Restart = Annotated[
@@ -249,7 +247,7 @@ def status(
     kimi: Kimi,
     jobs: Annotated[
         list[str] | None,
-        typer.Argument(help="Batch ids or state files. [default: the latest batches]", show_default=False),
+        typer.Argument(help="Batch ids or state files.", show_default="the latest batches"),
     ] = None,
     as_json: Json = False,
 ) -> int:
@@ -282,8 +280,8 @@ def wait(
         typer.Option(
             "--output",
             "-o",
-            help="Results, in the order of the requests. [default: JOB with .out.jsonl]",
-            show_default=False,
+            help="Results, in the order of the requests.",
+            show_default="JOB with .out.jsonl",
         ),
     ] = None,
     poll: Poll = 5.0,
@@ -415,7 +413,7 @@ def _show(found: "Sequence[Batch]", as_json: bool) -> None:
     table(
         [
             Column("id", "id"),
-            Column("status"),
+            Column("status", "word"),
             Column("completed", "number", drop=1),
             Column("failed", "number", drop=2),
             Column("total", "number", drop=3),

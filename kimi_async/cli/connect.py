@@ -174,8 +174,8 @@ def _options(
         str | None,
         typer.Option(
             "--base-url",
-            help="Another address. [default: KIMI_BASE_URL, or https://api.moonshot.ai/v1]",
-            show_default=False,
+            help="Another address.",
+            show_default="KIMI_BASE_URL, or https://api.moonshot.ai/v1",
             rich_help_panel="Where Kimi is",
         ),
     ] = None,
@@ -183,10 +183,10 @@ def _options(
         Path | None,
         typer.Option(
             "--api-key-file",
-            help="A file that holds the key. [default: the key is in KIMI_API_KEY or MOONSHOT_API_KEY]",
+            help="A file that holds the key.",
             exists=True,
             dir_okay=False,
-            show_default=False,
+            show_default="the key is in KIMI_API_KEY or MOONSHOT_API_KEY",
             rich_help_panel="Where Kimi is",
         ),
     ] = None,

@@ -78,7 +78,7 @@ def upload(
                     Column("id", "id"),
                     Column("name", drop=1),
                     Column("size", "size", drop=2),
-                    Column("note", drop=3),
+                    Column("note", "word", drop=3),
                 ],
                 [
                     (each.file.id, each.name, each.size, "already there" if each.reused else "")
@@ -118,8 +118,8 @@ def list_(
                 Column("id", "id"),
                 Column("name", drop=1),
                 Column("size", "size", drop=2),
-                Column("purpose", drop=3),
-                Column("status", drop=5),
+                Column("purpose", "word", drop=3),
+                Column("status", "word", drop=5),
                 Column("created", "time", drop=4),
             ],
             [
@@ -141,7 +141,7 @@ def get(
     file_id: Annotated[str, typer.Argument(help="The file's id.", show_default=False)],
     output: Annotated[
         Path | None,
-        typer.Option("--output", "-o", help="Where to. [default: standard output]", show_default=False),
+        typer.Option("--output", "-o", help="Where to.", show_default="standard output"),
     ] = None,
 ) -> int:
     """

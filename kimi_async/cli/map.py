@@ -15,7 +15,7 @@ import typer
 from rich.markup import escape
 
 from ..errors import ConfigurationError
-from .connect import Kimi, asks_kimi, simulated
+from .connect import Kimi, asks_kimi, naming_models, simulated
 from .inputs import Source, fields_of, output_beside, telling_bad_lines
 from .options import Fields, IdColumn, Input, Json, Model, Output, Prompt, Quiet, Repair, System
 from .screens import Shown, interrupts, screen, shown_meanwhile
@@ -67,8 +67,8 @@ def map_(
             "--concurrency",
             "-c",
             min=1,
-            help="Requests at once. [default: as limits allow]",
-            show_default=False,
+            help="Requests at once.",
+            show_default="as limits allow",
         ),
     ] = None,
     on_changed: Annotated[
@@ -83,8 +83,9 @@ def map_(
         Literal["tier0", "tier1", "tier2", "tier3", "tier4", "tier5"] | None,
         typer.Option(
             "--tier",
-            help="Your account's tier, which tells its limits. [default: found out]",
-            show_default=False,
+            metavar="TIER",
+            help="Your account's tier, tier0 to tier5, which tells its limits.",
+            show_default="found out",
         ),
     ] = None,
     model: Model = None,
@@ -189,7 +190,9 @@ def map_(
         print_json(_measures(outcome, target if kept else None))
     if outcome.stopped is None:
         return 1 if done.failed else 0
-    notes().print(f"[yellow]Stopped:[/] {escape(in_our_words(outcome.stopped))}", soft_wrap=True)
+    notes().print(
+        f"[yellow]Stopped:[/] {escape(in_our_words(outcome.stopped))}", soft_wrap=not notes().is_terminal
+    )
     if kept:
         again = shlex.join(["kimi-async", *sys.argv[1:], *([] if resume else ["--resume"])])
         notes().print(f"Go on with: [cyan]{escape(again)}[/]", soft_wrap=True)
@@ -252,6 +255,7 @@ async def _run(
     from ..bulk.map import Map, MapStoppedError
 
     stopped: str | None = None
+    first: Exception | None = None
     examples: dict[str, str] = {}
     with screen(quiet) as seen:
         async with Map(client, requests.requests(), options) as results:
@@ -268,6 +272,7 @@ async def _run(
                             error = result.error
                             if error is None:
                                 continue
+                            first = first or error
                             examples.setdefault(type(error).__name__, explain(error))
                             if isinstance(error, (ConfigurationError, TypeError)):
                                 # Refused before it was sent, which no hook sees.
@@ -276,9 +281,20 @@ async def _run(
                         stopped = exc.reason
         if scope.cancelled_caught:
             stopped = BY_HAND
-        if stopped == ALIKE and examples:
-            stopped = f"{ALIKE}: {next(iter(examples.values()))}"
+        if stopped == ALIKE and first is not None:
+            stopped = f"{ALIKE}: {await _told(client, first)}"
         return Outcome(results.progress, results.mended, stopped, examples)
+
+
+async def _told(client: "AsyncKimi", error: Exception) -> str:
+    """
+    What an error says, with the models that there are where the one asked for is not.
+    """
+    try:
+        async with naming_models(client):
+            raise error
+    except Exception as exc:
+        return explain(exc)
 
 
 def mended_words(mended: Any) -> str:

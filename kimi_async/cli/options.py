@@ -28,8 +28,8 @@ Model = Annotated[
         "--model",
         "-m",
         envvar="KIMI_MODEL",
-        help="Model id; see `kimi-async models`. [default: kimi-k3, or the provider's own name for it]",
-        show_default=False,
+        help="Model id; see `kimi-async models`.",
+        show_default="kimi-k3, or the provider's own name for it",
     ),
 ]
 System = Annotated[str | None, typer.Option("--system", "-s", help="The system message.", show_default=False)]
@@ -47,9 +47,7 @@ Input = Annotated[
 ]
 Output = Annotated[
     Path | None,
-    typer.Option(
-        "--output", "-o", help="Results, a line each. [default: INPUT with .out.jsonl]", show_default=False
-    ),
+    typer.Option("--output", "-o", help="Results, a line each.", show_default="INPUT with .out.jsonl"),
 ]
 Prompt = Annotated[
     str | None,
@@ -62,16 +60,14 @@ Prompt = Annotated[
 ]
 IdColumn = Annotated[
     str | None,
-    typer.Option(
-        "--id", help="Column that names a row in the output. [default: its number]", show_default=False
-    ),
+    typer.Option("--id", help="Column that names a row in the output.", show_default="its number"),
 ]
 Fields = Annotated[
     list[str] | None,
     typer.Option(
         "--set",
-        help="Another field of every request, e.g. --set max_completion_tokens=500 or --set "
-        '\'thinking={"type":"disabled"}\'. May be repeated.',
+        metavar="NAME=VALUE",
+        help="Another field of every request, such as max_tokens=500, its value as JSON. May be repeated.",
         show_default=False,
     ),
 ]

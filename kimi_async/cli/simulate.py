@@ -46,8 +46,8 @@ def simulate(
         float | None,
         typer.Option(
             min=0,
-            help="Seconds before its first token. [default: 0.3, or 0 with --pace 0]",
-            show_default=False,
+            help="Seconds before its first token.",
+            show_default="0.3, or 0 with --pace 0",
         ),
     ] = None,
     words: Annotated[
@@ -57,13 +57,14 @@ def simulate(
     api_key: Annotated[str, typer.Option(help="The one key that opens it.")] = "sk-simulator",
     limits: Annotated[
         Literal["tier0", "tier1", "tier2", "tier3", "tier4", "tier5"] | None,
-        typer.Option(help="Refuse as Kimi does in this tier. [default: no limits]", show_default=False),
+        typer.Option(
+            metavar="TIER", help="Refuse as Kimi does in this tier, tier0 to tier5.", show_default="no limits"
+        ),
     ] = None,
     faults: Annotated[
         Path | None,
         typer.Option(
-            help="A JSON list of troubles, one a chat request: null, or such as "
-            '{"fault": "error", "kind": "unavailable"}.',
+            help='A JSON list of troubles, one a chat request, such as {"fault": "drop"} or null.',
             exists=True,
             dir_okay=False,
             show_default=False,

@@ -114,7 +114,9 @@ def fail_quietly(command: Callable[[], Any]) -> int:
         # Usage errors of typer and of click say how they want to be shown; the class lives in either package
         # (typer carries its own copy of click since 0.25), so it is recognised by what it offers.
         if show := getattr(exc, "format_message", None):
-            _complain(f"{' '.join(str(show()).split())} {_where_to_look(exc)}")
+            # Of a command without arguments the help has been shown: there is nothing more to say.
+            if text := " ".join(str(show()).split()):
+                _complain(f"{text} {_where_to_look(exc)}")
             return int(getattr(exc, "exit_code", 2))
         if type(exc).__name__ == "Exit":
             return int(getattr(exc, "exit_code", 0))
@@ -227,7 +229,7 @@ class Column:
     """
 
     name: str
-    kind: Literal["text", "id", "number", "size", "time"] = "text"
+    kind: Literal["text", "word", "id", "number", "size", "time"] = "text"
     drop: int = 0
     """Where the table is too wide, the column with the highest number is left out first; 0 stays."""
 
@@ -252,14 +254,14 @@ class Column:
         if self.kind == "size":
             return size(value)
         if self.kind == "time":
-            return datetime.fromtimestamp(value).strftime("%Y-%m-%d %H:%M") if value else ""
+            return datetime.fromtimestamp(value).strftime("%b %d %H:%M") if value else ""
         return self.plain(value)
 
 
 def table(columns: Sequence[Column], rows: Sequence[Sequence[object]]) -> None:
     """
-    For a pipe one header line and one line a row, separated by tabs. For a terminal a table no wider than it: ids stay in one
-    piece, other text is folded, and columns that are only nice to have are left out.
+    For a pipe one header line and one line a row, separated by tabs. For a terminal a table no wider than it: ids and words stay in one
+    piece, text is folded, and columns that are only nice to have are left out.
     """
     out = console()
     if not out.is_terminal:
@@ -267,7 +269,7 @@ def table(columns: Sequence[Column], rows: Sequence[Sequence[object]]) -> None:
         for row in rows:
             print("\t".join(column.plain(value) for column, value in zip(columns, row, strict=True)))
         return
-    out.print(grid_of(columns, rows, out.width), soft_wrap=True)
+    out.print(grid_of(columns, rows, out.width), crop=False)
 
 
 def grid_of(columns: Sequence[Column], rows: Sequence[Sequence[object]], width: int) -> Table:
@@ -276,7 +278,7 @@ def grid_of(columns: Sequence[Column], rows: Sequence[Sequence[object]], width: 
     """
     cells = [[column.pretty(value) for column, value in zip(columns, row, strict=True)] for row in rows]
     kept = fitting(columns, cells, width)
-    least, most = least_width(columns, cells, kept), sum(widths(columns, cells)) + len(kept)
+    least, most = least_width(columns, cells, kept), sum(widths(columns, cells)) + GAP * len(kept)
     grid = Table(
         box=None, header_style="bold", pad_edge=False, width=max(least, width) if most > width else None
     )
@@ -286,7 +288,7 @@ def grid_of(columns: Sequence[Column], rows: Sequence[Sequence[object]], width: 
         grid.add_column(
             column.name,
             justify="right" if column.kind in ("number", "size") else "left",
-            overflow="ignore" if whole else "fold",
+            overflow="fold",
             no_wrap=whole,
             min_width=widths(columns, cells)[number] if whole else None,
         )
@@ -295,8 +297,10 @@ def grid_of(columns: Sequence[Column], rows: Sequence[Sequence[object]], width: 
     return grid
 
 
-SHORTEST = 12
+SHORTEST = 24
 """Columns of text are folded to no less than this."""
+GAP = 2
+"""Blanks between two columns."""
 
 
 def widths(columns: Sequence[Column], cells: Sequence[Sequence[str]]) -> list[int]:
@@ -316,7 +320,7 @@ def least_width(columns: Sequence[Column], cells: Sequence[Sequence[str]], kept:
     wide = widths(columns, cells)
     return sum(
         min(wide[number], SHORTEST) if columns[number].kind == "text" else wide[number] for number in kept
-    ) + max(0, len(kept) - 1)
+    ) + GAP * max(0, len(kept) - 1)
 
 
 def fitting(columns: Sequence[Column], cells: Sequence[Sequence[str]], width: int) -> list[int]:

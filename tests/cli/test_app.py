@@ -484,7 +484,7 @@ def test_table_keeps_ids_whole(width: int) -> None:
     ]
     row = [
         "file-0123456789abcdef012345",
-        "a name with many words in it that is long" * 3,
+        "a name with many words in it that is long " * 3,
         123456,
         1_790_000_000,
     ]
@@ -567,6 +567,18 @@ def test_help_of_a_command_is_shown(command: str, capsys: pytest.CaptureFixture[
     assert "Usage:" in capsys.readouterr().out
 
 
+def test_help_without_arguments_is_shown_alone(kimi_here: Here) -> None:
+    """
+    A command that needs more shows its help and no complaint beside it.
+    """
+    for words in ([], ["batch"], ["files"]):
+        done = kimi_here(*words)
+
+        assert 2 == done.returncode
+        assert "Usage:" in done.stdout + done.stderr
+        assert "kimi-async: " not in done.stderr
+
+
 @pytest.mark.parametrize(
     ("words", "expected"),
     [
@@ -612,19 +624,19 @@ def commands(group: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str
 
 def test_help_shows_what_an_option_is_without_being_given(capsys: pytest.CaptureFixture[str]) -> None:
     """
-    Every option that has a default shows it, here or in its own words.
+    Every option that has a default shows it, as a value or in words; what is in brackets is not taken for mark-up.
     """
-    silent = [
-        (path, parameter.opts)
-        for path, command in commands(get_command(app))
-        for parameter in command.params
-        if parameter.param_type_name == "option"
-        and parameter.default not in (None, False)
-        and not parameter.show_default
-        and "[default:" not in (parameter.help or "")
-    ]
+    for path, command in commands(get_command(app)):
+        run([*path, "--help"])
+        page = capsys.readouterr().out
+        wanted = [
+            each
+            for each in command.params
+            if (each.default is not None and each.default is not False and each.default != ())
+            or isinstance(each.show_default, str)
+        ]
 
-    assert [] == silent
+        assert page.count("[default:") == len(wanted), path
 
 
 def test_help_fits_80_columns(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
@@ -636,6 +648,7 @@ def test_help_fits_80_columns(monkeypatch: pytest.MonkeyPatch, capsys: pytest.Ca
         assert 0 == run([*path, "--help"])
         page = capsys.readouterr().out
         assert all(len(line) <= 80 for line in page.splitlines()), path
+        assert "…" not in page, path
 
 
 def test_version_is_the_package_s(capsys: pytest.CaptureFixture[str]) -> None:

@@ -164,7 +164,7 @@ def test_map_stops_when_the_first_fail_alike(cli: Cli, simulator: KimiSimulator)
 
     assert 1 == status
     assert 1 == notes.count(
-        "Stopped: the first requests all failed alike, and none was answered: Error code: 404"
+        "Stopped: the first requests all failed alike, and none was answered: there is no model 'kimi-k99'"
     )
     assert "kimi-k99" in notes
     assert simulator.stats.by_path["POST /v1/chat/completions"] - before < 200
