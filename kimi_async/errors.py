@@ -216,6 +216,10 @@ def _restore(cls: type["KimiError"], args: tuple[Any, ...], state: dict[str, Any
     return error
 
 
+MADE_AS: dict[type, type] = {}
+"""What is made in place of a class, where errors are to be another library's as well (`integrations.compat`)."""
+
+
 class KimiError(Exception):
     """
     The base of everything that this package raises on purpose.
@@ -224,9 +228,19 @@ class KimiError(Exception):
     retryable: bool = False
     """Whether sending the same request again can help."""
 
+    def __new__(cls, *args: Any, **_: Any) -> Self:
+        made: Any = MADE_AS.get(cls, cls)
+        error: Self = super().__new__(made, *args)
+        return error
+
+    def __init__(self, *args: object) -> None:
+        Exception.__init__(self, *args)  # a class beside ours has no say in it
+
     def __reduce__(self) -> tuple[Callable[..., Any], tuple[Any, ...]]:
-        # Exception's own way calls cls(*args), which fails for keyword arguments and loses attributes.
-        return _restore, (type(self), self.args, dict(self.__dict__))
+        # Exception's own way calls cls(*args), which fails for keyword arguments and loses attributes. What an error is besides
+        # is said anew where it is unpickled.
+        cls = next(each for each in type(self).__mro__ if each not in MADE_AS.values())
+        return _restore, (cast("type[KimiError]", cls), self.args, dict(self.__dict__))
 
 
 class ConfigurationError(KimiError, ValueError):

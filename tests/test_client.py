@@ -778,3 +778,17 @@ async def test_call_reads_the_reply_of_a_middleware_that_answers_itself():
 
 async def never(_: Request) -> Reply:
     raise AssertionError("asked")
+
+
+@pytest.mark.parametrize("name", ["responses", "messages", "embeddings", "images"])
+def test_resource_of_another_client_says_what_to_use(name: str):
+    """
+    What AsyncOpenAI has and this has not is told with the way there is; to `hasattr` it is simply not there.
+    """
+    client = client_on(Wire())
+
+    assert not hasattr(client, name)
+    with pytest.raises(AttributeError, match=r"client\.(post|chat)"):
+        getattr(client, name)
+    with pytest.raises(AttributeError, match="'AsyncKimi' object has no attribute 'chats'"):
+        _ = client.chats  # type: ignore[attr-defined]

@@ -65,6 +65,7 @@ LAYERS = [
     layer("client"),
     layer("testing", "aiohttp", "msgspec", "multidict", "pytest"),
     layer("integrations", "anyio", "msgspec"),
+    layer("integrations.compat", "openai"),
     layer("integrations.langchain", "langchain_core", "langchain_openai", "pydantic"),
     layer("integrations.openai_agents", "agents"),
     layer("integrations.opentelemetry", "msgspec", "opentelemetry"),

@@ -3,7 +3,7 @@ Every resource of the API as a property, made when it is first used: what a clie
 """
 
 from functools import cached_property
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from .raw_replies import WithRawResponse, WithStreamingResponse
 from .verbs import Verbs
@@ -19,6 +19,28 @@ if TYPE_CHECKING:
     from .users import AsyncUsers, RawUsers, StreamingUsers
 
 __all__ = ["ResourceTree"]
+
+
+# What other clients have, and programs that move may ask for.
+_ELSEWHERE = {
+    "responses": "use client.chat.completions, or client.post('/responses', body={...}) where the host has it",
+    "messages": "use client.chat.completions, or client.post('/messages', body={...}) where the host has it",
+    "completions": "use client.chat.completions",
+    **dict.fromkeys(
+        (
+            "audio",
+            "embeddings",
+            "evals",
+            "fine_tuning",
+            "images",
+            "moderations",
+            "realtime",
+            "vector_stores",
+            "videos",
+        ),
+        "Kimi has no such endpoint; for a host that has, client.post(path, body={...})",
+    ),
+}
 
 
 class ResourceTree(Verbs):
@@ -71,6 +93,16 @@ class ResourceTree(Verbs):
         from .signatures import AsyncSignatures
 
         return AsyncSignatures(self)
+
+    if not TYPE_CHECKING:
+
+        def __getattr__(self, name: str) -> Any:
+            told = _ELSEWHERE.get(name)
+            if told is None:
+                raise AttributeError(
+                    f"{type(self).__name__!r} object has no attribute {name!r}", name=name, obj=self
+                )
+            raise AttributeError(f"client.{name} does not exist here: {told}", name=name, obj=self)
 
     @property
     def with_raw_response(self) -> "RawTree":

@@ -6,6 +6,7 @@ the same as null: `model_dump(exclude_unset=True)`, encoding, and sending an obj
 `""`. (A reply whose empty `reasoning_content` does not come back is a 400 on the next turn.)
 """
 
+import inspect
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, ClassVar, Final, Literal, Self, TypeVar, cast
 
@@ -197,7 +198,7 @@ class BaseModel(msgspec.Struct, kw_only=True):
         """
         Names of the fields that were sent or set. On chunks, those that differ from their default.
         """
-        return {name for name, _ in _fields(self)}
+        return {name for name, _ in _sent(self)}
 
     @property
     def model_extra(self) -> dict[str, Any] | None:
@@ -236,6 +237,23 @@ class BaseModel(msgspec.Struct, kw_only=True):
 
     model_construct: ClassVar[Any] = construct
 
+    @classmethod
+    def __get_pydantic_core_schema__(cls, source: Any, handler: Any) -> Any:
+        """
+        Lets pydantic, and FastAPI as a `-> ChatCompletion`, take such objects: as they are, or made of a dict; written as they
+        came. Plain dicts are what pydantic-core's own functions would make here.
+        """
+        return {
+            "type": "function-plain",
+            "function": {"type": "no-info", "function": cls.model_validate},
+            "serialization": {"type": "function-plain", "function": _written},
+        }
+
+    @classmethod
+    def __get_pydantic_json_schema__(cls, schema: Any, handler: Any) -> dict[str, Any]:
+        described = {"description": inspect.cleandoc(cls.__doc__)} if cls.__doc__ else {}
+        return {"type": "object", "title": cls.__name__, **described}
+
     def __copy__(self) -> Self:
         # msgspec's own copies the fields, and forgets the unknown ones that are kept beside them.
         return self.model_copy()
@@ -268,6 +286,8 @@ class Reply(BaseModel, dict=True):
         if extra is None:
             known = type(self).__struct_fields__
             data = _origin(*beside.get("_source", (None, ())))
+            if "_source" in beside:
+                beside["_sent"] = frozenset(data)
             extra = {name: value for name, value in data.items() if name not in known}
             beside["_extra"] = extra
             beside.pop("_source", None)
@@ -336,6 +356,30 @@ def _fields(model: BaseModel) -> list[tuple[str, Any]]:
     return found
 
 
+def _written(model: BaseModel) -> dict[str, Any]:
+    return model.model_dump(exclude_unset=True)
+
+
+def _sent(model: BaseModel) -> list[tuple[str, Any]]:
+    """Name and value of every field that was sent, or set since: of a reply's, those that its JSON has, and those that differ."""
+    pairs = _fields(model)
+    if not isinstance(model, Reply):
+        return pairs
+    if "_source" in held(model):
+        _ = model.model_extra  # takes note of what was sent
+    sent = held(model).get("_sent")
+    if sent is None:
+        return pairs
+    cls = type(model)
+    defaults = dict(zip(reversed(cls.__struct_fields__), reversed(cls.__struct_defaults__), strict=False))
+    return [(name, value) for name, value in pairs if name in sent or value != _default(defaults.get(name))]
+
+
+def _default(default: Any) -> Any:
+    factory = getattr(default, "factory", None)
+    return default if factory is None else factory()
+
+
 def _restore(cls: type[M], values: dict[str, Any], extra: dict[str, Any]) -> M:
     model = cls(**values)
     if isinstance(model, Reply):
@@ -356,7 +400,7 @@ def _clone(value: Any) -> Any:
 def _dump(value: Any, exclude_unset: bool, exclude_none: bool) -> Any:
     if isinstance(value, BaseModel):
         if exclude_unset:
-            pairs = _fields(value)
+            pairs = _sent(value)
         else:
             pairs = [(name, getattr(value, name)) for name in type(value).__struct_fields__]
         dumped = {

@@ -9,6 +9,7 @@ import pickle
 from typing import Any
 
 import msgspec
+import pydantic
 import pytest
 
 import kimi_async.types.chat
@@ -282,3 +283,74 @@ def test_names_of_openai_s_types_that_kimi_has(name: str):
 
     assert hasattr(openai.types, name)
     assert hasattr(kimi_async.types, name)
+
+
+def test_dump_of_what_was_sent_alone_and_of_everything():
+    """
+    A full dump has what the server left out as None; `exclude_unset` has what it sent, nulls included, and no default of ours.
+    """
+    sent = {
+        "choices": [{"message": {"content": None, "tool_calls": [{"function": {"name": "f"}}]}, "odd": 1}],
+        "usage": {"prompt_tokens": 0},
+    }
+    completion = ChatCompletion.model_validate(sent)
+
+    assert sent == completion.model_dump(exclude_unset=True)
+    assert sent == completion.to_dict()
+    assert {"choices", "usage"} == completion.model_fields_set
+    whole = completion.model_dump()
+    assert (None, "chat.completion", 0) == (whole["service_tier"], whole["object"], whole["created"])
+    assert None is whole["choices"][0]["message"]["reasoning_content"]
+    completion.created = 0
+    completion.model = "kimi-k3"
+    assert {**sent, "model": "kimi-k3"} == completion.model_dump(exclude_unset=True)
+
+
+def test_dump_of_what_a_program_made():
+    """
+    What was not sent by a server has what was given and the names that the wire needs.
+    """
+    message = ChatCompletionMessage(content="x")
+
+    assert {"role": "assistant", "content": "x"} == message.model_dump(exclude_unset=True)
+
+
+def test_reply_as_the_answer_of_a_fastapi_endpoint():
+    """
+    `-> ChatCompletion` works: the object is written as it came, unknown fields included, and described as an object.
+    """
+    fastapi = pytest.importorskip("fastapi")
+    from fastapi.testclient import TestClient
+
+    app = fastapi.FastAPI()
+    sent = {"id": "c", "choices": [{"message": {"role": "assistant", "content": "Hi"}, "odd": 1}], "new": [1]}
+
+    @app.get("/whole")
+    async def whole() -> ChatCompletion:  # pyright: ignore[reportUnusedFunction]
+        return ChatCompletion.model_validate(sent)
+
+    @app.get("/several")
+    async def several() -> list[ChatCompletionMessage]:  # pyright: ignore[reportUnusedFunction]
+        return [ChatCompletionMessage(content="x")]
+
+    client = TestClient(app)
+
+    assert sent == client.get("/whole").json()
+    assert [{"role": "assistant", "content": "x"}] == client.get("/several").json()
+    schema = client.get("/openapi.json").json()["paths"]["/whole"]["get"]["responses"]["200"]
+    assert "object" == schema["content"]["application/json"]["schema"]["type"]
+
+
+def test_reply_as_a_field_of_a_pydantic_model():
+    """
+    Models of one's own may hold such objects, and take them from JSON.
+    """
+
+    class Turn(pydantic.BaseModel):
+        message: ChatCompletionMessage
+
+    turn = Turn.model_validate_json('{"message": {"role": "assistant", "content": "Hi"}}')
+
+    assert "Hi" == turn.message.content
+    assert {"message": {"role": "assistant", "content": "Hi"}} == turn.model_dump()
+    assert turn == Turn(message=turn.message)
