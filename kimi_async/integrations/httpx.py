@@ -9,6 +9,7 @@ sent them, byte for byte, so that an SDK above reads them with its own types.
 """
 
 import json
+import sys
 import weakref
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
 from functools import cache, partial
@@ -57,6 +58,8 @@ if TYPE_CHECKING:
 else:
     _BaseTransport = object
 
+MODULES = ("httpx2", "httpx")
+
 # What httpx and openai put into a request where nobody has said anything. It would cut Kimi's silences, which last minutes.
 UNSAID: tuple[Mapping[str, Any], ...] = (
     {"connect": 5.0, "read": 5.0, "write": 5.0, "pool": 5.0},
@@ -83,23 +86,20 @@ class KimiTransport(_BaseTransport):  # type: ignore[misc]
     In blocking use requests run on one event loop in a thread of its own, shared by all.
 
     :param keep_reasoning: put back the reasoning of answers with tool calls where the framework above has dropped it.
-    :param module: `"httpx"` or `"httpx2"`; without it, httpx2 where it is installed.
+    It serves clients of httpx and of httpx2 alike, and answers each in its own kind.
 
     Errors are httpx's own, each with ours as its cause. A chat stream that breaks off raises `RemoteProtocolError`, one that falls
     silent `ReadTimeout`; what had arrived is handed out first.
     """
 
-    _httpx: Any = None
-
-    def __new__(
-        cls, client: AsyncKimi, *, keep_reasoning: bool = True, module: "ModuleType | str | None" = None
-    ) -> Self:
-        bound: Any = cls if cls._httpx is not None else _bound(cast("Any", cls), httpx_module(module))
+    def __new__(cls, client: AsyncKimi, *, keep_reasoning: bool = True) -> Self:
+        _newest()  # imports it, or says that none is installed
+        bound: Any = _bound(
+            cast("Any", cls), tuple(sys.modules[name] for name in MODULES if name in sys.modules)
+        )
         return cast("Self", object.__new__(bound))
 
-    def __init__(
-        self, client: AsyncKimi, *, keep_reasoning: bool = True, module: "ModuleType | str | None" = None
-    ) -> None:
+    def __init__(self, client: AsyncKimi, *, keep_reasoning: bool = True) -> None:
         if not isinstance(client, AsyncKimi):  # pyright: ignore[reportUnnecessaryIsInstance]
             raise TypeError(f"client must be an AsyncKimi, not {type(client).__name__}")
         self.client: AsyncKimi = client
@@ -138,16 +138,17 @@ class KimiTransport(_BaseTransport):  # type: ignore[misc]
     # --- one request ----------------------------------------------------------------------------------------------------
 
     async def _handle(self, request: Any) -> Any:
+        httpx = httpx_of(request)
         try:
             response, remember = await self._send(request)
         except APIStatusError as exc:
-            return self._refused(_status_of(exc), [], _error_body(exc))
+            return self._refused(httpx, _status_of(exc), [], _error_body(exc))
         except RateLimitWaitError as exc:
-            return self._refused(429, [], _error_body(exc, "rate_limit_reached_error"))
+            return self._refused(httpx, 429, [], _error_body(exc, "rate_limit_reached_error"))
         except CircuitOpenError as exc:
             if exc.cause == "quota":
-                return self._refused(429, [], _error_body(exc, "exceeded_current_quota_error"))
-            return self._refused(503, [], _error_body(exc, "engine_overloaded_error"))
+                return self._refused(httpx, 429, [], _error_body(exc, "exceeded_current_quota_error"))
+            return self._refused(httpx, 503, [], _error_body(exc, "engine_overloaded_error"))
         except KimiError as exc:
             if isinstance(exc, RuntimeError | ValueError):
                 raise  # a closed client, or a wrong argument: nothing that a network could do
@@ -161,7 +162,7 @@ class KimiTransport(_BaseTransport):  # type: ignore[misc]
             "reason_phrase": response.reason.encode("ascii", "replace"),
         }
         if response.status >= 300:
-            return self._refused(response.status, headers, await response.read(), extensions)
+            return self._refused(httpx, response.status, headers, await response.read(), extensions)
         if isinstance(value, ChatCompletion):
             remember(value)
         if isinstance(value, AsyncStream) or not response.is_closed:
@@ -172,13 +173,13 @@ class KimiTransport(_BaseTransport):  # type: ignore[misc]
                 else _Bytes(response, broken)
             )
             return self._reply(
-                response.status, headers, extensions, stream=_stream_class(self._httpx)(source)
+                httpx, response.status, headers, extensions, stream=_stream_class(httpx)(source)
             )
-        return self._reply(response.status, headers, extensions, content=await response.read())
+        return self._reply(httpx, response.status, headers, extensions, content=await response.read())
 
     async def _send(self, request: Any) -> "tuple[Response, Callable[[ChatCompletion], None]]":
         client, url = self.client, urlsplit(str(request.url))
-        body = _body_of(request, self._httpx.RequestNotRead)
+        body = _body_of(request, httpx_of(request).RequestNotRead)
         chat = _chat_fields(request.method, url.path, body)
         stream = chat is not None and chat.get("stream") is True
 
@@ -225,18 +226,20 @@ class KimiTransport(_BaseTransport):  # type: ignore[misc]
             ours.accept = unread if _is_long(request, url.path) else whole
         return await client.send(ours), remember
 
-    def _reply(self, status: int, headers: Any, extensions: Any, **body: Any) -> Any:
-        return self._httpx.Response(status, headers=headers, extensions=extensions, **body)
+    @staticmethod
+    def _reply(httpx: Any, status: int, headers: Any, extensions: Any, **body: Any) -> Any:
+        return httpx.Response(status, headers=headers, extensions=extensions, **body)
 
-    def _refused(self, status: int, headers: Any, body: bytes, extensions: Any = None) -> Any:
-        reply = self._httpx.Response(status, headers=headers, content=body, extensions=extensions or {})
+    @staticmethod
+    def _refused(httpx: Any, status: int, headers: Any, body: bytes, extensions: Any = None) -> Any:
+        reply = httpx.Response(status, headers=headers, content=body, extensions=extensions or {})
         # For SDKs such as openai's, which ask the reply: what could be repeated has been.
         reply.headers["x-should-retry"] = "false"
         return reply
 
     def translated(self, error: KimiError, request: Any, streaming: bool = False) -> Exception:
         """The error as httpx would have raised it."""
-        httpx = self._httpx
+        httpx = httpx_of(request)
         kind = httpx.RemoteProtocolError
         if isinstance(error, APITimeoutError):
             kind = {"connect": httpx.ConnectTimeout, "write": httpx.WriteTimeout}.get(
@@ -277,13 +280,13 @@ def httpx_client(
     # httpx's default of five seconds would be a timeout that nobody has asked for.
     options.setdefault("timeout", None)
     options.setdefault("base_url", client.base_url)
-    transport = KimiTransport(client, keep_reasoning=keep_reasoning, module=httpx)
+    transport = KimiTransport(client, keep_reasoning=keep_reasoning)
     return httpx.AsyncClient(transport=transport, **options)
 
 
 @cache
 def _newest() -> Any:
-    for name in ("httpx2", "httpx"):
+    for name in MODULES:
         try:
             return import_module(name)
         except ImportError:
@@ -308,9 +311,24 @@ def httpx_module(module: "ModuleType | str | None") -> Any:
 
 
 @cache
-def _bound(cls: type, httpx: Any) -> type:
-    """The transport as a class that the named module takes for one of its own."""
-    return type(cls.__name__, (cls, httpx.AsyncBaseTransport, httpx.BaseTransport), {"_httpx": httpx})
+def _bound(cls: type, modules: tuple[Any, ...]) -> type:
+    """The transport as a class that each of the modules takes for one of its own."""
+    bases = [base for httpx in modules for base in (httpx.AsyncBaseTransport, httpx.BaseTransport)]
+    return type(cls.__name__, (cls, *bases), {})
+
+
+def httpx_of(request: Any) -> Any:
+    """The module that a request is of."""
+    return _module_of(cast("Any", type(request)))
+
+
+@cache
+def _module_of(kind: type) -> Any:
+    for base in kind.__mro__:
+        name = base.__module__.partition(".")[0]
+        if name in MODULES:
+            return sys.modules[name]
+    raise TypeError(f"a request of httpx or httpx2 is wanted, not {kind.__name__}")
 
 
 # --- the body of a request ------------------------------------------------------------------------------------------

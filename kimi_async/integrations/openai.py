@@ -94,9 +94,7 @@ def _transport_class(openai: Any, httpx: Any) -> Any:
     class StreamStalledError(openai.APITimeoutError, httpx.ReadTimeout):  # type: ignore[misc]
         """A stream that fell silent, as openai and as httpx would have it."""
 
-    class OpenAITransport(KimiTransport, httpx.AsyncBaseTransport, httpx.BaseTransport):  # type: ignore[misc]
-        _httpx = httpx
-
+    class OpenAITransport(KimiTransport):
         def translated(self, error: KimiError, request: Any, streaming: bool = False) -> Exception:
             plain = super().translated(error, request, streaming)
             if not streaming:

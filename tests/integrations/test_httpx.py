@@ -279,7 +279,7 @@ async def test_silence_is_measured_by_our_clocks(service: KimiService, httpx: An
     service.faults = FaultPlan([Stall(after_events=3, seconds=200), Stall(after_events=3, seconds=400)])
     transport = in_memory(service)
     async with AsyncKimi(base_url=BASE, api_key=service.api_key, transport=transport) as client:
-        async with httpx.AsyncClient(transport=KimiTransport(client, module=httpx), base_url=BASE) as http:
+        async with httpx.AsyncClient(transport=KimiTransport(client), base_url=BASE) as http:
             reply = await http.post("chat/completions", json={**QUESTION, "stream": True})
             assert b"[DONE]" in reply.content
             with pytest.raises(httpx.ReadTimeout, match=r"Timeout\.idle"):
@@ -421,7 +421,7 @@ async def test_closing_leaves_the_client_open(client: AsyncKimi, httpx: Any) -> 
     """An httpx client that closes takes nothing with it."""
     async with httpx_client(client, httpx):
         pass
-    async with KimiTransport(client, module=httpx):
+    async with KimiTransport(client):
         pass
 
     assert (await client.chat.completions.create(**QUESTION)).choices
@@ -437,12 +437,24 @@ async def test_closed_client_says_so(client: AsyncKimi, http: Any) -> None:
 
 def test_transport_is_one_of_the_module_s_own(httpx: Any) -> None:
     """httpx, and a type check against it, take the transport for theirs."""
-    transport = KimiTransport(AsyncKimi(api_key="sk-secret-0123456789"), module=httpx)
+    transport = KimiTransport(AsyncKimi(api_key="sk-secret-0123456789"))
 
     assert isinstance(transport, httpx.AsyncBaseTransport)
     assert isinstance(transport, httpx.BaseTransport)
     assert isinstance(transport, KimiTransport)
+    assert type(transport) is type(KimiTransport(transport.client))
     assert "0123456789" not in repr(transport)
+
+
+async def test_one_transport_serves_both_modules(client: AsyncKimi) -> None:
+    """Whoever asks gets replies and errors of their own kind, in whatever order they were imported."""
+    first, second = pytest.importorskip("httpx"), pytest.importorskip("httpx2")
+    transport = KimiTransport(client)
+    for httpx in (first, second):
+        async with httpx.AsyncClient(transport=transport, base_url=BASE) as http:
+            reply = await http.post("chat/completions", json={**QUESTION, "stream": True})
+            assert isinstance(reply, httpx.Response)
+            assert reply.content.endswith(b"data: [DONE]\n\n")
 
 
 def test_missing_module_is_named() -> None:
@@ -542,7 +554,7 @@ def test_blocking_client(httpx: Any) -> None:
     """Blocking code in a plain thread gets replies, streams and errors from the same client."""
     with KimiSimulator().in_thread() as sim:
         client = AsyncKimi(base_url=sim.base_url, api_key=sim.api_key)
-        with httpx.Client(transport=KimiTransport(client, module=httpx), base_url=client.base_url) as http:
+        with httpx.Client(transport=KimiTransport(client), base_url=client.base_url) as http:
             assert 200 == http.post("chat/completions", json=QUESTION).status_code
             with http.stream("POST", "chat/completions", json={**QUESTION, "stream": True}) as reply:
                 assert b"".join(reply.iter_raw()).endswith(b"data: [DONE]\n\n")
