@@ -151,6 +151,8 @@ class Turn:
     """`loop.time()` when it first came to the queue."""
     waited: float = 0.0
     """Seconds that the latest attempt was held back: when it really left is so much later."""
+    pause: float = 0.0
+    """Seconds that this request alone should wait before it comes again, its refusal being nobody else's concern."""
     kept: bool = False
     """Whether it comes again and keeps the place that it had, before those of its kind that have not waited yet."""
     limited: bool = True

@@ -29,7 +29,7 @@ class Lease:
     The permission to have one request under way. `release()` it when its reply has ended; more than once is harmless.
     """
 
-    __slots__ = ("_controller", "_loop", "_ticket", "reason", "waited")
+    __slots__ = ("_controller", "_loop", "_ticket", "pause", "reason", "waited")
 
     def __init__(
         self,
@@ -46,6 +46,8 @@ class Lease:
         """Seconds in the queue."""
         self.reason: str = reason
         """What it waited for."""
+        self.pause: float = 0.0
+        """Once refused: seconds that this request alone should wait."""
 
     def admitted(self, headers: Mapping[str, str] | None = None) -> None:
         """The server took the request: its good status has come."""
@@ -338,7 +340,7 @@ class AdmissionController:
     ) -> None:
         now = lease.loop.time()
         with self._lock:
-            self._law.refused(lease.ticket, dimension, limit, current, hint, now)
+            lease.pause = self._law.refused(lease.ticket, dimension, limit, current, hint, now)
             self._law.done(lease.ticket, now)
         self._freed(self._queue)
 

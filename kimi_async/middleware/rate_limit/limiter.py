@@ -24,6 +24,8 @@ class Permission(Protocol):
     """Seconds in the queue."""
     reason: str
     """What it waited for."""
+    pause: float
+    """Once refused: seconds that this request alone should wait."""
 
     @property
     def ticket(self) -> _Sent:

@@ -86,6 +86,7 @@ class RateLimitMiddleware:
             if turn.queued is None:
                 turn.queued = lease.ticket.sent - lease.waited
             await _refused(response, lease)
+            turn.pause = lease.pause
             return response
         response.on_close(lease.release)
         return response

@@ -2,6 +2,8 @@
 No capacity at the server, whatever our limits: probes, and the way back.
 """
 
+from collections import deque
+
 from .ticket import Ticket
 from .window import INF
 
@@ -13,6 +15,16 @@ class Outage:
     The service has no capacity: one request every few seconds asks whether it has again.
     """
 
+    MOST = 0.75
+    """The share of the latest outcomes that must be overloads for the service to count as down. A replica of many that is full fails
+    a share that does not depend on us: those calls are repeated, one by one."""
+    FEW = 4
+    """Outcomes that must all be overloads where there are not many, …"""
+    MANY = 12
+    """… and how many in the last second make a share worth taking."""
+    AGE = 10.0
+    """Seconds for which an outcome counts."""
+
     FIRST = 2.0
     EVERY = 3.0
     """Seconds between two probes. At 8 s for a refusal, waiting for one before sending the next would add 8 s to a recovery."""
@@ -22,6 +34,7 @@ class Outage:
         "began",
         "last",
         "limit",
+        "outcomes",
         "probe_at",
         "probes",
         "recovering",
@@ -44,6 +57,21 @@ class Outage:
         """When the latest request was sent that was admitted since."""
         self.slowest: float = 0.0
         """The longest time a refusal took to arrive."""
+        self.outcomes: deque[tuple[float, bool]] = deque(maxlen=64)
+        """When, and whether it was an overload; from the first overload on."""
+
+    def down(self, now: float) -> bool:
+        """Whether most calls fail, so that more of them only add to it."""
+        recent = [failed for at, failed in self.outcomes if at > now - 1.0]
+        if len(recent) >= self.MANY:
+            return sum(recent) >= self.MOST * len(recent)
+        latest = [failed for at, failed in self.outcomes if at > now - self.AGE][-self.FEW :]
+        return len(latest) == self.FEW and all(latest)
+
+    def passed(self, now: float) -> None:
+        """A request was admitted."""
+        if self.outcomes:
+            self.outcomes.append((now, False))
 
     def refused(self, ticket: Ticket, hint: float | None, dice: float, now: float) -> None:
         self.refusals += 1
@@ -51,7 +79,11 @@ class Outage:
         if self.seen > ticket.sent or (self.recovering and ticket.sent < self.last):
             # Sent before somebody who was admitted: a stray one, or news from before the recovery.
             return
+        self.outcomes.append((now, True))
         if not self.active:
+            if not self.down(now):
+                return
+            self.outcomes.clear()
             self.active = True
             self.recovering = False
             self.began = now

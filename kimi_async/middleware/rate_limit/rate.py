@@ -50,6 +50,8 @@ class Rate:
     PACED_FOR = 180.0
     """Seconds after a refusal during which sending is paced."""
 
+    GUESSED = 1.0
+    """Seconds to the first canary of a limit that was only guessed from refusals without a reason, doubled as long as it holds."""
     SOON = 20.0
     """Seconds to the first canary of a limit."""
     LATE = 60.0
@@ -70,6 +72,7 @@ class Rate:
         "early",
         "evidence",
         "grown_at",
+        "guessed",
         "interval",
         "margin",
         "name",
@@ -134,6 +137,8 @@ class Rate:
         self.passed: int = 0
         """Canaries admitted in a row."""
         self.refusals: int = 0
+        self.guessed: bool = False
+        """Whether no text has named it: the evidence spoke for it, and may yet speak against it."""
 
     @property
     def known(self) -> bool:
@@ -164,7 +169,7 @@ class Rate:
         if total + amount > allowed and total:
             wait = self.window.when(math.ceil(total + amount - allowed)) - now
             due = self._canary_due(now)
-            if total > allowed * 1.02 + amount:
+            if total > allowed * 1.02 + amount and not self.guessed:
                 due = INF  # after a fall: even the old limit would have no room
             if due <= now:
                 # What is about to leave our window may have left the server's: a request would then be merely
@@ -189,8 +194,25 @@ class Rate:
         if self.budget.left < 1.0 and not self.passed:
             return INF
         if self.canary_at == INF:
-            self.canary_at = now + max(self.interval, self.sparing())
+            self.canary_at = now + self._pause()
         return self.canary_at
+
+    def _pause(self) -> float:
+        """Seconds until the limit is tested again."""
+        if self.guessed and self.interval < self.SOON:
+            return self.interval
+        return max(self.interval, self.sparing())
+
+    def guess(self) -> None:
+        """What is learnt now is a guess: it is tested soon, and given up where it does not hold."""
+        self.guessed = True
+        self.interval = self.GUESSED
+        self.budget.left = max(self.budget.left, 4.0)
+
+    def give_up(self) -> None:
+        """The guess was wrong: nothing is known."""
+        self.cap, self.source, self.guessed = self.ceiling, "none", False
+        self.canary_at, self.paced_until, self.passed = INF, -INF, 0
 
     def sparing(self) -> float:
         """
@@ -225,7 +247,9 @@ class Rate:
             self.canary = ticket.canary = None
             self.passed += 1
             self.canary_at = now
-            if self.passed >= 2:
+            if self.passed >= 2 and self.guessed:
+                self.give_up()
+            elif self.passed >= 2:
                 self.trusted = self.cap
                 self.opening = True
                 self.proven = self._before(ticket)
@@ -282,6 +306,7 @@ class Rate:
         self.paced_until = now + self.PACED_FOR
         self.tat = max(self.tat, now + self.BURST)
         if told is not None:
+            self.guessed = False
             again = self.source != "none" and told == min(self.cap, self.trusted)
             if self.source != "none" and told < self.cap and not self.opening:
                 self.dropped_at = now
@@ -308,8 +333,11 @@ class Rate:
         if now - self.dropped_at < self.DROP_LASTS:
             self.canary_at = now + self.AFTER_DROP
         else:
-            self.interval = min(self.LATE, self.interval * 1.5) if tested else self.interval
-            self.canary_at = now + max(self.interval, self.sparing())
+            if tested:
+                self.interval = min(self.LATE, self.interval * (2.0 if self.guessed else 1.5))
+            due = now + self._pause()
+            # A guess is tested however often refusals come: it is they that may be the accidents.
+            self.canary_at = min(self.canary_at, due) if self.guessed and not tested else due
 
     def _weigh(self, before: int, told: int, now: float) -> bool:
         """

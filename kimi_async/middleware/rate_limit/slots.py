@@ -27,7 +27,12 @@ class Concurrency:
     SPREAD = 0.06
 
     SOON = 30.0
+    """Seconds after which a limit is tested that the server has named, …"""
+    GUESSED = 1.0
+    """… and one that was only seen: a wrong guess must not last. The interval doubles as long as the guess holds."""
     LATE = 120.0
+    """The longest interval."""
+    GROWTH = 1.5
 
     __slots__ = (
         "batch",
@@ -55,7 +60,7 @@ class Concurrency:
         self.cap: float = INF if cap is None else float(cap)
         self.source: Source = "none" if cap is None else "config"
         self.ceiling: float = self.cap if fixed else INF
-        self.slow: bool = cap is None
+        self.slow: bool = cap is None and hold
         """Whether slow start is on."""
         self.limit: float = self.cap if cap is not None else (self.START if hold else INF)
         """How many may be under way now."""
@@ -87,6 +92,11 @@ class Concurrency:
         self.source = source
         self.slow = False
         self.extra = 0
+
+    def resume(self) -> None:
+        """The limit was a wrong guess: nothing is known, and slow start goes on from there."""
+        self.limit = max(self.START, 2.0 * min(self.limit, self.cap))
+        self.cap, self.source, self.slow, self.extra = self.ceiling, "none", True, 0
 
     def fits(self, inflight: int, now: float) -> bool:
         self.tested = self.spread = False
@@ -178,11 +188,18 @@ class Concurrency:
             if self.slow or held < self.cap or fresh:
                 self.cap = self.limit = float(max(1, min(held, self.cap)))
                 self.source = "seen"
+                self.interval = self.GUESSED
+                self.budget.left = max(self.budget.left, 1.0)
         self.slow = False
         self.extra = 0
         if fresh:
             self.cut_at = now
-        self.interval = min(self.LATE, self.interval * 1.5) if tested else self.SOON
+        if tested:
+            self.interval = min(
+                self.LATE, self.interval * (2.0 if self.interval < self.SOON else self.GROWTH)
+            )
+        elif self.source != "seen":
+            self.interval = self.SOON
         self.canary_at = now + max(self.interval, self.spacing)
 
     def over(self, ticket: Ticket) -> None:

@@ -297,12 +297,13 @@ class RetryMiddleware:
                     turn = call.request.turn = call.request.turn or Turn()
                     turn.kept = True
                 now = org.loop.time()
+                pause = 0.0 if call.request.turn is None else call.request.turn.pause
                 call.quick = call.quick + 1 if now - call.requeued < QUICK else 0
                 # The limiter should have made us wait. If it lets us run against the same wall at once, we wait here.
                 wait = (
                     backoff(self.policy.rule("rate_limit"), call.quick - 2, 0.0, self.dice)
                     if call.quick > 2
-                    else 0.0
+                    else pause
                 )
                 self._remember(call, wait)
                 await self._pause(org, wait)

@@ -511,9 +511,10 @@ def test_outage_success_of_an_old_request_does_not_end_it():
     An answer that had been admitted before the trouble says nothing about now.
     """
     subject = law(hold=False)
-    old, failed = subject.send(0, 0.0), subject.send(0, 10.0)
-    subject.overloaded(failed, None, 18.0)
-    subject.done(failed, 18.0)
+    old = subject.send(0, 0.0)
+    for failed in [subject.send(0, 10.0) for _ in range(4)]:
+        subject.overloaded(failed, None, 18.0)
+        subject.done(failed, 18.0)
     subject.admitted(old, 19.0)
 
     assert subject.outage.active
@@ -546,6 +547,22 @@ def test_outage_sends_probes_only_and_ends_with_the_first_admitted():
     subject.admitted(probes[-1], now)
     assert not subject.outage.active
     assert 0.0 == subject.delay(0, now)
+
+
+def test_outage_needs_most_calls_to_fail():
+    """
+    A replica of many that is full fails a share of the calls: they are repeated, and nobody is held back.
+    """
+    subject = law(concurrency=100)
+    for number in range(200):
+        ticket = subject.send(0, number * 0.05)
+        if number % 3:
+            subject.admitted(ticket, number * 0.05 + 0.02)
+        else:
+            subject.overloaded(ticket, None, number * 0.05 + 0.02)
+        subject.done(ticket, number * 0.05 + 0.02)
+
+        assert not subject.outage.active
 
 
 def test_outage_stray_overload_amid_admissions_is_not_one():

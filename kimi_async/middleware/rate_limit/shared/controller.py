@@ -58,7 +58,7 @@ class _Ask(Ask):
 class SharedLease:
     """The permission to have one request under way. `release()` it when its reply has ended; more than once is harmless."""
 
-    __slots__ = ("_at", "_done", "_line", "number", "reason", "waited")
+    __slots__ = ("_at", "_done", "_line", "number", "pause", "reason", "waited")
 
     def __init__(self, line: "_LoopLine", number: int, at: float, waited: float, reason: str) -> None:
         self._line = line
@@ -67,6 +67,7 @@ class SharedLease:
         self.number: int = number
         self.waited: float = waited
         self.reason: str = reason
+        self.pause: float = 0.0
 
     @property
     def ticket(self) -> "SharedLease":

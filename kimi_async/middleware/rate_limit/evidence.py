@@ -1,0 +1,144 @@
+"""
+Whether refusals that name no limit follow load. Those of a limit do; those of one bad replica, or of a firewall, do not.
+"""
+
+from collections import deque
+from collections.abc import Iterable
+from typing import Literal
+
+from .ticket import Ticket
+
+__all__ = ["Evidence", "Finding"]
+
+Finding = Literal["stray", "open", "slots", "minute"]
+"""`stray`: as likely with less under way. `open`: not known yet. `slots`, `minute`: a limit, of which kind."""
+
+
+class Evidence:
+    """
+    The latest outcomes, each with the load it was sent under: how many were under way, how many had gone in the minute.
+
+    A limit refuses whoever comes above it, and nobody below. So a refusal is a limit's where those sent under as much load
+    were refused too, more often than those sent under less; and a stray one where others got through under as much.
+    """
+
+    KEPT = 256
+    """Outcomes. Enough to tell a share of a third from one of a half, and few enough to look through at each refusal."""
+    AGE = 10.0
+    """Seconds. What was possible longer ago says little: limits are lowered, and others come to share them."""
+    BURST = 1.0
+    """Seconds in which the refusals of one limit come together."""
+    CONVINCING = 1e-6
+    """How unlikely so many refusals in a row must be by chance to count as a limit. At a thousand outcomes a second the question is
+    asked a thousand times."""
+    FEWEST = 3
+    """Refusals under as much load, at least: in the first minute each request has more before it than any other had. Doubled with
+    each mistake, …"""
+    MOST = 96
+    """… up to here."""
+    FULL = 20.0
+    """Outcomes before the share of accidents is taken at its word."""
+    PRIOR_REFUSED = 0.05
+    PRIOR = 1.0
+    """What a host is given credit for before anything is known of it: one refusal in twenty by accident, weighed as one outcome."""
+
+    MEMORY = 0.99
+    """What an accident weighs after one more outcome: the share of accidents is that of the last hundred or so."""
+
+    __slots__ = ("accidents", "fewest", "outcomes", "total")
+
+    def __init__(self) -> None:
+        self.fewest: int = self.FEWEST
+        self.accidents: float = 0.0
+        """Refusals that turned out to follow no limit, …"""
+        self.total: float = 0.0
+        """… of so many outcomes, the latest weighing most."""
+        self.outcomes: deque[tuple[float, int, int, bool]] = deque(maxlen=self.KEPT)
+        """When, slots, minute, admitted."""
+
+    def saw(self, ticket: Ticket, admitted: bool, now: float) -> None:
+        """A request was admitted, or refused without a reason."""
+        self.total = self.total * self.MEMORY + 1.0
+        self.accidents *= self.MEMORY
+        self.outcomes.append((now, ticket.inflight, ticket.before, admitted))
+
+    def weigh(
+        self,
+        ticket: Ticket,
+        now: float,
+        pending: Iterable[tuple[int, int, bool]] = (),
+        *,
+        within_slots: bool = False,
+    ) -> tuple[Finding, int]:
+        """
+        What the refusal of this request means, which has been seen; and where a limit begins, if it is one.
+
+        `pending` are under way: slots, minute, and whether they have been silent for longer than a refusal takes. With
+        `within_slots` it was sent under a number of slots that is believed, so that they do not explain it.
+        """
+        edge = now - self.AGE
+        recent: list[tuple[int, int, bool | None]] = [one[1:] for one in self.outcomes if one[0] > edge]
+        recent += [(slots, minute, True if silent else None) for slots, minute, silent in pending]
+        together = [one for one in self.outcomes if one[0] > now - self.BURST and not one[3]] or [
+            (now, ticket.inflight, ticket.before, False)
+        ]
+        stray = within_slots
+        if not within_slots:
+            slots, stray = self._begins(
+                [(one[0], one[2]) for one in recent], ticket.inflight, min(one[1] for one in together)
+            )
+            if slots is not None:
+                return "slots", slots
+        minute, late = self._begins(
+            [(one[1], one[2]) for one in recent], ticket.before, min(one[2] for one in together)
+        )
+        if stray and minute is not None:
+            return "minute", minute
+        if not (stray and late):
+            return "open", 0
+        self.accidents += 1.0
+        return "stray", 0
+
+    def _begins(
+        self, outcomes: list[tuple[int, bool | None]], load: int, lowest: int
+    ) -> tuple[int | None, bool]:
+        """
+        The load from which on requests are refused, or None while that is not clear; and whether as many got through above `load`.
+
+        Asked of this load, and of the least of those refused together with it, since they overtake each other on the way. To ask of
+        every load would find a limit in any row of accidents.
+        """
+        if self._follows(outcomes, lowest):
+            return lowest, False
+        found = self._follows(outcomes, load)
+        return (load if found else None), found is False
+
+    def _follows(self, outcomes: list[tuple[int, bool | None]], load: int) -> bool | None:
+        """Whether refusals begin at this load; None while too little is known."""
+        above = [admitted for other, admitted in outcomes if other >= load]
+        refused, unknown = above.count(False), above.count(None)
+        through = len(above) - refused - unknown
+        if through >= refused:
+            return False
+        below = [admitted for other, admitted in outcomes if other < load]
+        chance = max(
+            (below.count(False) + self.PRIOR_REFUSED * self.PRIOR) / (len(below) + self.PRIOR),
+            self.accidents / max(self.total, self.FULL),
+        )
+        # An answer may have ended over there that has not ended here, so a few get through above a limit too.
+        more = refused - through
+        enough = more >= self.fewest and refused >= unknown and chance**more < self.CONVINCING
+        return True if enough else None
+
+    def forget(self) -> None:
+        """A limit was learnt from its refusals: those that come now are judged by themselves. What got through remains known."""
+        self.outcomes = deque((one for one in self.outcomes if one[3]), maxlen=self.KEPT)
+
+    def mistaken(self) -> None:
+        """What was learnt last was no limit: it was made of accidents, and next time more of them are asked for."""
+        self.accidents += self.FEWEST
+        self.fewest = min(2 * self.fewest, self.MOST)
+
+    def confirmed(self) -> None:
+        """What was learnt last has been tested and holds."""
+        self.fewest = self.FEWEST
