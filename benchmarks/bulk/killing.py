@@ -15,7 +15,7 @@ from pathlib import Path
 
 __all__ = ["killed"]
 
-VICTIM = Path(__file__).parents[2] / "tests" / "bulk_victim.py"
+VICTIM = Path(__file__).parents[2] / "tests" / "support" / "bulk_victim.py"
 
 
 def killed(
