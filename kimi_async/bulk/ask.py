@@ -2,18 +2,17 @@
 One request of a run: its body, its exchange, and what the reply means.
 """
 
-import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any
 
 from .. import codec
-from ..errors import APIError, Attempt, ConfigurationError, NotFoundError
+from ..errors import ConfigurationError, NotFoundError
 from ..resources.caller import Caller
 from ..resources.chat import explain_missing_model
 from ..resources.chat_body import accept_with_reply, chat_body
 from ..schema.answers import parse_completion, response_format_of
-from ..streaming.resume import ResumePolicy, Resumer, can_mend, check_resume
+from ..streaming.resume import Repeater, ResumePolicy, Resumer, check_resume
 from ..streaming.stream import AsyncStream
 from ..transport.exchange import Response
 from ..types.chat import ChatCompletion, ChatCompletionChunk
@@ -21,8 +20,6 @@ from .options import MapOptions
 from .requests import Item
 
 __all__ = ["AnswerBegunAnew", "Answered", "Asker"]
-
-_PAUSES: Final = ResumePolicy()
 
 
 @dataclass(slots=True)
@@ -46,7 +43,7 @@ class AnswerBegunAnew(ChatCompletionChunk):
 
     attempt: int = 2
     cause: Any = None
-    """The error that ended the attempt before."""
+    """The `Attempt` that broke off before."""
 
 
 class Asker:
@@ -127,36 +124,8 @@ class Asker:
         A streamed answer, put together. Nobody has seen it before it is whole, so where it breaks off it is asked for again:
         by partial mode where ``resume`` says so, else from the beginning.
         """
-        failures: list[Attempt] = []
-        resumed = 0
-        while True:
-            try:
-                stream = await self._open(body)
-            except APIError as exc:
-                exc.attempts = (*failures, *exc.attempts)
-                raise
-            try:
-                async with stream:
-                    async for chunk in stream:
-                        self._on_chunk(item.custom_id, chunk)
-            except APIError as exc:
-                resumed += len(stream.resumptions)
-                number = len(failures) + 1
-                if not can_mend(exc) or number > self._client.max_retries:
-                    exc.attempts = (*failures, *exc.attempts)
-                    raise
-                status, kind = getattr(exc, "status_code", None), getattr(exc, "type", None)
-                failures.append(Attempt(number, "stream", status, kind, str(exc)))
-                self._on_chunk(item.custom_id, AnswerBegunAnew(attempt=number + 1, cause=exc))
-                await asyncio.sleep(max(_PAUSES.delay(number - 1), getattr(exc, "retry_after", None) or 0.0))
-                continue
-            folded = stream.snapshot()
-            assert folded is not None
-            attempts = _attempts(stream.response) + len(failures) + resumed + len(stream.resumptions)
-            return Answered(folded, None, stream.response.request_id, attempts)
-
-    async def _open(self, body: bytes) -> AsyncStream[ChatCompletionChunk]:
-        client = self._client
+        client, policy = self._client, ResumePolicy.of(self._options.resume)
+        resumers: list[Resumer] = []
 
         async def reopen(body: bytes) -> AsyncStream[ChatCompletionChunk]:
             stream: AsyncStream[ChatCompletionChunk] = await client.open_stream(
@@ -164,13 +133,28 @@ class Asker:
             )
             return stream
 
-        stream = await reopen(body)
-        policy = ResumePolicy.of(self._options.resume)
-        if policy is not None:
-            stream.mend_with(
-                Resumer(body=body, policy=policy, reopen=reopen, known=client.provider is not None)
-            )
-        return stream
+        async def begin() -> AsyncStream[ChatCompletionChunk]:
+            stream = await reopen(body)
+            if policy is not None:
+                known = client.provider is not None
+                resumers.append(Resumer(body=body, policy=policy, reopen=reopen, known=known))
+                stream.mend_with(resumers[-1])
+            return stream
+
+        def begun_anew() -> None:
+            failed = repeater.attempts[-1]
+            self._on_chunk(item.custom_id, AnswerBegunAnew(attempt=failed.number + 1, cause=failed))
+
+        repeater = Repeater(begin, client.max_retries, begun_anew)
+        stream = await begin()
+        stream.repeat_with(repeater)
+        async with stream:
+            async for chunk in stream:
+                self._on_chunk(item.custom_id, chunk)
+        folded = stream.snapshot()
+        assert folded is not None
+        again = len(repeater.attempts) + sum(len(each.resumptions) for each in resumers)
+        return Answered(folded, None, stream.response.request_id, _attempts(stream.response) + again)
 
 
 def _attempts(response: Response) -> int:
