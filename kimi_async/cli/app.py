@@ -11,6 +11,7 @@ import typer
 from . import batch as batch_commands
 from . import doctor as doctor_command
 from . import files as files_commands
+from . import limits as limits_command
 from . import map as map_command
 from . import simulate as simulate_command
 from .connect import Kimi, asks_kimi
@@ -227,6 +228,7 @@ app.add_typer(batch_commands.app, name="batch")
 app.add_typer(files_commands.app, name="files")
 app.add_typer(simulate_command.app)
 app.add_typer(doctor_command.app)
+app.add_typer(limits_command.app)
 
 
 def run(arguments: Sequence[str]) -> int:

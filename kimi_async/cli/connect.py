@@ -83,6 +83,8 @@ class Kimi:
         self,
         *,
         limits: str | None = None,
+        shared: str | None = None,
+        quota: str | None = None,
         simulator: "KimiSimulator | None" = None,
         hooks: "Sequence[Hook]" = (),
     ) -> "AsyncGenerator[AsyncKimi]":
@@ -98,6 +100,8 @@ class Kimi:
                     base_url=self.base_url,
                     provider=self.provider,
                     limits=limits,
+                    shared=shared,
+                    quota=quota,
                     hooks=hooks,
                 ) as client,
                 naming_models(client),
@@ -108,7 +112,11 @@ class Kimi:
             simulator or simulated() as sim,
             # It has no limits, so there is nothing to be learnt by starting slowly.
             AsyncKimi(
-                base_url=sim.base_url, api_key=sim.api_key, limits=RateLimits(hold=False), hooks=hooks
+                base_url=sim.base_url,
+                api_key=sim.api_key,
+                limits=RateLimits(hold=False),
+                shared=False,
+                hooks=hooks,
             ) as client,
             naming_models(client),
         ):

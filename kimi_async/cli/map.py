@@ -17,6 +17,7 @@ from rich.markup import escape
 from ..errors import ConfigurationError
 from .connect import Kimi, asks_kimi, naming_models, simulated
 from .inputs import Source, fields_of, output_beside, telling_bad_lines
+from .limits import Quota, SharedBy
 from .options import Fields, IdColumn, Input, Json, Model, Output, Prompt, Quiet, Repair, System
 from .screens import Shown, interrupts, screen, shown_meanwhile
 from .terminal import (
@@ -88,6 +89,8 @@ def map_(
             show_default="found out",
         ),
     ] = None,
+    shared: SharedBy = None,
+    quota: Quota = None,
     model: Model = None,
     prompt: Prompt = None,
     system: System = None,
@@ -169,7 +172,9 @@ def map_(
         alike = AlikeFailures()
         # Who says how many may fail has thought of it.
         hooks = [alike] if max_error_rate is None else []
-        async with kimi.connected(limits=tier, simulator=sim, hooks=hooks) as client:
+        async with kimi.connected(
+            limits=tier, shared=shared, quota=quota, simulator=sim, hooks=hooks
+        ) as client:
             outcome = await _run(client, requests, options, alike, quiet=quiet)
         if outcome.stopped is None and in_order:
             await asyncio.to_thread(_sort, requests, target)

@@ -317,7 +317,7 @@ local function grant(me, now)
     local tokens = want[index][1]
     if slots > 0 and held + ahead >= slots then
       reason = held >= slots and 'concurrency' or 'turn'
-      again = held > me.held and 100 or BEAT
+      again = (held > me.held or s.soft > 0) and 100 or BEAT
       broke = true
       break
     end

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from ..errors import ConfigurationError
 from ..transport.exchange import Request, Response, Transport
 from ..transport.phases import send_within
 from .chain import Handler, Middleware, chain
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
     from .rate_limit.shared.engine import OnLost
     from .retry.breakers import RetryBudget
 
-__all__ = ["Shared", "Stack"]
+__all__ = ["Shared", "Stack", "quota_of"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,8 +38,11 @@ class Shared:
             return AdmissionController(limits)
         from .rate_limit.shared import SharedController, SharedQuota
 
-        # By host and not by address: a path or a port is no other organisation, a digest of the key is.
-        quota = self.quota or organisation[1][:24]
+        quota = self.quota or quota_of(organisation[1])
+        if quota.startswith("function-"):
+            raise ConfigurationError(
+                "a key that comes from a function does not tell which organisation it belongs to: pass quota= with shared="
+            )
         return SharedController(SharedQuota(self.where, quota, limits=limits, on_lost=self.on_lost))
 
     def check(self, limits: Any) -> None:
@@ -47,6 +51,11 @@ class Shared:
         """
         if self.where is not None:
             self.limiter(limits, ("", "unknown"))
+
+
+def quota_of(account: str) -> str:
+    """The name of a quota that was given none: the digest in which `account` ends, be it at one address or another."""
+    return account.rpartition(" ")[2][:24]
 
 
 class Stack:

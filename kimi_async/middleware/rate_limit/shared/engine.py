@@ -40,9 +40,11 @@ OnLost = Literal["share", "block", "raise"]
 Outcome = Literal["admitted", "refused", "overloaded"]
 
 # So many of a line are told to the ledger at once.
-MOST = 32
+MOST = 100
 # Replies that end while others wait are told together.
 GATHER = 0.03
+# Refusals come in milliseconds, answers in seconds: silence for so long is an admission, and growth need not wait for answers.
+SILENCE = 0.3
 # A grant that was longer on its way than this is counted anew from its arrival: the server counts when the request comes.
 SLOW = 0.1
 LOST = 3
@@ -150,6 +152,7 @@ class _Lease:
     at: float
     tokens: int
     refunded: bool = False
+    good: bool = False
 
 
 @dataclass(slots=True)
@@ -302,7 +305,8 @@ class SharedEngine:
             return
         now = self._running().time()
         if outcome == "admitted":
-            self._good += 1
+            self._good += not known.good
+            known.good = True
             if self._starved and self._view.allowed[0] and self._view.allowed[0] != self._view.limits[0]:
                 self._at(max(now, self._last + GATHER))  # more may be possible now
             return
@@ -469,6 +473,11 @@ class SharedEngine:
     def _message(self, asked: Sequence[tuple[Line, Ask]]) -> Sync:
         now = self._running().time()
         self._seq += 1
+        if self._view.allowed[0] != self._view.limits[0]:
+            for known in self._leases.values():
+                if not known.good and now - known.at > SILENCE:
+                    known.good = True
+                    self._good += 1
         if self._good:
             self._notes.append(_Note("good", now, self._good))
             self._good = 0

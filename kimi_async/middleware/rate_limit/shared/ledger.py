@@ -452,7 +452,7 @@ def _grant(state: State, message: Sync, me: Member, now: int) -> tuple[list[int]
         if slots > 0 and held + ahead >= slots:
             reason = "concurrency" if held >= slots else "turn"
             # Slots that are all its own come back with its own replies, of which it will tell.
-            again = 100 if held > me.held else BEAT
+            again = 100 if held > me.held or state.soft > 0.0 else BEAT
             break
         at = float(now)
         if rpm > 0:

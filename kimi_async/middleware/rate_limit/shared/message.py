@@ -158,5 +158,6 @@ class SharedView(Struct, kw_only=True, frozen=True):
 
 
 def conf_of(limits: RateLimits) -> tuple[int, int, int, int]:
-    """Limits as they are told: 0 where unknown."""
-    return (limits.concurrency or 0, limits.rpm or 0, limits.tpm or 0, limits.tpd or 0)
+    """Limits as they are told: 0 where unknown. Who does not want slots to be found by slow start has more than can be used."""
+    slots = limits.concurrency or (0 if limits.hold else 1_000_000)
+    return (slots, limits.rpm or 0, limits.tpm or 0, limits.tpd or 0)

@@ -11,7 +11,7 @@ from typing import Any, cast
 from ....errors import ConfigurationError
 from ..limits import RateLimits
 from .engine import OnLost, SharedEngine
-from .message import Ledger
+from .message import Answer, Ledger, Sync
 
 __all__ = ["SharedQuota"]
 
@@ -66,6 +66,18 @@ class SharedQuota:
             engine = SharedEngine(self._make(), self.limits, on_lost=self._on_lost)
             self._engines.append((loop, engine))
             return engine
+
+    async def look(self) -> Answer:
+        """
+        Who is there and what is used, without becoming a member.
+
+        :raises LedgerUnavailable: the ledger did not answer.
+        """
+        ledger = self._make()
+        try:
+            return await ledger.sync(Sync(member="-", leave=2))
+        finally:
+            await ledger.aclose()
 
     async def aclose(self) -> None:
         """Leaves, so that the others need not find out. Members of other loops leave when they fall silent."""

@@ -330,3 +330,15 @@ def test_client_environment_says_where_and_false_says_no(monkeypatch: pytest.Mon
 
     assert "Shared" in repr(AsyncKimi(api_key="k").limiter)
     assert "Shared" not in repr(AsyncKimi(api_key="k", shared=False).limiter)
+
+
+async def test_client_key_from_a_function_needs_the_quota_s_name():
+    """Which organisation such a key belongs to is known to its owner alone."""
+
+    async def key() -> str:
+        return "k"
+
+    client = AsyncKimi(api_key=key, shared=WireLedger())
+    with pytest.raises(ConfigurationError, match="quota="):
+        _ = client.limiter
+    assert "acme" in repr(AsyncKimi(api_key=key, shared=WireLedger(), quota="acme").limiter)
