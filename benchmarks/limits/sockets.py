@@ -122,7 +122,7 @@ def _clients(base: str, slots: int) -> dict[str, Any]:
     from kimi_async.middleware.rate_limit.limits import RateLimits
 
     makers: dict[str, Any] = {
-        "kimi_async": lambda: AsyncKimi(api_key="sk-bench", base_url=f"{base}/v1"),
+        "kimi_async": lambda: AsyncKimi(api_key="sk-bench", base_url=f"{base}/v1", limits=RateLimits()),
         "kimi_async, configured": lambda: AsyncKimi(
             api_key="sk-bench", base_url=f"{base}/v1", limits=RateLimits(concurrency=slots)
         ),

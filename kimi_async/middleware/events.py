@@ -11,7 +11,7 @@ Watching: hooks that are told what happens to each call, and the log lines of `K
     AsyncKimi(hooks=[watch])
 
 A hook is a plain function, called in place with one frozen object and never awaited: it must be quick. What it
-raises reaches the caller of the request. Without a hook and with the log silent nothing is built and nothing is called.
+raises is logged once, with its name, and goes no further. Without a hook and with the log silent nothing is built and nothing is called.
 
 `KIMI_LOG=debug` (or `info`, `warning`, `error`) writes lines to standard error through the logger `kimi_async`; an
 application that configures that logger itself gets the same lines. Keys, and the account ids that Kimi puts into
@@ -152,15 +152,27 @@ class Observer:
     Tells every hook, then the log. Called with an event.
     """
 
-    __slots__ = ("hooks",)
+    __slots__ = ("complained", "hooks")
 
     def __init__(self, hooks: Sequence[Hook] = ()) -> None:
         self.hooks: tuple[Hook, ...] = tuple(hooks)
+        self.complained: set[str] = set()
+        """Hooks that have raised: each is complained of once."""
 
     def __call__(self, event: Event) -> None:
         for hook in self.hooks:
-            hook(event)
+            try:
+                hook(event)
+            except Exception:
+                # Who watches cannot undo what is watched: an answer that was paid for is not lost to a hook.
+                self._complain(hook)
         _log(event)
+
+    def _complain(self, hook: Hook) -> None:
+        name = getattr(hook, "__qualname__", type(hook).__qualname__)
+        if name not in self.complained:
+            self.complained.add(name)
+            logger.exception("the hook %s raised; it goes on being told, and the call goes on", name)
 
 
 def observer(hooks: Sequence[Hook] = ()) -> Observer | None:

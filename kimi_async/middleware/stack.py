@@ -8,6 +8,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from ..errors import ConfigurationError
+from ..providers.hosts import by_base_url
 from ..transport.exchange import Request, Response, Transport
 from ..transport.phases import send_within
 from .chain import Handler, Middleware, chain
@@ -101,9 +102,15 @@ class Stack:
         Who admits the requests of one organisation: the address and the key, as a digest. Views with another key have their own
         limits, since Kimi counts by organisation; a limiter that was passed in serves them all.
         """
+        from .rate_limit.limits import unknown_limits
+
         limiter = self._given_limiter or self._limiters.get(organisation)
         if limiter is None:
-            limiter = self._limiters[organisation] = self._shared.limiter(self._limits, organisation)
+            limits = self._limits
+            if limits is None and self._shared.where is None:
+                row = by_base_url(organisation[0])
+                limits = unknown_limits(organisation[0], official=row is not None and row.fixed_sampling)
+            limiter = self._limiters[organisation] = self._shared.limiter(limits, organisation)
         return limiter
 
     def handler(self, organisation: tuple[str, str]) -> Handler:

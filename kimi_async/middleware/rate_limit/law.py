@@ -73,7 +73,7 @@ class Law:
         fixed = not limits.adaptive
         self.budget: Budget = Budget()
         self.concurrency: Concurrency = Concurrency(
-            limits.concurrency, self.budget, fixed=fixed, hold=limits.hold
+            limits.concurrency, self.budget, fixed=fixed, hold=limits.hold, start=limits.start
         )
         self.requests: Rate = Rate("rpm", limits.rpm, self.budget, fixed=fixed)
         self.tokens: Rate | None = (

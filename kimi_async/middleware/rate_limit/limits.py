@@ -4,9 +4,11 @@ What an organisation may do, as the caller says it or a tier has it.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from ipaddress import ip_address
 from typing import Any, Literal
+from urllib.parse import urlsplit
 
-__all__ = ["TIERS", "TIERS_DATE", "RateLimits", "Source", "tier_of"]
+__all__ = ["TIERS", "TIERS_DATE", "RateLimits", "Source", "tier_of", "unknown_limits"]
 
 Source = Literal["config", "told", "tier", "seen", "none"]
 """Who says so: the caller, a 429's text, the `Msh-Gid` header, our own counting, or nobody."""
@@ -32,9 +34,15 @@ class RateLimits:
     """Whether to look for more than what is given here. Less is always believed, when the server says so."""
     hold: bool = True
     """Whether an unknown concurrency limit is found by slow start; False sends whatever is asked until the server objects."""
+    start: int = 4
+    """
+    Slots to begin with where the limit is unknown. They double with every round of admissions, at the latest every half
+    second, so 9,000 streams are under way after eleven rounds. Kimi's smallest tier has one slot, the next fifteen; beginning with
+    16 costs a new account most of its first minute (3 requests, refused ones included), beginning with 1 costs all others time.
+    """
 
     def __post_init__(self) -> None:
-        for name in ("concurrency", "rpm", "tpm", "tpd"):
+        for name in ("concurrency", "rpm", "tpm", "tpd", "start"):
             value = getattr(self, name)
             if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
                 raise ValueError(
@@ -62,6 +70,23 @@ class RateLimits:
         raise TypeError(
             f"limits must be a RateLimits, a tier such as 'tier1', a mapping or None; got {type(value).__name__}"
         )
+
+
+ELSEWHERE = 256
+"""`start` at hosts that are not Kimi's own, whose tiers end at a hundred slots: of resellers nobody knows a limit so low."""
+
+
+def unknown_limits(base_url: str, *, official: bool) -> RateLimits:
+    """
+    Where to begin with a host of which nobody has told the limits: carefully at Kimi's, with more elsewhere, and at once with a
+    server of one's own (on loopback, in a private network, a bare name), which refuses if it must.
+    """
+    host = (urlsplit(base_url).hostname or "").lower()
+    try:
+        own = ip_address(host).is_private
+    except ValueError:
+        own = host == "localhost" or host.endswith((".localhost", ".local", ".internal")) or "." not in host
+    return RateLimits(hold=not own, start=4 if official or own else ELSEWHERE)
 
 
 TIERS_DATE = "2026-09-23"

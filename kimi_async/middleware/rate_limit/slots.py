@@ -15,13 +15,6 @@ class Concurrency:
     Requests under way at once.
     """
 
-    START = 4
-    """
-    Slots to begin with where the limit is unknown. They double with every round of admissions, at the latest every half
-    second, so 9,000 streams are under way after eleven rounds. Kimi's smallest tier has one slot, the next fifteen; beginning with
-    16 costs a new account most of its first minute (3 requests, refused ones included), beginning with 1 costs all others time.
-    """
-
     # A round's worth sent at once would overshoot by as many as the limit is away. In pieces of an eighth, a refusal
     # (30 ms from nearby, 100–300 from afar) stops the rest; where admissions come quicker than this, they set the pace.
     SPREAD = 0.06
@@ -52,18 +45,23 @@ class Concurrency:
         "source",
         "spacing",
         "spread",
+        "start",
         "tested",
     )
 
-    def __init__(self, cap: int | None, budget: Budget, *, fixed: bool = True, hold: bool = True) -> None:
+    def __init__(
+        self, cap: int | None, budget: Budget, *, fixed: bool = True, hold: bool = True, start: int = 4
+    ) -> None:
         self.budget: Budget = budget
         self.cap: float = INF if cap is None else float(cap)
         self.source: Source = "none" if cap is None else "config"
         self.ceiling: float = self.cap if fixed else INF
         self.slow: bool = cap is None and hold
         """Whether slow start is on."""
-        self.limit: float = self.cap if cap is not None else (self.START if hold else INF)
+        self.limit: float = self.cap if cap is not None else (start if hold else INF)
         """How many may be under way now."""
+        self.start: int = start
+        """Slots that slow start begins with."""
         self.extra: int = 0
         """How many more than believed possible are being tried."""
         self.canaries: list[Ticket] = []
@@ -95,17 +93,17 @@ class Concurrency:
 
     def resume(self) -> None:
         """The limit was a wrong guess: nothing is known, and slow start goes on from there."""
-        self.limit = max(self.START, 2.0 * min(self.limit, self.cap))
+        self.limit = max(self.start, 2.0 * min(self.limit, self.cap))
         self.cap, self.source, self.slow, self.extra = self.ceiling, "none", True, 0
 
     def fits(self, inflight: int, now: float) -> bool:
         self.tested = self.spread = False
         if inflight < self.limit:
-            if self.slow and inflight >= 2 * self.START:
+            if self.slow and inflight >= 2 * self.start:
                 if now > self.batch_at + self.SPREAD:
                     self.batch_at = now
                     self.batch = 0
-                elif self.batch >= max(self.START, inflight / 8):
+                elif self.batch >= max(self.start, inflight / 8):
                     self.spread = True
                     return False
             return True

@@ -15,7 +15,6 @@ from hypothesis import strategies as st
 from kimi_async.middleware.rate_limit.law import Law
 from kimi_async.middleware.rate_limit.limits import TIERS, RateLimits, tier_of
 from kimi_async.middleware.rate_limit.rate import Rate
-from kimi_async.middleware.rate_limit.slots import Concurrency
 from kimi_async.middleware.rate_limit.ticket import Ticket
 from kimi_async.middleware.rate_limit.window import INF, Window
 
@@ -328,7 +327,7 @@ def test_slow_start_does_not_grow_where_nobody_waits():
             subject.done(ticket, now + 1)
         now += 1
 
-    assert Concurrency.START == subject.concurrency.limit
+    assert RateLimits().start == subject.concurrency.limit
 
 
 def test_refused_concurrency_number_is_believed_at_once():

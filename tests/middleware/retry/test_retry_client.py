@@ -81,7 +81,8 @@ class Server:
 
 def client(handler: Handler, **options: Any) -> AsyncKimi:
     options.setdefault("api_key", "sk-test-0123456789abcdef")
-    return AsyncKimi(base_url="https://kimi.example/v1", transport=MemoryTransport(handler), **options)
+    options = {"base_url": "https://api.moonshot.ai/v1", **options}
+    return AsyncKimi(transport=MemoryTransport(handler), **options)
 
 
 async def ask(kimi: AsyncKimi, **options: Any) -> Any:
