@@ -87,7 +87,7 @@ def _httpx_of(openai: Any) -> Any:
 
 @cache
 def _transport_class(openai: Any, httpx: Any) -> Any:
-    # openai turns what a request raises into errors of its own, but not what a stream raises.
+    # openai turns what a request raises into errors of its own, but before release 3 not what a stream raises.
     class StreamBrokenError(openai.APIConnectionError, httpx.RemoteProtocolError):  # type: ignore[misc]
         """A stream that broke off, as openai and as httpx would have it."""
 
