@@ -15,7 +15,7 @@ from ..schema.answers import parse_completion, response_format_of
 from ..streaming.resume import Repeater, ResumePolicy, Resumer, check_resume
 from ..streaming.stream import AsyncStream
 from ..transport.exchange import Response
-from ..types.chat import ChatCompletion, ChatCompletionChunk
+from ..types.completions import ChatCompletion, ChatCompletionChunk
 from .options import MapOptions
 from .requests import Item
 

@@ -13,7 +13,7 @@ from typing import Any, Final
 from ..errors import CircuitOpenError, ConfigurationError, KimiError, RateLimitWaitError
 from ..resources.caller import Caller
 from ..resources.threads import in_thread, to_the_end
-from ..types.chat import ChatCompletion
+from ..types.completions import ChatCompletion
 from .ask import Asker
 from .committer import Committer, joined
 from .id_table import IdTable

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from ..errors import KimiError
-from ..types.chat import CompletionUsage
+from ..types.completions import CompletionUsage
 
 __all__ = ["MapProgress", "MapStoppedError", "Meter"]
 

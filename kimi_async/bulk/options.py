@@ -17,7 +17,7 @@ from ..errors import (
 )
 from ..resources.arguments import unknown_argument
 from ..streaming.resume import ResumePolicy
-from ..types.chat import ChatCompletion
+from ..types.completions import ChatCompletion
 from .journal import Redo
 from .lines import MAX_LINE_SIZE
 from .meter import MapProgress

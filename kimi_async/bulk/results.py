@@ -9,7 +9,7 @@ import msgspec
 from .. import codec
 from ..errors import APIStatusError, KimiError
 from ..schema.answers import parse_completion, response_format_of
-from ..types.chat import ChatCompletion, CompletionUsage
+from ..types.completions import ChatCompletion, CompletionUsage
 from .output_lines import Answer, RunInfo, answer_line, failure_line
 
 __all__ = ["RequestFailedError", "Result", "Source", "UnansweredError", "line_of_answer", "line_of_failure"]

@@ -206,7 +206,7 @@ def fields_of(given: Sequence[str] | None) -> dict[str, Any]:
     What --set says: a field a word, its value as JSON, or as text where it is none.
     """
     from ..resources.chat_body import chat_body
-    from ..types.chat import ChatParams
+    from ..types.completions import ChatParams
 
     known = [*ChatParams.__annotations__, "model", "extra_body"]
     fields: dict[str, Any] = {}

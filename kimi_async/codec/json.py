@@ -16,7 +16,7 @@ from msgspec import UNSET
 
 from ..errors import APIResponseValidationError, ConfigurationError
 from ..types._base import BaseModel, Reply, bind, is_given
-from ..types.chat import ChatCompletion, ChatCompletionChunk
+from ..types.completions import ChatCompletion, ChatCompletionChunk
 from .foreign import as_wire, json_values
 
 __all__ = [

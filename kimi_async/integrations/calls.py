@@ -15,7 +15,7 @@ import msgspec
 from ..providers.hosts import by_base_url
 from ..streaming.stream import AsyncStream
 from ..transport.exchange import Response
-from ..types.chat import ChatCompletion
+from ..types.completions import ChatCompletion
 
 __all__ = ["OPERATIONS", "Ending", "Target", "error_type", "model_of", "target_of"]
 

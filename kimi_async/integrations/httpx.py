@@ -46,7 +46,7 @@ from ..streaming.fold import Accumulator
 from ..streaming.stream import AsyncStream
 from ..transport.exchange import Body, Headers, Request, Response, Timeout
 from ..transport.phases import unread, whole
-from ..types.chat import ChatCompletion
+from ..types.completions import ChatCompletion
 from .blocking import blocking
 from .reasoning import ReasoningKeeper
 

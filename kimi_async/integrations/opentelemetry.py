@@ -28,7 +28,7 @@ from ..middleware.chain import Handler
 from ..redact import redact
 from ..tools.tool import Tool
 from ..transport.exchange import Request, Response
-from ..types.chat import ChatCompletionMessageToolCall
+from ..types.completions import ChatCompletionMessageToolCall
 from . import opentelemetry_content as content
 from .calls import Ending, error_type, target_of
 

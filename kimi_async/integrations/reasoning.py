@@ -15,7 +15,7 @@ from typing import Any, cast
 
 import msgspec
 
-from ..types.chat import ChatCompletion
+from ..types.completions import ChatCompletion
 
 __all__ = ["ReasoningKeeper"]
 

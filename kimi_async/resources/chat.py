@@ -14,7 +14,7 @@ from ..streaming.events import AsyncChatCompletionStreamManager
 from ..streaming.resume import ResumePolicy, Resumer, check_resume
 from ..streaming.stream import AsyncStream
 from ..types._base import NOT_GIVEN, NotGiven, Omit, is_given
-from ..types.chat import (
+from ..types.completions import (
     ChatCompletion,
     ChatCompletionChunk,
     ChatCompletionMessageParam,

@@ -18,7 +18,7 @@ from ..streaming.digest import folded
 from ..transport.exchange import Response
 from ..transport.phases import read_whole
 from ..types._base import BaseModel, held, is_given
-from ..types.chat import ChatCompletion, ChatCompletionMessageParam, ChatParams
+from ..types.completions import ChatCompletion, ChatCompletionMessageParam, ChatParams
 from .arguments import unknown_argument
 
 __all__ = [

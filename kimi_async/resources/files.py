@@ -14,7 +14,7 @@ from ..errors import APIConnectionError, ConfigurationError
 from ..transport.exchange import Response
 from ..transport.phases import unread, whole
 from ..types._base import NOT_GIVEN, NotGiven, Omit, is_given
-from ..types.chat import ChatCompletion
+from ..types.completions import ChatCompletion
 from ..types.files import FileDeleted, FileList, FileObject, FilePurpose
 from . import uploads
 from ._base import Resource

@@ -5,7 +5,7 @@
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Unpack
 
-from ..types.chat import ChatCompletionMessageParam
+from ..types.completions import ChatCompletionMessageParam
 from ..types.tokenizers import TokenCount
 from ._base import Resource
 from .caller import CallOptions

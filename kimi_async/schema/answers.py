@@ -14,7 +14,7 @@ import msgspec
 
 from ..errors import ConfigurationError, ContentFilterFinishReasonError, LengthFinishReasonError
 from ..types._base import Reply, held, is_given
-from ..types.chat import ChatCompletion
+from ..types.completions import ChatCompletion
 from ..types.parsed import (
     ParsedChatCompletion,
     ParsedChatCompletionMessage,

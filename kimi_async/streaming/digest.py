@@ -18,7 +18,7 @@ from ..providers.advice import KimiWarning
 from ..redact import redact
 from ..sse import BOM, EventTooLargeError, SSEDecoder
 from ..transport.exchange import Response
-from ..types.chat import ChatCompletion, ChatCompletionChunk, CompletionUsage
+from ..types.completions import ChatCompletion, ChatCompletionChunk, CompletionUsage
 from .fold import Accumulator
 from .not_a_stream import NotAStream, as_chunk, unfit
 

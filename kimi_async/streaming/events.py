@@ -16,7 +16,7 @@ from typing import Any, Generic, Self, TypeVar, cast
 from ..errors import IncompleteStreamError, KimiError
 from ..transport.exchange import Response
 from ..types._base import held, is_given
-from ..types.chat import ChatCompletion, ChatCompletionChunk, ChunkChoice, CompletionUsage
+from ..types.completions import ChatCompletion, ChatCompletionChunk, ChunkChoice, CompletionUsage
 from ..types.events import (
     ChatCompletionStreamEvent,
     ChunkEvent,

@@ -6,7 +6,7 @@ from ..codec.json import is_json
 from ..errors import APIConnectionError, APIResponseValidationError
 from ..transport.deadlines import Deadline
 from ..transport.exchange import Response
-from ..types.chat import (
+from ..types.completions import (
     ChatCompletion,
     ChatCompletionChunk,
     ChoiceDelta,

@@ -27,7 +27,7 @@ from ..errors import (
     RateLimitReachedError,
 )
 from ..providers.hosts import Provider
-from ..types.chat import (
+from ..types.completions import (
     ChatCompletion,
     ChatCompletionChunk,
     ChoiceDelta,

@@ -18,7 +18,7 @@ from typing import Any, Generic, Protocol, Self, TypeVar, cast
 
 from ..errors import APIConnectionError, APIError, EmptyResponseError
 from ..transport.exchange import Response
-from ..types.chat import ChatCompletion, CompletionUsage
+from ..types.completions import ChatCompletion, CompletionUsage
 from .digest import Continuation
 from .fold import Accumulator
 from .reading import Reading

@@ -28,7 +28,7 @@ from typing import Any, Final, cast
 from ..conversation.messages import field_of
 from ..errors import KimiError
 from ..providers.advice import KimiWarning
-from ..types.chat import ChatCompletion, ChatCompletionMessageToolCall, Choice, Function
+from ..types.completions import ChatCompletion, ChatCompletionMessageToolCall, Choice, Function
 
 __all__ = [
     "Leak",

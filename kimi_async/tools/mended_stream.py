@@ -11,7 +11,7 @@ from typing import Any, Self
 from ..streaming.fold import Accumulator
 from ..streaming.stream import AsyncStream
 from ..transport.exchange import Response
-from ..types.chat import (
+from ..types.completions import (
     ChatCompletion,
     ChatCompletionChunk,
     ChoiceDelta,

@@ -28,7 +28,7 @@ import msgspec
 from ..errors import ConfigurationError, ContentFilterFinishReasonError, KimiError, LengthFinishReasonError
 from ..schema import OutputError
 from ..streaming.events import AsyncChatCompletionStreamManager
-from ..types.chat import (
+from ..types.completions import (
     ChatCompletion,
     ChatCompletionMessage,
     ChatCompletionMessageToolCall,

@@ -2,7 +2,7 @@
 The objects of the wire. Import them from here, or from the module of their family.
 """
 
-from typing import TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from ._base import NOT_GIVEN, BaseModel, NotGiven, Omit, Reply, not_given, omit
 from .batches import Batch, BatchList, BatchRequestCounts, BatchStatus
@@ -28,15 +28,6 @@ from .completions import (
 from .files import FileDeleted, FileList, FileObject, FilePurpose
 from .formulas import Fiber, FiberContext, FormulaTools
 from .models import Model
-from .params import (
-    FunctionDefinition,
-    FunctionParameters,
-    Metadata,
-    ReasoningEffort,
-    ResponseFormatJSONObject,
-    ResponseFormatJSONSchema,
-    ResponseFormatText,
-)
 from .parsed import (
     ParsedChatCompletion,
     ParsedChatCompletionMessage,
@@ -47,6 +38,41 @@ from .parsed import (
 from .signatures import RequestSignature, SignatureVerification
 from .tokenizers import TokenCount, TokenCountData
 from .users import Balance, BalanceData
+
+if TYPE_CHECKING:
+    from .params import (
+        FunctionDefinition,
+        FunctionParameters,
+        Metadata,
+        ReasoningEffort,
+        ResponseFormatJSONObject,
+        ResponseFormatJSONSchema,
+        ResponseFormatText,
+    )
+
+# The shapes of requests are for editors and type checkers; making them takes 5 ms of every start.
+_OF_PARAMS = frozenset(
+    {
+        "FunctionDefinition",
+        "FunctionParameters",
+        "Metadata",
+        "ReasoningEffort",
+        "ResponseFormatJSONObject",
+        "ResponseFormatJSONSchema",
+        "ResponseFormatText",
+    }
+)
+
+
+def __getattr__(name: str) -> Any:
+    from importlib import import_module
+
+    if name in ("chat", "params"):
+        return import_module(f".{name}", __name__)
+    if name in _OF_PARAMS:
+        return getattr(import_module(".params", __name__), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
 
 ChatModel: TypeAlias = str
 """A model's id. `client.models.list()` says which there are."""

@@ -18,7 +18,7 @@ from ...providers.hosts import Provider
 from ...redact import redact
 from ...transport.exchange import Request, Response
 from ...types._base import held
-from ...types.chat import ChatCompletion
+from ...types.completions import ChatCompletion
 from ..chain import Handler
 from .needs import lacks, needs_of, translated
 from .policy import Health, Order, Rotation, cause_of, goes_on, order
