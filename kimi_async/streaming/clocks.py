@@ -8,11 +8,13 @@ else should have the loop.
 
 import asyncio
 import weakref
+from collections import deque
+from collections.abc import Callable
 from typing import Any, cast
 
 from ..transport.exchange import Timeout
 
-__all__ = ["Clocks", "Turn", "limit_of", "turn_of"]
+__all__ = ["Clocks", "Ticks", "Turn", "limit_of", "ticks_of", "turn_of"]
 
 # Some servers say finish_reason and then neither [DONE] nor goodbye (MoonshotAI/kimi-code#2762). The answer is whole by then;
 # this is for the usage that may follow.
@@ -126,7 +128,7 @@ def _look(ref: "weakref.ref[Clocks]", turns: int = TURNS) -> None:
 
 # How long streams may keep the loop to themselves before the other tasks have their turn. With the packet that is being handled
 # and the reading of the sockets the worst delay of another task stays below four of these (benchmarks/fairness.py).
-SHARE = 0.008
+SHARE = 0.006
 # A turn is noted at most so often, which spares streams that wait for every packet a callback with each.
 NOTED = 0.002
 
@@ -137,25 +139,54 @@ class Turn:
     in which nobody waits serves nobody else: no timer, no cancellation, no heartbeat.
     """
 
-    __slots__ = ("_loop", "_runs", "_since")
+    __slots__ = ("_cost", "_loop", "_queue", "_runs", "_since")
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
         self._since = 0.0
         self._runs = False
+        self._queue: deque[asyncio.Future[None]] = deque()
+        """Who waits for a turn with what was read, first come, first served."""
+        self._cost = SHARE / 8
+        """Seconds that a reader lately took for what it had waited with: so many of them have the next turn as fit into the share."""
 
     def is_over(self, now: float) -> bool:
-        """Whether whoever asks should let the others have the loop (`asyncio.sleep(0)`) first."""
+        """Whether whoever asks should let the others have the loop first (`wait`)."""
         if self._runs:
-            return now - self._since > SHARE
+            return now - self._since > SHARE or bool(self._queue)
+        if self._queue:
+            return True
         if now - self._since > NOTED:
             self._runs = True
             self._since = now
             self._loop.call_soon(self._end)
         return False
 
+    async def wait(self) -> None:
+        """Returns when it is this one's turn."""
+        future = self._loop.create_future()
+        self._queue.append(future)
+        if len(self._queue) == 1:
+            self._loop.call_soon(self._release)
+        await future
+
+    def took(self, seconds: float) -> None:
+        """How long one had the loop after its `wait`."""
+        self._cost += (min(seconds, SHARE) - self._cost) / 8
+
     def _end(self) -> None:
         self._runs = False
+
+    def _release(self) -> None:
+        left = min(256, int(SHARE / max(self._cost, 1e-6)) or 1)
+        queue = self._queue
+        while queue and left:
+            future = queue.popleft()
+            if not future.done():
+                future.set_result(None)
+                left -= 1
+        if queue:
+            self._loop.call_soon(self._release)
 
 
 _turns: "weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, Turn]" = weakref.WeakKeyDictionary()
@@ -167,3 +198,46 @@ def turn_of(loop: asyncio.AbstractEventLoop) -> Turn:
     if turn is None:
         turn = _turns[loop] = Turn(loop)
     return turn
+
+
+# Pauses of many streams end together, so that one timer and one look at the sockets serve them all.
+TICK = 0.05
+
+
+class Ticks:
+    """
+    The moments at which the streams of one loop take up their connections again.
+    """
+
+    __slots__ = ("_due", "_loop")
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self._due: dict[int, list[Callable[[int], None]]] = {}
+
+    def call(self, now: float, seconds: float, callback: Callable[[int], None]) -> int:
+        """
+        Calls back, with the number that this returns, at the last tick within so many seconds; at the next if there is none.
+        """
+        tick = max(int((now + seconds) / TICK), int(now / TICK) + 1)
+        due = self._due.get(tick)
+        if due is None:
+            due = self._due[tick] = []
+            self._loop.call_at(tick * TICK, self._ring, tick)
+        due.append(callback)
+        return tick
+
+    def _ring(self, tick: int) -> None:
+        for callback in self._due.pop(tick):
+            callback(tick)
+
+
+_ticks: "weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, Ticks]" = weakref.WeakKeyDictionary()
+
+
+def ticks_of(loop: asyncio.AbstractEventLoop) -> Ticks:
+    """The ticks that all streams of a loop share."""
+    ticks = _ticks.get(loop)
+    if ticks is None:
+        ticks = _ticks[loop] = Ticks(loop)
+    return ticks

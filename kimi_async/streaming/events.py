@@ -446,6 +446,7 @@ class AsyncChatCompletionStream(Generic[C]):
             return self
         # Nobody has seen anything of it: no event need be made, and what breaks off can be repeated unseen.
         stream = self._stream
+        stream.gather()
         if self._repeat is not None and self._repeater is None:
             self._repeater = Repeater(self._repeat, self._repeats)
             stream.repeat_with(self._repeater)

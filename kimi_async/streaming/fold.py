@@ -461,6 +461,13 @@ class Accumulator:
         self._reasoning = main.reasoning.append if main is not None and main.seen_reasoning else None
 
     @property
+    def says_something(self) -> bool:
+        """
+        Whether a first token has come: of text, reasoning or a call.
+        """
+        return any(fold.content or fold.reasoning or fold.calls for fold in self.choices.values())
+
+    @property
     def in_a_call(self) -> bool:
         """
         Whether a tool call was being written when it stopped: one whose arguments are no whole JSON.

@@ -16,16 +16,19 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Generic, Protocol, Self, TypeVar, cast
 
-from ..errors import APIConnectionError, APIError, EmptyResponseError
+from ..errors import APIConnectionError, APIError, ConfigurationError, EmptyResponseError
 from ..transport.exchange import Response
 from ..types.completions import ChatCompletion, CompletionUsage
 from .digest import Continuation
 from .fold import Accumulator
-from .reading import Reading
+from .reading import GATHER, Reading
 
 __all__ = ["AsyncStream", "Continuation", "Mender", "Repeats", "Resumption"]
 
 T = TypeVar("T")
+
+# Longer, and a stream that a proxy watches may be taken for a reader that has gone.
+LONGEST_GATHER = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -249,6 +252,16 @@ class AsyncStream(Generic[T]):
         """
         self._reading.digest.runs = True
 
+    def gather(self, seconds: float = GATHER) -> None:
+        """
+        From the first token on, lets what comes gather between two reads, for so many seconds at most: one wake-up of the loop
+        then brings many chunks. For readers who need each not at once: those who want the end only, or so many pictures a
+        second. Pauses are short at first. Transports that cannot wait go on as before.
+        """
+        if not 0 <= seconds <= LONGEST_GATHER:
+            raise ConfigurationError(f"gather must be from 0 to {LONGEST_GATHER:g} seconds; got {seconds!r}")
+        self._reading.gather = seconds
+
     def take(self) -> list[T]:
         """
         The chunks that have arrived and not been handed out; they will not be handed out again. For readers who build on this.
@@ -328,7 +341,7 @@ class AsyncStream(Generic[T]):
             self._fault = exc
             raise self._failed() from exc.__cause__
         reading, items = stream.handed_over()
-        reading.digest.runs = self._reading.digest.runs
+        reading.digest.runs, reading.gather = self._reading.digest.runs, self._reading.gather
         self._earlier += self._reading.response.bytes_received
         self._reading = reading
         if continuation is None:

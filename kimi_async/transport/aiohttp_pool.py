@@ -299,6 +299,7 @@ class SessionPool:
             reader=body.readany,
             closer=body.close,
             whole=body.whole,
+            gate=body.gate,
             reason=reply.reason or "",
             http_version=f"{version.major}.{version.minor}" if version else "1.1",
             max_body=self._max_response_size if reply.status < 400 else self._max_error_size,
@@ -393,6 +394,20 @@ class _Reading:
                 if data:
                     return data
         raise _translated(self._fault, self._request, "body", self._loop.time() - self._started)
+
+    def gate(self, on: bool) -> None:
+        """
+        Takes up the reading of the connection, or stops it. One that has been given back already is left alone.
+        """
+        connection = self._reply.connection
+        transport = None if connection is None else connection.transport
+        if transport is None or transport.is_closing():
+            return
+        if not on:
+            transport.pause_reading()
+        # aiohttp stops reading by itself where too much lies unread, and takes it up again by itself.
+        elif not getattr(cast("Any", connection).protocol, "_reading_paused", False):
+            transport.resume_reading()
 
     def whole(self, at_most: int) -> bytes | None:
         """

@@ -316,6 +316,7 @@ class Response:
         "bytes_received",
         "error",
         "extensions",
+        "gate",
         "given_up",
         "headers",
         "http_version",
@@ -339,6 +340,7 @@ class Response:
         reader: Callable[[], Awaitable[bytes]] | None = None,
         closer: Callable[[], None] | None = None,
         whole: Callable[[int], bytes | None] | None = None,
+        gate: Callable[[bool], None] | None = None,
         reason: str = "",
         http_version: str = "1.1",
         max_body: int = 64 << 20,
@@ -365,6 +367,9 @@ class Response:
         self.value: Any = NOTHING
         """What `request.accept` made of the reply; `NOTHING` until it has seen it."""
         self._body: bytes | None = None
+        self.gate: Callable[[bool], None] | None = gate
+        """Stops (False) and takes up (True) the reading of the connection, where the transport can: what comes meanwhile gathers
+        in the kernel, and one read brings it all."""
         self._callbacks: list[Callable[[], None]] = []
         self._closed = False
         self._closer = closer

@@ -48,7 +48,7 @@ def test_turn_is_over_after_share() -> None:
         begun = 100.0
 
         assert not turn.is_over(begun)
-        assert not turn.is_over(begun + SHARE)
+        assert not turn.is_over(begun + SHARE * 0.99)
         assert turn.is_over(begun + SHARE * 1.01)
 
         await asyncio.sleep(0)

@@ -1,0 +1,227 @@
+"""
+A stream that is read for its end lets what comes gather in the kernel: later by no more than it may, and nothing else is changed.
+"""
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from kimi_async import AsyncKimi, ConfigurationError, StreamStalledError, Timeout
+from kimi_async.streaming.clocks import SHARE, TICK, Ticks, Turn
+from kimi_async.streaming.reading import GATHER
+from kimi_async.streaming.stream import AsyncStream
+from kimi_async.testing import KimiSimulator
+from kimi_async.testing.clock import run
+from kimi_async.transport.exchange import Request, Response
+
+ROLE = b'data: {"id":"c","choices":[{"index":0,"delta":{"role":"assistant","content":""}}]}\n\n'
+TOKEN = b'data: {"id":"c","choices":[{"index":0,"delta":{"content":"x"}}]}\n\n'
+END = b'data: {"id":"c","choices":[{"index":0,"delta":{},"finish_reason":"stop"}]}\n\ndata: [DONE]\n\n'
+
+
+class Wire:
+    """
+    A connection that is read as long as its gate is open; what arrives meanwhile is kept.
+    """
+
+    def __init__(self, *, timeout: Timeout | None = None) -> None:
+        self.kept = b""
+        self.closed = self.ended = False
+        self.open = True
+        self.reads: list[tuple[float, int]] = []
+        self.gates: list[bool] = []
+        self.news = asyncio.Event()
+        request = Request("POST", "http://h/v1/chat/completions", timeout=timeout or Timeout())
+        self.response = Response(200, request=request, reader=self.read, closer=self.close, gate=self.gate)
+
+    def say(self, data: bytes) -> None:
+        self.kept += data
+        if self.open:
+            self.news.set()
+
+    def gate(self, on: bool) -> None:
+        self.gates.append(on)
+        self.open = on
+        if on and self.kept:
+            self.news.set()
+        elif not on:
+            self.news.clear()
+
+    def close(self) -> None:
+        self.closed = True
+
+    async def read(self) -> bytes:
+        if not (self.ended and not self.kept and self.open):
+            await self.news.wait()
+        data, self.kept = self.kept, b""
+        self.news.clear()
+        self.reads.append((asyncio.get_running_loop().time(), len(data)))
+        return data
+
+
+def test_gather_reads_seldom_after_first_token() -> None:
+    """
+    Until the first token every packet is read; then a read brings many, and the end is at most a pause late.
+    """
+
+    async def main() -> None:
+        wire = Wire()
+        loop = asyncio.get_running_loop()
+        stream: AsyncStream[Any] = AsyncStream(wire.response)
+        stream.gather()
+
+        async def talk() -> float:
+            wire.say(ROLE)
+            for _ in range(500):
+                await asyncio.sleep(0.02)
+                wire.say(TOKEN)
+            wire.ended = True
+            wire.say(END)
+            return loop.time()
+
+        talking = asyncio.create_task(talk())
+        count = sum([1 async for _ in stream])
+        late = loop.time() - await talking
+
+        assert 502 == count
+        assert len(wire.reads) < 70
+        assert 0 <= late <= GATHER
+        assert wire.open
+        assert wire.closed
+
+    run(main())
+
+
+def test_gather_pause_is_no_silence() -> None:
+    """
+    `idle` counts from the end of a pause, and still ends a stream that falls silent.
+    """
+
+    async def main() -> None:
+        wire = Wire(timeout=Timeout(idle=0.1))
+        stream: AsyncStream[Any] = AsyncStream(wire.response)
+        stream.gather(2.0)
+
+        async def talk() -> None:
+            wire.say(ROLE + TOKEN)
+            for _ in range(100):
+                await asyncio.sleep(0.05)
+                wire.say(TOKEN)
+
+        talking = asyncio.create_task(talk())
+        count = 0
+        with pytest.raises(StreamStalledError):
+            async for _ in stream:
+                count += 1
+        await talking
+
+        assert 102 == count
+        assert wire.open
+
+    run(main())
+
+
+def test_gather_closed_in_a_pause_takes_up_reading() -> None:
+    """
+    A connection never goes back stopped: the next reply on it would not be heard.
+    """
+
+    async def main() -> None:
+        wire = Wire()
+        stream: AsyncStream[Any] = AsyncStream(wire.response)
+        stream.gather()
+        wire.say(ROLE + TOKEN)
+        await anext(stream)
+        await anext(stream)
+        waiting = asyncio.ensure_future(anext(stream))
+        await asyncio.sleep(0)
+        assert not wire.open
+        waiting.cancel()
+        await asyncio.gather(waiting, return_exceptions=True)
+        await stream.close()
+
+        assert [False, True] == wire.gates
+
+        await asyncio.sleep(1)
+        assert [False, True] == wire.gates
+
+    run(main())
+
+
+async def test_gather_bounds() -> None:
+    """
+    A pause longer than a reader may take is refused.
+    """
+    stream: AsyncStream[Any] = AsyncStream(Wire().response)
+
+    with pytest.raises(ConfigurationError, match="gather"):
+        stream.gather(60.0)
+    stream.gather(0)
+    await stream.close()
+
+
+async def test_final_completion_over_sockets_reuses_connection() -> None:
+    """
+    Answers read for their end are whole, and their connection carries the next.
+    """
+    async with (
+        KimiSimulator() as server,
+        AsyncKimi(api_key=server.api_key, base_url=server.base_url) as client,
+    ):
+        texts = []
+        for _ in range(3):
+            async with client.chat.completions.stream(
+                model="kimi-k3", messages=[{"role": "user", "content": "Hello?"}]
+            ) as stream:
+                texts.append(await stream.get_final_text())
+        session: Any = client._stack.transport.session()  # type: ignore[attr-defined]
+
+        assert all(texts)
+        assert 1 == sum(map(len, session.connector._conns.values()))
+
+
+def test_ticks_serve_many_with_one_timer() -> None:
+    """
+    Pauses that end at nearly the same time end together, and none later than it may.
+    """
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        ticks = Ticks(loop)
+        ended: list[float] = []
+        for each in range(10):
+            ticks.call(loop.time() + each / 1000, 0.2, lambda _: ended.append(loop.time()))
+        begun = loop.time()
+        await asyncio.sleep(1)
+
+        assert 10 == len(ended)
+        assert all(0.2 - TICK <= each - begun <= 0.21 for each in ended)
+
+    run(main())
+
+
+def test_turn_serves_those_who_wait_in_order() -> None:
+    """
+    Who stepped aside is served first come, first served, as many in a turn as fit into the share.
+    """
+
+    async def main() -> None:
+        turn = Turn(asyncio.get_running_loop())
+        turn.took(SHARE)
+        served: list[int] = []
+
+        async def step(number: int) -> None:
+            await turn.wait()
+            served.append(number)
+
+        tasks = [asyncio.create_task(step(number)) for number in range(20)]
+        await asyncio.sleep(0)
+        assert turn.is_over(0.0)
+        tasks[3].cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+        assert [number for number in range(20) if number != 3] == served
+        assert not turn.is_over(0.0)
+
+    run(main())
