@@ -88,9 +88,8 @@ def _rewritten(path: str, directory: str, name: str, rules: RequestRules, repair
             good = checker.feed(line)
             if good is not None:
                 shards.add(_filled_line(good, rules) if fills else good)
-        done = shards.close()
-    checker.finish().raise_if_bad()
-    return done
+        checker.finish().raise_if_bad()
+        return shards.close()
 
 
 def _filled_line(line: bytes, rules: RequestRules) -> bytes:
@@ -129,14 +128,14 @@ async def _written(requests: Any, directory: str, name: str, rules: RequestRules
                 waiting.clear()
                 size = 0
         await in_thread(flush)
+        found = checker.finish()
+        if early or found.count:
+            problems = sorted([*early, *found.problems], key=lambda problem: problem.line)
+            raise InvalidLinesError(problems[:100], count=len(early) + found.count)
         done = await in_thread(shards.close)
-    found = checker.finish()
-    if early or found.count:
-        problems = sorted([*early, *found.problems], key=lambda problem: problem.line)
-        raise InvalidLinesError(problems[:100], count=len(early) + found.count)
-    if not done:
-        raise ConfigurationError("there are no requests")
-    return done
+        if not done:
+            raise ConfigurationError("there are no requests")
+        return done
 
 
 def _line_of(given: Any, index: int, rules: RequestRules, problems: list[LineProblem]) -> bytes | None:

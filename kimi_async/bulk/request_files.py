@@ -14,8 +14,10 @@ thread. The rules are those of https://platform.kimi.ai/docs/guide/use-batch-api
 import hashlib
 import os
 from collections import Counter
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import TracebackType
 from typing import BinaryIO, Final, Self, cast
 
 import msgspec
@@ -376,9 +378,20 @@ class Shards:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *exc: object) -> None:
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Closes the last file; after an error nothing that was written is of use, and nothing is left."""
+        path = self._path()
         if self._file is not None:
-            self._file.close()
+            with suppress(OSError):  # what is held back may not fit on the disk either
+                self._file.close()
+        if kind is not None:
+            for each in [path, *(Path(shard.path) for shard in self._done)]:
+                each.unlink(missing_ok=True)
 
     def _path(self) -> Path:
         return self._directory / f"{self._name}-{len(self._done) + 1:05}.jsonl"

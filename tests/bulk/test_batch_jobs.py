@@ -479,6 +479,18 @@ async def test_run_cancelled_anywhere_leaves_nothing_behind(
     assert ended > 10
 
 
+async def test_submit_refused_leaves_nothing_in_the_callers_directory(client: AsyncKimi, tmp_path: Path):
+    """
+    Files of a job that was never sent are of no use to anybody.
+    """
+    (tmp_path / "mine").touch()
+    bad = [*requests(50), requests(1)[0]]
+    with pytest.raises(InvalidLinesError, match="custom_id"):
+        await client.batches.submit(bad, directory=tmp_path, max_lines=10)
+
+    assert [tmp_path / "mine"] == list(tmp_path.iterdir())
+
+
 async def test_submit_lines_without_method_and_url(
     simulator: KimiSimulator, client: AsyncKimi, tmp_path: Path
 ):
