@@ -449,6 +449,8 @@ class APIConnectionError(APIError):
         """Where it happened: `dns`, `connect`, `tls`, `write`, `headers`, `first_token`, `body`."""
         self.elapsed = elapsed
         """Seconds since the attempt began."""
+        self.response: ResponseInfo | None = None
+        """The reply, where a stream broke off that had begun; its text is not kept here (see `partial`)."""
         self.reused_connection = False
         """True where a pooled connection turned out to be closed before a byte of the reply came."""
 

@@ -389,11 +389,14 @@ class AsyncStream(Generic[T]):
         self._fault = fault
         self._end()
         if isinstance(fault, APIError):
+            fault.request_id = fault.request_id or self.response.request_id
             fault.partial = self.snapshot()
             fault.chunks = self.chunks
             fault.bytes_received = self._earlier + self.response.bytes_received
-        if isinstance(fault, APIConnectionError) and fault.elapsed is None:
-            fault.elapsed = self._reading.clocks.loop.time() - self.started
+        if isinstance(fault, APIConnectionError):
+            fault.response = self.response.info()
+            if fault.elapsed is None:
+                fault.elapsed = self._reading.clocks.loop.time() - self.started
         return fault
 
     def __del__(self) -> None:

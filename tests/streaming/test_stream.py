@@ -7,6 +7,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import json
+import pickle
 import random
 import warnings
 from collections.abc import AsyncIterator, Callable
@@ -16,6 +17,7 @@ from typing import Any
 import pytest
 
 from kimi_async import (
+    APIError,
     APIResponseValidationError,
     AsyncKimi,
     IncompleteStreamError,
@@ -739,3 +741,37 @@ def test_stream_needs_no_session(monkeypatch: pytest.MonkeyPatch):
 
     checked: Callable[..., Any] = asyncio.run
     assert ["", "Hel", "lo", None] == checked(main())
+
+
+@pytest.mark.parametrize(
+    ("rest", "words"),
+    [
+        (b"", "without a finish_reason"),
+        (b"data: oops\n\n", "oops"),
+        (event({"error": {"message": "boom", "type": "server_error"}}), "boom"),
+    ],
+    ids=["cut", "nonsense", "error"],
+)
+async def test_error_of_a_stream_has_the_reply_s_headers(rest: bytes, words: str):
+    """
+    Whoever writes to the host's support needs the request id, whichever way the stream failed.
+    """
+
+    async def handler(request: Request) -> Reply:
+        return Reply(headers={"Msh-Request-Id": "r-1", "Set-Cookie": "secret"}, body=text("Hel") + rest)
+
+    async with AsyncKimi(api_key="sk-test", transport=MemoryTransport(handler), max_retries=0) as client:
+        stream = await client.chat.completions.create(
+            model="kimi-k3", messages=[{"role": "user", "content": "x"}], stream=True
+        )
+        with pytest.raises(APIError, match=words) as caught:
+            async for _ in stream:
+                pass
+    error: Any = pickle.loads(pickle.dumps(caught.value))
+
+    assert ("r-1", "r-1", 200) == (
+        error.request_id,
+        error.response.headers["Msh-Request-Id"],
+        error.response.status_code,
+    )
+    assert "Set-Cookie" not in error.response.headers
