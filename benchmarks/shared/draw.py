@@ -10,7 +10,7 @@ from typing import Any
 
 __all__ = ["draw"]
 
-WIDTH, HEIGHT, LEFT, BOTTOM, TOP, RIGHT = 760, 300, 50, 40, 34, 130
+WIDTH, HEIGHT, LEFT, BOTTOM, TOP, RIGHT = 800, 300, 50, 40, 34, 170
 COLOURS = {"alone": "other", "redis": "ours", "host": "hand"}
 NAMES = {"alone": "each learns alone", "redis": "shared through Redis", "host": "shared on one host"}
 

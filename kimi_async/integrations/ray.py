@@ -264,10 +264,11 @@ class Mapper:
         return outcome
 
     async def _ask(self, body: dict[str, Any]) -> "Outcome":
-        completions = self._client.chat.completions
+        completions: Any = self._client.chat.completions  # the fields come from a row
         outcome = Outcome()
+        completion: Any
         if self._job.response_format is not None:
-            completion: Any = await completions.parse(response_format=self._job.response_format, **body)
+            completion = await completions.parse(response_format=self._job.response_format, **body)
             outcome.parsed = msgspec.to_builtins(completion.choices[0].message.parsed)
         else:
             completion = await completions.create(**body)

@@ -9,6 +9,7 @@ from typing import Literal, cast
 
 from ....errors import RateLimitWaitError, RequestTooCostlyError
 from ....transport.exchange import Request
+from ..limits import tier_of
 from ..queue import FAIR_EVERY, Queue, Waiter
 from ..stats import LimiterStats, LimitStats
 from .engine import Ask, SharedEngine
@@ -80,7 +81,7 @@ class SharedLease:
 
     def admitted(self, headers: Mapping[str, str] | None = None) -> None:
         """The server took the request: its good status has come."""
-        self._line.admitted(self.number)
+        self._line.admitted(self.number, headers)
 
     def refused(
         self,
@@ -310,7 +311,11 @@ class _LoopLine:
         if not waiter.future.done():
             self._end(waiter, self.error(self.reason, self.wait, "and the time allowed for the call is over"))
 
-    def admitted(self, number: int) -> None:
+    def admitted(self, number: int, headers: Mapping[str, str] | None) -> None:
+        if headers is not None and not self.engine.view().limits[1] and "msh-gid" in headers:
+            tier = tier_of(headers.get("msh-gid"))
+            if tier is not None:
+                self.engine.suppose(tier)
         self.admissions += 1
         self.last_admitted = self.loop.time()
         self.engine.report(number, "admitted")

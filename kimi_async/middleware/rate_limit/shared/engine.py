@@ -253,6 +253,7 @@ class SharedEngine:
         self._others_wait = False
         self._busy = 0.0
         self._closed = False
+        self._warned = False
 
     # --- asked by a limiter -----------------------------------------------------------------------------------------
 
@@ -320,6 +321,8 @@ class SharedEngine:
             self._notes.append(_Note("over", now, 0, 0, spread))
         else:
             kind = _KINDS.get(dimension or "", "some")
+            if kind == "rpm" and current and current > 2 * max(self._view.used[1], self._history.count) + 10:
+                self._warn(current)
             if kind == "slots" and hint <= 1.5:
                 spread = 0 if limit else 100
             self._notes.append(_Note(kind, now, limit or 0, current or 0, spread))
@@ -342,6 +345,25 @@ class SharedEngine:
             self._pump_alone()
         elif not self._failures and (self._others_wait or self._starved):
             self._at(max(now, self._last + GATHER))
+
+    def suppose(self, limits: RateLimits) -> None:
+        """What the server says of the organisation's tier, believed where nobody knows better."""
+        told, known = conf_of(limits), self._view.limits
+        slots, rpm, tpm, tpd = (
+            mine or (0 if believed else new)
+            for mine, believed, new in zip(self._conf, known, told, strict=True)
+        )
+        self._conf = (slots, rpm, tpm, tpd)
+
+    def _warn(self, current: int) -> None:
+        if not self._warned:
+            self._warned = True
+            logger.warning(
+                "the server counts %d requests in this minute, and the shared quota %d: others use the organisation's limits. "
+                "Do all processes give the same quota= at the same place?",
+                current,
+                self._view.used[1],
+            )
 
     def view(self) -> SharedView:
         return self._view
@@ -415,7 +437,10 @@ class SharedEngine:
                     await self._leave()
                     if self._is_idle(loop.time()):
                         break
-                await self._once()
+                try:
+                    await self._once()
+                except Exception as error:
+                    self._broken(error)
         finally:
             if not self._closed:
                 self._task = None
@@ -447,17 +472,17 @@ class SharedEngine:
         except LedgerUnavailable as error:
             self._lost(error, loop.time())
             return
-        except Exception as error:
-            # Not an outage: a fault of the ledger, or of ours. Nobody is let go on its account, and each is told why.
-            logger.exception("the shared quota's ledger failed")
-            self._failures += 1
-            self._due = loop.time() + RECONNECT[1]
-            text = str(error)
-            self._fail(lambda: SharedLimitsError(f"the ledger of the shared quota failed: {text}"))
-            return
         finally:
             self._last = began
         self._heard(message, asked, answer, began, loop.time())
+
+    def _broken(self, error: Exception) -> None:
+        """Not an outage: a fault of the ledger, or of ours. Nobody is let go on its account, and each is told why."""
+        logger.exception("the shared quota's ledger failed", exc_info=error)
+        self._failures += 1
+        self._due = self._running().time() + RECONNECT[1]
+        text = str(error)
+        self._fail(lambda: SharedLimitsError(f"the ledger of the shared quota failed: {text}"))
 
     def _asked(self) -> list[tuple[Line, Ask]]:
         now = self._running().time()

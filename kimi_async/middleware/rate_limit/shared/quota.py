@@ -6,6 +6,7 @@ import asyncio
 import threading
 from collections.abc import Callable
 from importlib import import_module
+from importlib.util import find_spec
 from typing import Any, cast
 
 from ....errors import ConfigurationError
@@ -23,6 +24,8 @@ _BY_SCHEME = {
     "unix": "kimi_async.integrations.redis",
     "ray": "kimi_async.integrations.ray",
 }
+
+_EXTRAS = {"redis": "redis", "rediss": "redis", "unix": "redis", "ray": "ray"}
 
 
 class SharedQuota:
@@ -116,6 +119,11 @@ def _maker(where: str | Ledger, quota: str) -> Callable[[], Ledger]:
         raise ConfigurationError(
             "shared must be 'host', 'ray' or an address such as redis://127.0.0.1:6379/0, rediss://… or unix:///…; "
             f"got one that begins with {scheme[:20]!r}"  # what follows may hold a password
+        )
+    extra = _EXTRAS.get(scheme)
+    if extra is not None and find_spec(extra) is None:
+        raise ConfigurationError(
+            f"shared={scheme!r} needs the package {extra}: pip install 'kimi-async[{extra}]'"
         )
     opened: Any = import_module(module).open_ledger
     make = cast("Callable[[str, str], Ledger]", opened)

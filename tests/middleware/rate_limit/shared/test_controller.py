@@ -342,3 +342,64 @@ async def test_client_key_from_a_function_needs_the_quota_s_name():
     with pytest.raises(ConfigurationError, match="quota="):
         _ = client.limiter
     assert "acme" in repr(AsyncKimi(api_key=key, shared=WireLedger(), quota="acme").limiter)
+
+
+def test_client_extra_that_is_missing_is_told_when_made(monkeypatch: pytest.MonkeyPatch):
+    """Which package is missing, and how to get it, before the first call."""
+    monkeypatch.setattr("kimi_async.middleware.rate_limit.shared.quota.find_spec", lambda name: None)
+
+    with pytest.raises(ConfigurationError, match=r"kimi-async\[redis\]"):
+        AsyncKimi(api_key="k", shared="redis://127.0.0.1:1/0")
+
+
+def test_client_learns_the_tier_that_the_server_names():
+    """A reply's tier is what all go by, where nobody knows the limits."""
+
+    async def main() -> tuple[float | None, float | None]:
+        limiter = limiter_of()
+        lease = await limiter.acquire()
+        lease.admitted({"msh-gid": "enterprise-tier-5"})
+        lease.release()
+        await asyncio.sleep(2)
+        (await limiter.acquire()).release()
+        stats = limiter.stats()
+        await limiter.aclose()
+        return stats.rpm.limit, stats.concurrency.limit
+
+    assert (300.0, 100.0) == run(main())
+
+
+def test_acquire_cost_that_cannot_be_told_fails_who_waits():
+    """A function that fails to tell a cost ends no task in silence."""
+
+    def cost() -> int:
+        raise ZeroDivisionError("no cost")
+
+    async def main() -> BaseException:
+        ledger = WireLedger()
+        limiter = limiter_of(ledger, concurrency=1)
+        held = await limiter.acquire()
+        waiting = asyncio.create_task(limiter.acquire(cost))
+        await asyncio.sleep(0.5)
+        held.refused("tpm", limit=1000, current=1001, retry_after=0.1)
+        (got,) = await asyncio.gather(waiting, return_exceptions=True)
+        await limiter.aclose()
+        assert isinstance(got, BaseException)
+        return got
+
+    assert isinstance(run(main()), SharedLimitsError)
+
+
+def test_fleet_says_once_that_others_use_the_quota(caplog: pytest.LogCaptureFixture):
+    """A server that counts far more than the quota does is told of, once."""
+
+    async def main() -> None:
+        limiter = limiter_of(rpm=300, concurrency=10)
+        for _ in range(2):
+            lease = await limiter.acquire()
+            lease.refused("rpm", limit=300, current=301, retry_after=1.0)
+            await asyncio.sleep(3)
+        await limiter.aclose()
+
+    run(main())
+    assert 1 == sum("others use" in record.message for record in caplog.records)
