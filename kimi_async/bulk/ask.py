@@ -148,6 +148,8 @@ class Asker:
         repeater = Repeater(begin, client.max_retries, begun_anew)
         stream = await begin()
         stream.repeat_with(repeater)
+        if self._options.on_chunk is None:
+            stream.gather()  # only the end is wanted
         async with stream:
             async for chunk in stream:
                 self._on_chunk(item.custom_id, chunk)

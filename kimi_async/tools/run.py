@@ -438,6 +438,9 @@ class ToolRun(Generic[T]):
         self._fit, self._repair = fit, repair
         self._result: ToolRunResult[T] | None = None
         self._steps: AsyncGenerator[ToolRunEvent, None] = self._loop()
+        self._stepped = False
+        self._unseen = False
+        """Nobody looks at the events: a streamed turn is read for its end, and asked for again where it breaks off."""
 
     @property
     def result(self) -> ToolRunResult[T]:
@@ -478,8 +481,9 @@ class ToolRun(Generic[T]):
                 completion = await self._ask(asked, options)
             else:
                 async with self._ask_stream(asked, options) as stream:
-                    async for event in stream:
-                        yield event
+                    if not self._unseen:
+                        async for event in stream:
+                            yield event
                     try:
                         completion = await stream.get_final_completion()
                     except OutputError as error:
@@ -600,6 +604,7 @@ class ToolRun(Generic[T]):
         return self
 
     async def __anext__(self) -> ToolRunEvent:
+        self._stepped = True
         return await self._steps.__anext__()
 
     async def __aenter__(self) -> Self:
@@ -623,6 +628,7 @@ class ToolRun(Generic[T]):
         return self._to_the_end().__await__()
 
     async def _to_the_end(self) -> ToolRunResult[T]:
+        self._unseen = self._unseen or not self._stepped
         async with self:
             async for _ in self:
                 pass

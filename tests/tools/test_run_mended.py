@@ -13,9 +13,10 @@ from typing import Any
 import pytest
 
 from kimi_async import AsyncKimi, BadRequestError, ConfigurationError, KimiWarning, tool
-from kimi_async.testing import KimiService, ToolCall, Turn, in_memory
+from kimi_async.testing import KimiService, MemoryTransport, Reply, ToolCall, Turn, in_memory
 from kimi_async.testing.faults import BrokenArguments, LeakedTools
 from kimi_async.tools import LeakedToolsError
+from kimi_async.transport.exchange import Request
 
 ADDED: list[tuple[int, int]] = []
 
@@ -212,3 +213,24 @@ async def test_run_tools_fit_by_a_function(wait: bool) -> None:
 
     assert "Three and seven." == result.text
     assert [4, 7] == seen
+
+
+async def test_run_tools_awaited_asks_again_for_a_turn_that_broke_off() -> None:
+    """A streamed turn of a run that is only awaited was seen by nobody: where it breaks off it is asked for again."""
+    cut = b'data: {"id":"c","choices":[{"index":0,"delta":{"role":"assistant","content":"On"}}]}\n\n'
+    end = b'data: {"id":"c","choices":[{"index":0,"delta":{},"finish_reason":"stop"}]}\n\ndata: [DONE]\n\n'
+    bodies = [cut, cut + end]
+
+    async def serve(_: Request) -> Reply:
+        return Reply(headers={"content-type": "text/event-stream"}, body=bodies.pop(0))
+
+    def nothing() -> None:
+        """Does nothing."""
+
+    client = AsyncKimi(api_key="sk-test", transport=MemoryTransport(serve))
+    result = await client.chat.completions.run_tools(
+        model="kimi-k3", messages=[{"role": "user", "content": "?"}], tools=[nothing], stream=True
+    )
+
+    assert "On" == result.text
+    assert [] == bodies
