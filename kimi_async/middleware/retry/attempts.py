@@ -27,6 +27,7 @@ __all__ = [
     "deliver",
     "deliver_in_time",
     "failure_of",
+    "not_tried",
     "replayable",
     "too_long",
     "unsent",
@@ -58,6 +59,16 @@ def unsent(org: Organisation, history: tuple[Attempt, ...]) -> CircuitOpenError:
         cause="overloaded",
         retry_after=wait,
         attempts=history or tuple(org.recent),
+    )
+
+
+def not_tried(request: Request, lost: APIConnectionError) -> APIConnectionError:
+    """The error for an attempt that was not made, since somebody else has just found the host out of reach."""
+    return APIConnectionError(
+        message=f"not tried, since the host could not be reached a moment ago: {lost.message}",
+        request=request,
+        phase=lost.phase,
+        elapsed=0.0,
     )
 
 

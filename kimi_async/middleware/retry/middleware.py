@@ -37,6 +37,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from ...codec.faults import error_from
 from ...errors import (
+    APIConnectionError,
     APIError,
     CircuitOpenError,
     ClientClosedError,
@@ -53,6 +54,7 @@ from .attempts import (
     deliver,
     deliver_in_time,
     failure_of,
+    not_tried,
     replayable,
     too_long,
     unsent,
@@ -60,7 +62,7 @@ from .attempts import (
     with_body,
 )
 from .breakers import DEPOSIT, RetryBudget
-from .organisation import Admissions, Call, Organisation
+from .organisation import KNOCK, Admissions, Call, Organisation, is_unreachable
 from .policy import RetryPolicy, Verdict, backoff, decide
 from .strategy import is_retry_error, retrying_with, stops
 
@@ -132,7 +134,11 @@ class RetryMiddleware:
         org.active += 1
         try:
             try:
+                if org.lost is not None and not org.take_turn(began):
+                    raise not_tried(request, org.lost)
                 response = await (deliver if request.deadline is None else deliver_in_time)(request, send)
+                if org.lost is not None:
+                    org.reached()
                 if response.status < 300:
                     if request.method == "POST":
                         org.admitted = loop.time()
@@ -162,6 +168,7 @@ class RetryMiddleware:
         call.attempts += 1
         try:
             response = await (deliver if request.deadline is None else deliver_in_time)(request, call.send)
+            org.reached()
             if response.status < 300:
                 if request.method == "POST":
                     org.admitted = org.loop.time()
@@ -201,6 +208,10 @@ class RetryMiddleware:
             last = request.history[-1]
             request.history[-1] = replace(last, waited=last.waited + waited)
         call.failure = failure = failure_of(call.error, sent, now)
+        if is_unreachable(call.error):
+            org.unreachable(cast("APIConnectionError", call.error), now)
+        elif not isinstance(outcome, LOCAL):
+            org.reached()
         if isinstance(outcome, LOCAL):
             # Nothing was sent, so this was no attempt.
             call.attempts -= 1
@@ -221,15 +232,25 @@ class RetryMiddleware:
         elif failure.cause == "rate_limit" and (failure.hint or 0.0) > policy.max_wait:
             # It concerns all who queue: what one may not wait for, the others may not either.
             self._fail(request, lambda: too_long(failure.hint or 0.0, policy.max_wait))
+        call.verdict = self._verdict(org, call, now)
+        if watched(self._watcher):
+            report(
+                self._watcher,
+                AttemptFailed(**where(request), attempt=attempt_of(call, failure, call.verdict.wait)),
+            )
+
+    def _verdict(self, org: Organisation, call: Call, now: float) -> Verdict:
+        """What to do after the failure that the call has met."""
+        request, policy = call.request, self.policy
         # Only inference counts for Kimi's limits, and only that has passed the limiter.
         limiter = (
             self._limiter is not None
             and request.method == "POST"
             and (request.turn is None or request.turn.limited)
         )
-        call.verdict = decide(
+        verdict = decide(
             policy,
-            failure,
+            call.failure,
             retries=call.retries,
             max_retries=None if request.max_retries and stops(policy.strategy) else request.max_retries,
             remaining=self.remaining(call, now),
@@ -241,18 +262,14 @@ class RetryMiddleware:
             replayable=replayable(request),
             reconnected=call.reconnected,
         )
-        if call.verdict.action != "stop" and org.open:
-            call.verdict = Verdict(
+        if verdict.action != "stop" and org.open:
+            return Verdict(
                 "stop",
                 "the account has no balance or quota left"
                 if org.quota is not None
                 else "the service has had no capacity for anybody for a while",
             )
-        if watched(self._watcher):
-            report(
-                self._watcher,
-                AttemptFailed(**where(request), attempt=attempt_of(call, failure, call.verdict.wait)),
-            )
+        return verdict
 
     def _alive(self, org: Organisation, request: Request, now: float) -> bool:
         if org.admitted is not None and now - org.admitted <= self.policy.alive_for:
@@ -318,6 +335,11 @@ class RetryMiddleware:
     async def _repeat(self, org: Organisation, call: Call) -> Response:
         """Sends again as long as the verdict says so."""
         while call.verdict.action == "retry":
+            if org.lost is not None and is_unreachable(call.error):
+                response = await self._knock(org, call)
+                if response is not None:
+                    return response
+                continue
             try:
                 await self.sleep(org, call, call.verdict.wait)
             except KimiError as error:
@@ -332,6 +354,37 @@ class RetryMiddleware:
             if response is not None:
                 return response
         return self._finish(org, call)
+
+    async def _knock(self, org: Organisation, call: Call) -> Response | None:
+        """
+        Waits for a host that cannot be reached, for as long as the call's retries would take. Meanwhile one caller tries every half
+        second, for all and at nobody's cost; when that works, all go on at once.
+        """
+        loop, patience = org.loop, self._patience(call)
+        self._remember(call, patience)
+        until = loop.time() + patience
+        while org.lost is not None and (left := until - loop.time()) > 0:
+            await self._pause(org, min(left, KNOCK))
+            if org.lost is None or org.take_turn(loop.time()):
+                response = await self._attempt(org, call)
+                if response is None and not is_unreachable(call.error):
+                    return await self._requeue(org, call)  # it is there, and something else is wrong
+                if response is not None:
+                    return response
+        if org.lost is None:
+            response = await self._attempt(org, call)
+            return await self._requeue(org, call) if response is None else response
+        call.verdict = Verdict("stop", f"the host could not be reached for {patience:.3g} s")
+        return None
+
+    def _patience(self, call: Call) -> float:
+        """Seconds that the retries of a call would take at most, within what the caller allows."""
+        rule = self.policy.rule("connection")
+        retries = call.request.max_retries if rule.max_retries is None else rule.max_retries
+        base, cap, factor = rule.base or 0.0, rule.cap or 0.0, rule.factor or 1.0
+        seconds = sum(min(cap, base * factor**number) for number in range(retries))
+        left = self.remaining(call, asyncio.get_running_loop().time())
+        return seconds if left is None else min(seconds, left)
 
     async def _with_tenacity(self, org: Organisation, call: Call) -> Response:
         """

@@ -8,13 +8,21 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Protocol
 
-from ...errors import Attempt, KimiError
+from ...errors import APIConnectionError, Attempt, KimiError
 from ...transport.exchange import Request, Response
 from ..chain import Handler
 from .breakers import OverloadBreaker
 from .policy import Failure, RetryPolicy, Verdict
 
-__all__ = ["Admissions", "Call", "Organisation"]
+__all__ = ["KNOCK", "Admissions", "Call", "Organisation", "is_unreachable"]
+
+KNOCK = 0.5
+"""Seconds between two tries to reach a host that cannot be reached, by all calls of the organisation together."""
+
+
+def is_unreachable(error: BaseException | None) -> bool:
+    """Whether no connection came about, so that nothing was sent."""
+    return isinstance(error, APIConnectionError) and error.phase in ("dns", "connect", "tls")
 
 
 class Admissions(Protocol):
@@ -45,11 +53,13 @@ class Organisation:
         "admitted",
         "breaker",
         "loop",
+        "lost",
         "quota",
         "quota_probe",
         "quota_since",
         "recent",
         "sleepers",
+        "turn",
         "unsent",
     )
 
@@ -69,6 +79,10 @@ class Organisation:
         self.quota_since: float = 0.0
         self.quota_probe: float = 0.0
         self.sleepers: set[asyncio.Future[None]] = set()
+        self.lost: APIConnectionError | None = None
+        """The latest failure to connect, while nobody has reached the host since."""
+        self.turn: float = 0.0
+        """When somebody may try again whether it can be reached."""
         self.unsent: int = 0
         """Calls that a breaker has failed since the last probe."""
 
@@ -85,6 +99,26 @@ class Organisation:
         self.breaker.succeeded(sent)
         if self.quota is not None and sent >= self.quota_since:
             self.quota = None
+
+    def take_turn(self, now: float) -> bool:
+        """Whether it is this caller's turn to try; while the host cannot be reached, one tries every half second."""
+        if self.lost is None:
+            return True
+        if now < self.turn:
+            return False
+        self.turn = now + KNOCK
+        return True
+
+    def unreachable(self, error: APIConnectionError, now: float) -> None:
+        """Nobody answered at the host's address."""
+        self.lost = error
+        self.turn = max(self.turn, now + KNOCK)
+
+    def reached(self) -> None:
+        """Somebody answered: those who waited for that go on at once."""
+        if self.lost is not None:
+            self.lost = None
+            self.wake()
 
     def wake(self) -> None:
         """Lets those who wait see that waiting is over."""
