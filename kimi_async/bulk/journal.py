@@ -141,7 +141,10 @@ class Journal:
         `JournalError` where the file holds something else than results.
         """
         # Behind a symbolic link the file itself is what is locked, copied and replaced.
-        path = Path(os.path.realpath(path))
+        try:
+            path = Path(os.path.realpath(path))
+        except ValueError as exc:
+            raise JournalError(f"{path!r} is no path: {exc}", path=os.fspath(path)) from None
         fd = _open_locked(path)
         journal = cls(path, fd)
         try:
@@ -420,8 +423,8 @@ def _open_locked(path: Path) -> int:
     """
     flags = os.O_RDWR | os.O_APPEND | os.O_CREAT
     while True:
-        new = not path.exists()
         try:
+            new = not path.exists()
             path.parent.mkdir(parents=True, exist_ok=True)
             fd = open_plain(path, flags)
         except ConfigurationError as exc:

@@ -133,7 +133,11 @@ class Replacement:
             _refuse_special(path, replaced.st_mode)
         self.path = os.path.join(directory, f".{name[:160]}.{secrets.token_hex(8)}.kimi-{mark}")
         # Nobody else sees it before it has the rights of the one that it replaces.
-        fd = open_plain(self.path, flags, 0o666 if replaced is None else 0o600)
+        try:
+            fd = open_plain(self.path, flags, 0o666 if replaced is None else 0o600)
+        except OSError as exc:
+            exc.filename = os.fspath(path)  # the name that the caller knows
+            raise
         try:
             if replaced is not None:
                 _protect(fd, self.target, replaced)

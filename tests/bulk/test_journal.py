@@ -396,6 +396,18 @@ def test_journal_special_file_is_refused_by_name(tmp_path: Path):
             Journal.open(path)
 
 
+@pytest.mark.parametrize("name", ["a\0b", "x" * 300, ""])
+def test_journal_impossible_name_is_the_journals_error(
+    tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
+):
+    """
+    Whatever is wrong with a name, the error says that it is the journal's.
+    """
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(JournalError):
+        Journal.open(name)
+
+
 def test_journal_answer_is_not_lost_to_a_later_failure(tmp_path: Path):
     """
     Of an answer and a later failure for one request the answer stands; unless the request was changed in between.
