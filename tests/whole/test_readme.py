@@ -125,7 +125,7 @@ def test_readme_blocks_work_in_the_console(neighbourhood: dict[str, str], tmp_pa
         block.text for block in PYTHON if block.page == "README.md" and "asyncio.run(" not in block.text
     ]
     done = subprocess.run(
-        [sys.executable, "-m", "asyncio"],
+        [sys.executable, str(ROOT / "tests" / "support" / "asyncio_console.py")],
         # An empty line ends a block, as a person ends it.
         input="\n\n".join(pasted) + "\n\nawait client.close()\n",
         capture_output=True,
