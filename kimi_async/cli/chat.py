@@ -6,7 +6,8 @@ import asyncio
 import os
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -29,7 +30,7 @@ from .terminal import (
     read_stdin,
     run_async,
 )
-from .writing import writing
+from .writing import Writing, writing
 
 if TYPE_CHECKING:
     from ..client import AsyncKimi
@@ -112,6 +113,7 @@ async def answer(client: "AsyncKimi", conversation: Conversation, messages: Any,
     finish: str | None = None
     with writing(console(), markdown=manner.markdown) as shown:
         async with (
+            ticking(shown),
             naming_models(client),
             await client.chat.completions.create(
                 model=conversation.model,
@@ -141,6 +143,24 @@ async def answer(client: "AsyncKimi", conversation: Conversation, messages: Any,
         notes().print("[dim]The answer was cut at its token limit; see --max-tokens.[/]")
     if manner.stats:
         tell(notes(), started, first, clock(), usage)
+
+
+@asynccontextmanager
+async def ticking(shown: Writing) -> AsyncGenerator[None]:
+    """
+    Has it drawn twelve times a second, from this thread.
+    """
+
+    async def tick() -> None:
+        while True:
+            shown.tick()
+            await asyncio.sleep(1 / 12)
+
+    task = asyncio.create_task(tick())
+    try:
+        yield
+    finally:
+        task.cancel()
 
 
 def tell(out: Console, started: float, first: float | None, ended: float, usage: Any) -> None:

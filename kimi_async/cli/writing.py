@@ -67,6 +67,12 @@ class Writing(Protocol):
 
     def content(self, piece: str) -> None: ...
 
+    def tick(self) -> None:
+        """
+        To be called some times a second: draws what has changed since.
+        """
+        ...
+
     def __enter__(self) -> Self: ...
 
     def __exit__(
@@ -103,6 +109,9 @@ class _Pipe:
         sys.stdout.write(piece)
         sys.stdout.flush()
 
+    def tick(self) -> None:
+        pass
+
     def __enter__(self) -> Self:
         return self
 
@@ -129,6 +138,9 @@ class _Typewriter:
             self._thinking = False
             self._print("\n\n")
         self._print(piece)
+
+    def tick(self) -> None:
+        pass
 
     def _print(self, piece: str) -> None:
         self._out.print(printable(piece), end="", markup=False, highlight=False, soft_wrap=True)
@@ -180,7 +192,8 @@ class _Screen:
         self._live = Live(
             Spinner("dots", Text("waiting for the first token", style="dim")),
             console=out,
-            refresh_per_second=12,
+            # rich's thread may draw between our printing and its own drawing, and then leaves lines behind: see `tick`.
+            auto_refresh=False,
             transient=True,
             vertical_overflow="visible",
         )
@@ -208,6 +221,9 @@ class _Screen:
             self._out.print()
             self._held = self._held[end:]
         self._draw()
+
+    def tick(self) -> None:
+        self._live.refresh()
 
     def _shaped(self, text: str) -> RenderableType:
         if self._thinking:

@@ -648,7 +648,7 @@ def test_help_fits_80_columns(monkeypatch: pytest.MonkeyPatch, capsys: pytest.Ca
         assert 0 == run([*path, "--help"])
         page = capsys.readouterr().out
         assert all(len(line) <= 80 for line in page.splitlines()), path
-        assert "…" not in page, path
+        assert "… │" not in page, path
 
 
 def test_version_is_the_package_s(capsys: pytest.CaptureFixture[str]) -> None:

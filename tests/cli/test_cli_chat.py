@@ -260,6 +260,7 @@ def test_writing_shows_the_same_however_it_is_cut(size: int) -> None:
         shown.reasoning("I think about it for quite some time, in words.\nThen")
         for start in range(0, len(text), size):
             shown.content(text[start : start + size])
+            shown.tick()
     screen = final(out.file.getvalue())  # type: ignore[attr-defined]
 
     assert "I think about it for quite some time," in screen
