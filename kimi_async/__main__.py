@@ -1,6 +1,4 @@
-"""
-`python -m kimi_async`: the command line, for when the script's directory is not on PATH.
-"""
+"""`python -m kimi_async`: the command line, for when the script's directory is not on PATH."""
 
 from .cli import main
 

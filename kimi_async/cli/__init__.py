@@ -1,6 +1,4 @@
-"""
-The command line, `kimi-async`; needs the extra `[cli]`.
-"""
+"""The command line, `kimi-async`; needs the extra `[cli]`."""
 
 import sys
 from importlib import import_module

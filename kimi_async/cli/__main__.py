@@ -1,6 +1,4 @@
-"""
-`python -m kimi_async.cli`, for when the script's directory is not on PATH.
-"""
+"""`python -m kimi_async.cli`, for when the script's directory is not on PATH."""
 
 from . import main
 

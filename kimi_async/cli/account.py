@@ -1,6 +1,4 @@
-"""
-`kimi-async models`, `tokens` and `balance`: what a key may use, what a text costs, what is left.
-"""
+"""`kimi-async models`, `tokens` and `balance`: what a key may use, what a text costs, what is left."""
 
 from collections.abc import Sequence
 from typing import Any

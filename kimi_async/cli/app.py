@@ -185,9 +185,7 @@ def chat(
 @app.command()
 @asks_kimi(simulator=True)
 def models(kimi: Kimi, as_json: Json = False) -> None:
-    """
-    List the models that your key may use.
-    """
+    """List the models that your key may use."""
     from . import account
 
     account.models(kimi, as_json=as_json)
@@ -204,9 +202,7 @@ def tokens(
     model: Model = None,
     as_json: Json = False,
 ) -> None:
-    """
-    Count the tokens that a text costs as a prompt, before it is sent to a model.
-    """
+    """Count the tokens that a text costs as a prompt, before it is sent to a model."""
     from . import account
 
     account.tokens(kimi, text or ["-"], model=kimi.model(model), as_json=as_json)
@@ -215,9 +211,7 @@ def tokens(
 @app.command()
 @asks_kimi(simulator=True)
 def balance(kimi: Kimi, as_json: Json = False) -> None:
-    """
-    Tell how much money is left: dollars on api.moonshot.ai, yuan on api.moonshot.cn.
-    """
+    """Tell how much money is left: dollars on api.moonshot.ai, yuan on api.moonshot.cn."""
     from . import account
 
     account.balance(kimi, as_json=as_json)
@@ -232,8 +226,6 @@ app.add_typer(limits_command.app)
 
 
 def run(arguments: Sequence[str]) -> int:
-    """
-    Runs one command line and returns its exit status.
-    """
+    """Runs one command line and returns its exit status."""
 
     return fail_quietly(lambda: app(list(arguments), prog_name="kimi-async", standalone_mode=False))

@@ -1,6 +1,4 @@
-"""
-`kimi-async batch …`: the same requests through the Batch API.
-"""
+"""`kimi-async batch …`: the same requests through the Batch API."""
 
 import asyncio
 import os
@@ -134,9 +132,7 @@ def submit(
     repair: Repair = False,
     as_json: Json = False,
 ) -> int:
-    """
-    Check, upload and create; print the batch ids and return.
-    """
+    """Check, upload and create; print the batch ids and return."""
     plan = _Plan.of(source, state=state, window=window, restart=restart)
     requests = Source.of(source, prompt=prompt, system=system, id_column=id_column, repair=repair)
 
@@ -170,9 +166,7 @@ def submit(
 
 @dataclass(frozen=True, slots=True)
 class _Plan:
-    """
-    Where a job is remembered, beside its input.
-    """
+    """Where a job is remembered, beside its input."""
 
     state: Path
     directory: Path
@@ -196,9 +190,7 @@ class _Plan:
 
 
 def is_window(text: str) -> bool:
-    """
-    Whether a batch may be given this time: hours or days, 12 hours at least and 7 days at most.
-    """
+    """Whether a batch may be given this time: hours or days, 12 hours at least and 7 days at most."""
     found = re.fullmatch(r"(\d{1,4})([hd])", text)
     return found is not None and 12 <= int(found[1]) * (24 if found[2] == "d" else 1) <= 168
 
@@ -251,9 +243,7 @@ def status(
     ] = None,
     as_json: Json = False,
 ) -> int:
-    """
-    Tell how batches are doing.
-    """
+    """Tell how batches are doing."""
 
     async def work() -> int:
         found: list[Batch] = []
@@ -293,9 +283,7 @@ def wait(
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> int:
-    """
-    Wait until a batch has ended, and download its results.
-    """
+    """Wait until a batch has ended, and download its results."""
     remembered = Path(job) if os.path.exists(job) else None
     target = output or Path(job).with_suffix("").with_suffix(".out.jsonl")
 
@@ -320,9 +308,7 @@ def wait(
 @app.command("cancel")
 @asks_kimi(simulator=False)
 def cancel(kimi: Kimi, job: Job, as_json: Json = False) -> int:
-    """
-    Cancel a batch that runs; what it has answered stays.
-    """
+    """Cancel a batch that runs; what it has answered stays."""
 
     async def work() -> int:
         async with kimi.connected() as client:

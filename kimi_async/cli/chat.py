@@ -1,6 +1,4 @@
-"""
-`kimi-async chat`: one answer, or a conversation.
-"""
+"""`kimi-async chat`: one answer, or a conversation."""
 
 import asyncio
 import os
@@ -41,9 +39,7 @@ __all__ = ["Conversation", "Manner", "main", "prompt_from"]
 
 @dataclass(frozen=True, slots=True)
 class Manner:
-    """
-    How to ask and how to show the answer.
-    """
+    """How to ask and how to show the answer."""
 
     options: dict[str, Any]
     """More arguments of the request."""
@@ -85,9 +81,7 @@ def main(
 
 
 def prompt_from(words: Sequence[str]) -> str:
-    """
-    The words as one text, with '-' replaced by standard input on lines of its own.
-    """
+    """The words as one text, with '-' replaced by standard input on lines of its own."""
     parts: list[str] = []
     for word in words:
         if word == "-":
@@ -147,9 +141,7 @@ async def answer(client: "AsyncKimi", conversation: Conversation, messages: Any,
 
 @asynccontextmanager
 async def ticking(shown: Writing) -> AsyncGenerator[None]:
-    """
-    Has it drawn twelve times a second, from this thread.
-    """
+    """Has it drawn twelve times a second, from this thread."""
 
     async def tick() -> None:
         while True:
@@ -178,9 +170,7 @@ def tell(out: Console, started: float, first: float | None, ended: float, usage:
 
 
 class Reader(Protocol):
-    """
-    Reads what a person types: a line, or several pasted ones; None when there is no more.
-    """
+    """Reads what a person types: a line, or several pasted ones; None when there is no more."""
 
     async def read(self) -> str | None: ...
 
@@ -237,9 +227,7 @@ def _history() -> Any:
 
 
 def converse(kimi: Kimi, conversation: Conversation, manner: Manner, files: Sequence[Path]) -> int:
-    """
-    A conversation until Ctrl-D. Ctrl-C stops an answer, and the conversation goes on.
-    """
+    """A conversation until Ctrl-D. Ctrl-C stops an answer, and the conversation goes on."""
     out = notes()
     out.print(
         f"[dim]{escape(conversation.model)}. /help lists commands; Ctrl-C stops an answer, Ctrl-D leaves.[/]"
@@ -278,9 +266,7 @@ LEAVE = -1
 def _turn(
     runner: asyncio.Runner, client: "AsyncKimi", conversation: Conversation, manner: Manner, line: str
 ) -> int:
-    """
-    One line of a person: a command, or a question.
-    """
+    """One line of a person: a command, or a question."""
     command = command_in(line)
     if command is None:
         messages = conversation.ask(line.strip())

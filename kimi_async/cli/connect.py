@@ -41,9 +41,7 @@ def simulated(*, pace: float = 40.0, first_token: float | None = None, **more: A
 
 @dataclass(frozen=True, slots=True)
 class Kimi:
-    """
-    What the options of a command say about where its requests go.
-    """
+    """What the options of a command say about where its requests go."""
 
     simulator: bool = False
     provider: str | None = None
@@ -51,26 +49,20 @@ class Kimi:
     api_key_file: Path | None = None
 
     def model(self, given: str | None) -> str:
-        """
-        The model asked for, or the one that stands for Kimi K3 at this host.
-        """
+        """The model asked for, or the one that stands for Kimi K3 at this host."""
         if given is not None:
             return given
         host = self.host()
         return DEFAULT_MODEL if host is None or self.simulator else host.example_model
 
     def host(self) -> "Provider | None":
-        """
-        What is known about the host, as far as the options tell; None for one that is in no table.
-        """
+        """What is known about the host, as far as the options tell; None for one that is in no table."""
         if self.provider is not None:
             return PROVIDERS[self.provider]
         return None if self.base_url is None else by_base_url(self.base_url)
 
     def key(self) -> str | None:
-        """
-        What --api-key-file holds; None where the environment is to tell.
-        """
+        """What --api-key-file holds; None where the environment is to tell."""
         if self.api_key_file is None:
             return None
         text = self.api_key_file.read_text("utf-8-sig").strip()
@@ -125,9 +117,7 @@ class Kimi:
 
 @asynccontextmanager
 async def naming_models(client: "AsyncKimi") -> "AsyncGenerator[None]":
-    """
-    A refusal because there is no such model is told with those that there are.
-    """
+    """A refusal because there is no such model is told with those that there are."""
     from ..errors import APIStatusError, KimiError
 
     try:
@@ -146,9 +136,7 @@ async def naming_models(client: "AsyncKimi") -> "AsyncGenerator[None]":
 
 
 def unknown_model(error: "APIStatusError") -> str | None:
-    """
-    The model that a host says it does not have; None for any other refusal.
-    """
+    """The model that a host says it does not have; None for any other refusal."""
     found = re.search(
         r"(?i)not found the model ([^\s,]+)|model [`'\"]?([^\s`'\"]+)[`'\"]? (?:does not exist|not found)",
         error.message,
@@ -199,9 +187,7 @@ def _options(
         ),
     ] = None,
 ) -> None:
-    """
-    The options that say where Kimi is; only the signature counts.
-    """
+    """The options that say where Kimi is; only the signature counts."""
 
 
 def asks_kimi(*, simulator: bool) -> Callable[[Callable[..., Any]], Callable[..., Any]]:

@@ -85,9 +85,7 @@ class Conversation:
     """How many of the last messages the answer that comes will replace."""
 
     async def attach(self, client: "AsyncKimi", path: Path) -> None:
-        """
-        Makes a file part of the next question: a picture or film as it is, of a document its text.
-        """
+        """Makes a file part of the next question: a picture or film as it is, of a document its text."""
         if not path.is_file():  # noqa: ASYNC240  (one look at a file that a person just named)
             raise Failure(f"there is no file {path}")
         suffix = path.suffix.lower()
@@ -99,9 +97,7 @@ class Conversation:
             self.documents += await client.files.extract_messages([path])
 
     def ask(self, text: str) -> list[dict[str, Any]]:
-        """
-        The messages to send for a question. It becomes part of the conversation with `answered`.
-        """
+        """The messages to send for a question. It becomes part of the conversation with `answered`."""
         content: Any = [*self.waiting, {"type": "text", "text": text}] if self.waiting else text
         self.asked = [*self.documents, {"role": "user", "content": content}]
         self.waiting, self.documents, self.replaced = [], [], 0
@@ -137,9 +133,7 @@ class Conversation:
         self.messages, self.waiting, self.documents, self.asked, self.replaced = [], [], [], [], 0
 
     def save(self, path: Path) -> None:
-        """
-        Writes it in one step, readable by its owner alone.
-        """
+        """Writes it in one step, readable by its owner alone."""
         data = msgspec.json.format(
             msgspec.json.encode(_Saved(self.model, self.messages, self.system)), indent=2
         )
@@ -157,9 +151,7 @@ class Conversation:
 
     @classmethod
     def load(cls, path: Path) -> "Conversation":
-        """
-        Reads what `save` wrote. Raises `Failure` for anything else.
-        """
+        """Reads what `save` wrote. Raises `Failure` for anything else."""
         try:
             saved = msgspec.json.decode(path.read_bytes(), type=_Saved)
         except (msgspec.MsgspecError, UnicodeDecodeError) as exc:

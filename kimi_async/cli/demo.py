@@ -32,9 +32,7 @@ SUBJECTS = (
 
 @dataclass(slots=True)
 class Chat:
-    """
-    One chat as the screen shows it. Times are seconds of the loop's clock.
-    """
+    """One chat as the screen shows it. Times are seconds of the loop's clock."""
 
     number: int
     subject: str
@@ -62,9 +60,7 @@ class Chat:
 
     @property
     def written(self) -> int:
-        """
-        Tokens: as the server counted them once it has said so, and one a delta until then.
-        """
+        """Tokens: as the server counted them once it has said so, and one a delta until then."""
         return self.deltas if self.tokens is None else self.tokens
 
 
@@ -94,9 +90,7 @@ def percentile(values: Sequence[float], share: float) -> float:
 
 
 def summary(run: Run, comma: str = "") -> list[tuple[str, str]]:
-    """
-    What was measured, as rows of a table; `comma` separates thousands, for a person.
-    """
+    """What was measured, as rows of a table; `comma` separates thousands, for a person."""
     waits = [chat.first_token - chat.started for chat in run.chats if chat.first_token is not None]
     speeds = [
         chat.written / (chat.ended - chat.first_token)
@@ -199,9 +193,7 @@ def unwrapped(out: Console) -> Generator[None]:
 
 
 async def one(client: AsyncKimi, chat: Chat, clock: Callable[[], float], model: str) -> None:
-    """
-    Streams one chat into its line. A refusal ends this chat and no other.
-    """
+    """Streams one chat into its line. A refusal ends this chat and no other."""
     chat.started = clock()
     try:
         async with await client.chat.completions.create(
@@ -237,9 +229,7 @@ async def one(client: AsyncKimi, chat: Chat, clock: Callable[[], float], model: 
 
 
 async def perform(run: Run, client: AsyncKimi, *, model: str) -> None:
-    """
-    All chats at once.
-    """
+    """All chats at once."""
     async with anyio.create_task_group() as group:
         for chat in run.chats:
             group.start_soon(one, client, chat, run.clock, model)
@@ -290,9 +280,7 @@ def main(
 
 
 def report(run: Run, *, live: bool, model: str, as_json: bool) -> None:
-    """
-    The table, also of a run that was interrupted.
-    """
+    """The table, also of a run that was interrupted."""
     where = "Kimi" if live else "a Kimi simulated on this machine"
     notes().print(f"[dim]{len(run.chats)} streamed chats at once, {model}, {where}.[/]")
     if as_json:

@@ -46,9 +46,7 @@ CLOCK = 120.0
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """
-    One thing looked at.
-    """
+    """One thing looked at."""
 
     name: str
     state: Literal["ok", "note", "wrong", "skipped"]
@@ -112,9 +110,7 @@ async def _examine(kimi: Kimi, tell: Callable[[Finding], None]) -> None:
 
 
 def _place(kimi: Kimi) -> "tuple[Provider | None, str]":
-    """
-    The address that the options and the environment name, and what is known about the host there.
-    """
+    """The address that the options and the environment name, and what is known about the host there."""
     row = kimi.host()
     if kimi.provider is not None and row is not None:
         url = resolve_base_url(kimi.base_url, row.base_url_variables, row.base_url)
@@ -139,9 +135,7 @@ def _versions() -> Finding:
 
 
 def key_finding(kimi: Kimi, row: "Provider | None", environ: Mapping[str, str]) -> Finding:
-    """
-    Where the key comes from, and whether another one lies in its shadow.
-    """
+    """Where the key comes from, and whether another one lies in its shadow."""
     variables = KEY_VARIABLES if row is None else row.key_variables
     try:
         key = kimi.key()
@@ -167,9 +161,7 @@ def key_finding(kimi: Kimi, row: "Provider | None", environ: Mapping[str, str]) 
 
 
 async def _road(base_url: str, tell: Callable[[Finding], None]) -> bool:
-    """
-    Name, connection and certificate; False where there is no getting through.
-    """
+    """Name, connection and certificate; False where there is no getting through."""
     parts = urlsplit(base_url)
     host, secure = parts.hostname or "", parts.scheme == "https"
     port = parts.port or (443 if secure else 80)
@@ -240,9 +232,7 @@ async def _road(base_url: str, tell: Callable[[Finding], None]) -> bool:
 
 
 def issuer(certificate: Mapping[str, Any] | None) -> str:
-    """
-    Who signed a certificate, as Python's ssl module shows it.
-    """
+    """Who signed a certificate, as Python's ssl module shows it."""
     parts: list[list[tuple[str, str]]] = certificate["issuer"] if certificate else []
     names = dict(pair for part in parts for pair in part)
     return names.get("organizationName") or names.get("commonName") or "an unnamed issuer"
@@ -268,9 +258,7 @@ def _reason(error: BaseException) -> str:
 
 
 def tls_advice(error: ssl.SSLError) -> str:
-    """
-    What to do about a handshake that failed.
-    """
+    """What to do about a handshake that failed."""
     if isinstance(error, ssl.SSLCertVerificationError):
         if "expired" in error.verify_message or "not yet valid" in error.verify_message:
             return "is this machine's clock right?"
@@ -312,9 +300,7 @@ async def _ask(client: "AsyncKimi", tell: Callable[[Finding], None]) -> None:
 
 
 def clock_finding(date: str | None, now: float) -> Finding:
-    """
-    This machine's clock beside the server's, whose seconds are whole.
-    """
+    """This machine's clock beside the server's, whose seconds are whole."""
     try:
         theirs = parsedate_to_datetime(date or "").timestamp()
     except ValueError:

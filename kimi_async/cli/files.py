@@ -1,6 +1,4 @@
-"""
-`kimi-async files …`: upload, list, get and delete files on the account.
-"""
+"""`kimi-async files …`: upload, list, get and delete files on the account."""
 
 import sys
 from collections.abc import Callable
@@ -42,9 +40,7 @@ def upload(
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> int:
-    """
-    Upload files, many at once; print the id of each. One bad file does not stop the others.
-    """
+    """Upload files, many at once; print the id of each. One bad file does not stop the others."""
 
     async def work() -> int:
         async with kimi.connected() as client:
@@ -103,9 +99,7 @@ def list_(
     ] = None,
     as_json: Json = False,
 ) -> int:
-    """
-    List the files on the account.
-    """
+    """List the files on the account."""
 
     async def work() -> int:
         async with kimi.connected() as client:
@@ -144,9 +138,7 @@ def get(
         typer.Option("--output", "-o", help="Where to.", show_default="standard output"),
     ] = None,
 ) -> int:
-    """
-    Get the text extracted from a file, or the lines of a batch's output.
-    """
+    """Get the text extracted from a file, or the lines of a batch's output."""
 
     async def work() -> int:
         async with kimi.connected() as client:
@@ -174,9 +166,7 @@ def rm(
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
     as_json: Json = False,
 ) -> int:
-    """
-    Delete files for good.
-    """
+    """Delete files for good."""
 
     async def work() -> int:
         from ..resources.parallel import in_parallel

@@ -1,6 +1,4 @@
-"""
-The input of `map` and `batch`: request lines as they are, or a table whose rows fill in a prompt.
-"""
+"""The input of `map` and `batch`: request lines as they are, or a table whose rows fill in a prompt."""
 
 import codecs
 import csv
@@ -21,9 +19,7 @@ __all__ = ["Source", "encoding_of", "fields_of", "output_beside", "telling_bad_l
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """
-    A file of requests, checked as far as that needs no reading to its end.
-    """
+    """A file of requests, checked as far as that needs no reading to its end."""
 
     path: Path
     template: str | None = None
@@ -41,9 +37,7 @@ class Source:
         id_column: str | None = None,
         repair: bool = False,
     ) -> "Source":
-        """
-        What the options say about the input. Raises `Failure` where they do not fit it.
-        """
+        """What the options say about the input. Raises `Failure` where they do not fit it."""
         encoding = encoding_of(path)
         if prompt is None:
             if path.suffix.lower() in (".csv", ".tsv"):
@@ -79,31 +73,23 @@ class Source:
 
     @property
     def is_whole(self) -> bool:
-        """
-        Whether the file can be handed on as it is: lines of requests, and no UTF-16.
-        """
+        """Whether the file can be handed on as it is: lines of requests, and no UTF-16."""
         return self.template is None and self.encoding != "utf-16"
 
     def total(self) -> int | None:
-        """
-        How many requests there are, where that is not counted anyway while they are checked.
-        """
+        """How many requests there are, where that is not counted anyway while they are checked."""
         if self.is_whole:
             return None
         return sum(1 for _ in (self.rows() if self.template is not None else self._lines()))
 
     def requests(self) -> Any:
-        """
-        What `client.map` and `client.batches` take: the path, or the requests one by one.
-        """
+        """What `client.map` and `client.batches` take: the path, or the requests one by one."""
         if self.is_whole:
             return str(self.path)
         return self._lines() if self.template is None else self._filled_in(self.template)
 
     def ids(self) -> Iterator[str]:
-        """
-        The custom_id of each request, in order.
-        """
+        """The custom_id of each request, in order."""
         from ..bulk.lines import read_ids
 
         if self.is_whole:
@@ -114,9 +100,7 @@ class Source:
             yield from (self._id(number, row) for number, row in self.rows())
 
     def rows(self) -> Iterator[tuple[int, Mapping[str, Any]]]:
-        """
-        The rows of a table, or the objects of a JSONL file, from 1.
-        """
+        """The rows of a table, or the objects of a JSONL file, from 1."""
         suffix = self.path.suffix.lower()
         try:
             if suffix in (".csv", ".tsv"):
@@ -145,9 +129,7 @@ class Source:
         return cast("dict[str, Any]", row)
 
     def _lines(self) -> Iterator[bytes]:
-        """
-        The request lines of a file in UTF-16.
-        """
+        """The request lines of a file in UTF-16."""
         with open(self.path, encoding=self.encoding, newline="\n") as file:
             for line in file:
                 if line.strip():
@@ -188,9 +170,7 @@ def _template(prompt: str) -> str:
 
 
 def output_beside(source: Path, output: Path | None) -> Path:
-    """
-    Where results go. Raises `Failure` for a place that cannot hold them.
-    """
+    """Where results go. Raises `Failure` for a place that cannot hold them."""
     target = output or source.with_suffix(".out.jsonl")
     if target.resolve() == source.resolve():
         raise Failure("the output would overwrite the input; choose another --output", status=2)
@@ -202,9 +182,7 @@ def output_beside(source: Path, output: Path | None) -> Path:
 
 
 def fields_of(given: Sequence[str] | None) -> dict[str, Any]:
-    """
-    What --set says: a field a word, its value as JSON, or as text where it is none.
-    """
+    """What --set says: a field a word, its value as JSON, or as text where it is none."""
     from ..resources.chat_body import chat_body
     from ..types.completions import ChatParams
 
@@ -237,9 +215,7 @@ def fields_of(given: Sequence[str] | None) -> dict[str, Any]:
 
 @contextmanager
 def telling_bad_lines() -> Generator[None]:
-    """
-    Bad lines of the input are told one a line, with the option that reads past them where there is one.
-    """
+    """Bad lines of the input are told one a line, with the option that reads past them where there is one."""
     from ..bulk.lines import InvalidLinesError
 
     try:

@@ -1,6 +1,4 @@
-"""
-`kimi-async limits`: who shares a quota, and what of it is used.
-"""
+"""`kimi-async limits`: who shares a quota, and what of it is used."""
 
 import asyncio
 from typing import TYPE_CHECKING, Annotated, Any
@@ -51,9 +49,7 @@ def limits(
     watch: Annotated[bool, typer.Option("--watch", "-w", help="Show it again every second.")] = False,
     as_json: Json = False,
 ) -> None:
-    """
-    Show a quota that several processes share: its limits, what is used, who is there.
-    """
+    """Show a quota that several processes share: its limits, what is used, who is there."""
     if not shared:
         raise Failure("say where: --shared host, --shared redis://…, or KIMI_SHARED_LIMITS", status=2)
     where = shared

@@ -1,6 +1,4 @@
-"""
-`kimi-async map`: every request of a file, many at a time.
-"""
+"""`kimi-async map`: every request of a file, many at a time."""
 
 import asyncio
 import re
@@ -206,9 +204,7 @@ def map_(
 
 @dataclass(slots=True)
 class Outcome:
-    """
-    How a run ended.
-    """
+    """How a run ended."""
 
     progress: "MapProgress"
     mended: Any = None
@@ -292,9 +288,7 @@ async def _run(
 
 
 async def _told(client: "AsyncKimi", error: Exception) -> str:
-    """
-    What an error says, with the models that there are where the one asked for is not.
-    """
+    """What an error says, with the models that there are where the one asked for is not."""
     try:
         async with naming_models(client):
             raise error
@@ -303,9 +297,7 @@ async def _told(client: "AsyncKimi", error: Exception) -> str:
 
 
 def mended_words(mended: Any) -> str:
-    """
-    What was put right in the output of an earlier run, in words.
-    """
+    """What was put right in the output of an earlier run, in words."""
     if not mended:
         return ""
     parts: list[str] = []
@@ -335,9 +327,7 @@ def _price(text: str | None) -> "TokenPrice | None":
 
 
 def _sort(source: Source, target: Path) -> None:
-    """
-    Put the output into the order of the input, in one step.
-    """
+    """Put the output into the order of the input, in one step."""
     from ..bulk.output_files import ResultFiles
 
     temporary = target.with_name(target.name + ".sorted")

@@ -20,9 +20,7 @@ __all__ = ["Screen", "Shown", "interrupts", "screen", "shown_meanwhile"]
 
 @dataclass(frozen=True, slots=True)
 class Shown:
-    """
-    One look at a run. `text` may have rich's mark-up; `eta` is in seconds.
-    """
+    """One look at a run. `text` may have rich's mark-up; `eta` is in seconds."""
 
     done: int
     total: int | None
@@ -45,9 +43,7 @@ class _Silent:
 
 
 class _Lines:
-    """
-    For a log: a line every ten seconds.
-    """
+    """For a log: a line every ten seconds."""
 
     def __init__(self) -> None:
         self._next = time.monotonic() + 10
@@ -65,9 +61,7 @@ class _Lines:
 
 
 class _Bar:
-    """
-    For a terminal: a bar that moves.
-    """
+    """For a terminal: a bar that moves."""
 
     def __init__(self, progress: Progress, task: Any) -> None:
         self._progress = progress
@@ -83,9 +77,7 @@ class _Bar:
 
 @contextmanager
 def screen(quiet: bool) -> "Generator[Screen]":
-    """
-    The one that fits where standard error goes.
-    """
+    """The one that fits where standard error goes."""
     out = notes()
     if quiet:
         yield _Silent()
@@ -133,9 +125,7 @@ def interrupts(stop: Callable[[], None]) -> "Generator[CancelScope]":
 
 @asynccontextmanager
 async def shown_meanwhile(seen: Screen, look: Callable[[], Shown]) -> "AsyncGenerator[None]":
-    """
-    Looks every quarter of a second while the block runs, from its start, and once more at its end.
-    """
+    """Looks every quarter of a second while the block runs, from its start, and once more at its end."""
 
     async def watch() -> None:
         while True:

@@ -1,6 +1,4 @@
-"""
-`kimi-async simulate`: the embedded simulator, alone, with a line for each request.
-"""
+"""`kimi-async simulate`: the embedded simulator, alone, with a line for each request."""
 
 import asyncio
 import os
@@ -146,9 +144,7 @@ def _log(out: Console, clock: Callable[[], float]) -> "Callable[[RecordedRequest
 
 
 def log_line(record: "RecordedRequest", seconds: float) -> tuple[str, str]:
-    """
-    What became of a request, in one line, and rich's style for it.
-    """
+    """What became of a request, in one line, and rich's style for it."""
     parts = [
         f"{record.status or '---'} {record.method} {record.path}",
         f"{seconds:.2f} s",

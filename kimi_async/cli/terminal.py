@@ -1,6 +1,4 @@
-"""
-What every command shares: where to print, how to run a coroutine, and how to fail in one line.
-"""
+"""What every command shares: where to print, how to run a coroutine, and how to fail in one line."""
 
 import asyncio
 import os
@@ -67,9 +65,7 @@ def console() -> Console:
 
 
 def notes() -> Console:
-    """
-    For progress, hints and complaints, on standard error, so that a pipe gets results only.
-    """
+    """For progress, hints and complaints, on standard error, so that a pipe gets results only."""
     return Console(stderr=True, highlight=False)
 
 
@@ -92,9 +88,7 @@ def explain(error: BaseException) -> str:
 
 
 def fail_quietly(command: Callable[[], Any]) -> int:
-    """
-    Runs a command and returns its exit status; whatever goes wrong is one line on standard error.
-    """
+    """Runs a command and returns its exit status; whatever goes wrong is one line on standard error."""
     try:
         result = command()
         sys.stdout.flush()
@@ -135,9 +129,7 @@ def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:
 
 
 def _where_to_look(error: Exception) -> str:
-    """
-    What to type next after wrong usage.
-    """
+    """What to type next after wrong usage."""
     if getattr(error, "option_name", None) == "--simulator":
         return 'This needs one that stays: kimi-async simulate, then eval "$(...)" its two lines.'
     path = getattr(getattr(error, "ctx", None), "command_path", "kimi-async")
@@ -172,9 +164,7 @@ def loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
 
 
 def read_stdin() -> str:
-    """
-    Everything on standard input, as text.
-    """
+    """Everything on standard input, as text."""
     try:
         return sys.stdin.read()
     except UnicodeDecodeError as exc:
@@ -182,17 +172,13 @@ def read_stdin() -> str:
 
 
 def print_json(value: Any) -> None:
-    """
-    The one form of JSON that commands print with --json.
-    """
+    """The one form of JSON that commands print with --json."""
     encoded = msgspec.json.Encoder(decimal_format="number").encode(value)
     print(msgspec.json.format(encoded, indent=2).decode())
 
 
 def facts(rows: Sequence[tuple[str, str]]) -> None:
-    """
-    What was measured, a line each, on standard error.
-    """
+    """What was measured, a line each, on standard error."""
     grid = Table.grid(padding=(0, 2))
     grid.add_column()
     grid.add_column(overflow="fold")
@@ -224,9 +210,7 @@ def size(count: int) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """
-    A column of a table: how its values look, and what becomes of it where a terminal is too narrow.
-    """
+    """A column of a table: how its values look, and what becomes of it where a terminal is too narrow."""
 
     name: str
     kind: Literal["text", "word", "id", "number", "size", "time"] = "text"
@@ -234,9 +218,7 @@ class Column:
     """Where the table is too wide, the column with the highest number is left out first; 0 stays."""
 
     def plain(self, value: Any) -> str:
-        """
-        For another program: bytes, UTC, no separators.
-        """
+        """For another program: bytes, UTC, no separators."""
         if value is None:
             return ""
         if self.kind == "time":
@@ -244,9 +226,7 @@ class Column:
         return " ".join(str(value).split("\n")).replace("\t", " ")
 
     def pretty(self, value: Any) -> str:
-        """
-        For a person.
-        """
+        """For a person."""
         if value is None or value == "":
             return ""
         if self.kind == "number":
@@ -304,9 +284,7 @@ GAP = 2
 
 
 def widths(columns: Sequence[Column], cells: Sequence[Sequence[str]]) -> list[int]:
-    """
-    How wide each column is when nothing is folded.
-    """
+    """How wide each column is when nothing is folded."""
     return [
         max([cell_len(column.name), *(cell_len(row[number]) for row in cells)])
         for number, column in enumerate(columns)
@@ -314,9 +292,7 @@ def widths(columns: Sequence[Column], cells: Sequence[Sequence[str]]) -> list[in
 
 
 def least_width(columns: Sequence[Column], cells: Sequence[Sequence[str]], kept: Sequence[int]) -> int:
-    """
-    How narrow the table may be: text folded as far as it goes, the rest in one piece.
-    """
+    """How narrow the table may be: text folded as far as it goes, the rest in one piece."""
     wide = widths(columns, cells)
     return sum(
         min(wide[number], SHORTEST) if columns[number].kind == "text" else wide[number] for number in kept
@@ -324,9 +300,7 @@ def least_width(columns: Sequence[Column], cells: Sequence[Sequence[str]], kept:
 
 
 def fitting(columns: Sequence[Column], cells: Sequence[Sequence[str]], width: int) -> list[int]:
-    """
-    The numbers of the columns that are shown in a terminal of this width.
-    """
+    """The numbers of the columns that are shown in a terminal of this width."""
     kept = list(range(len(columns)))
     while least_width(columns, cells, kept) > width:
         going = max(kept, key=lambda number: columns[number].drop)

@@ -1,6 +1,4 @@
-"""
-What the library says to a programmer, in the words of the command line.
-"""
+"""What the library says to a programmer, in the words of the command line."""
 
 import re
 from typing import Final
@@ -40,9 +38,7 @@ _WORDS: Final = tuple(
 
 
 def in_our_words(text: str) -> str:
-    """
-    The message with names of arguments replaced by the options that stand for them.
-    """
+    """The message with names of arguments replaced by the options that stand for them."""
     for pattern, ours in _WORDS:
         text = pattern.sub(ours, text)
     return text

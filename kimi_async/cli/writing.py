@@ -27,9 +27,7 @@ REASONING = "dim italic"
 
 
 def printable(text: str) -> str:
-    """
-    The text with control characters replaced, for a terminal.
-    """
+    """The text with control characters replaced, for a terminal."""
     return text.translate(CONTROLS)
 
 
@@ -59,18 +57,14 @@ def finished_blocks(text: str) -> int:
 
 
 class Writing(Protocol):
-    """
-    Where the pieces of an answer go; a context manager, left when the answer has ended, however.
-    """
+    """Where the pieces of an answer go; a context manager, left when the answer has ended, however."""
 
     def reasoning(self, piece: str) -> None: ...
 
     def content(self, piece: str) -> None: ...
 
     def tick(self) -> None:
-        """
-        To be called some times a second: draws what has changed since.
-        """
+        """To be called some times a second: draws what has changed since."""
         ...
 
     def __enter__(self) -> Self: ...
@@ -85,18 +79,14 @@ class Writing(Protocol):
 
 
 def writing(out: Console, *, markdown: bool = True) -> Writing:
-    """
-    The way that fits where the answer goes.
-    """
+    """The way that fits where the answer goes."""
     if not out.is_terminal:
         return _Pipe()
     return _Screen(out, markdown) if not out.is_dumb_terminal else _Typewriter(out)
 
 
 class _Pipe:
-    """
-    The answer alone, byte for byte, and a line's end.
-    """
+    """The answer alone, byte for byte, and a line's end."""
 
     def __init__(self) -> None:
         self._wrote = False
@@ -121,9 +111,7 @@ class _Pipe:
 
 
 class _Typewriter:
-    """
-    For terminals that can only print.
-    """
+    """For terminals that can only print."""
 
     def __init__(self, out: Console) -> None:
         self._out = out
@@ -160,9 +148,7 @@ MARGIN = 2
 
 
 class _Tail:
-    """
-    As much of something's end as fits on the screen, redrawn safely.
-    """
+    """As much of something's end as fits on the screen, redrawn safely."""
 
     def __init__(self, inner: RenderableType) -> None:
         self._inner = inner

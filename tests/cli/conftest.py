@@ -1,6 +1,4 @@
-"""
-A command line in this process, against one simulator on loopback.
-"""
+"""A command line in this process, against one simulator on loopback."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -27,9 +25,7 @@ def cli(
     capsys: pytest.CaptureFixture[str],
     tmp_path: Path,
 ) -> Cli:
-    """
-    Runs a command in an empty directory; gives its status, output and notes.
-    """
+    """Runs a command in an empty directory; gives its status, output and notes."""
     monkeypatch.setenv("KIMI_API_KEY", simulator.api_key)
     monkeypatch.setenv("KIMI_BASE_URL", simulator.base_url)
     monkeypatch.setenv("COLUMNS", "200")

@@ -35,9 +35,7 @@ Here: TypeAlias = Callable[..., subprocess.CompletedProcess[str]]
 
 @pytest.fixture
 def kimi_here(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Here:
-    """
-    `kimi`, in this process: quicker, where nothing depends on a process of its own.
-    """
+    """`kimi`, in this process: quicker, where nothing depends on a process of its own."""
 
     def call(*arguments: str, env: Mapping[str, str] | None = None) -> subprocess.CompletedProcess[str]:
         for name, value in (env or {}).items():
@@ -53,9 +51,7 @@ def kimi_here(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str
 
 
 def test_models_in_a_pipe_are_tab_separated(capsys: pytest.CaptureFixture[str]) -> None:
-    """
-    A pipe gets one header line and one line a model, without colour or padding.
-    """
+    """A pipe gets one header line and one line a model, without colour or padding."""
 
     assert 0 == run(["models", "--simulator"])
     header, *rows = capsys.readouterr().out.splitlines()
@@ -64,9 +60,7 @@ def test_models_in_a_pipe_are_tab_separated(capsys: pytest.CaptureFixture[str]) 
 
 
 def test_models_json_is_what_the_server_sent(capsys: pytest.CaptureFixture[str]) -> None:
-    """
-    `--json` gives every field, for another program.
-    """
+    """`--json` gives every field, for another program."""
 
     assert 0 == run(["models", "--simulator", "--json"])
     models = json.loads(capsys.readouterr().out)
@@ -74,9 +68,7 @@ def test_models_json_is_what_the_server_sent(capsys: pytest.CaptureFixture[str])
 
 
 def test_tokens_prints_a_number(capsys: pytest.CaptureFixture[str]) -> None:
-    """
-    The count alone, so that a script can use it; more text costs more.
-    """
+    """The count alone, so that a script can use it; more text costs more."""
 
     assert 0 == run(["tokens", "--simulator", "hello"])
     few = int(capsys.readouterr().out)
@@ -85,9 +77,7 @@ def test_tokens_prints_a_number(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_tokens_reads_standard_input() -> None:
-    """
-    Without words, the text is read from the pipe.
-    """
+    """Without words, the text is read from the pipe."""
     done = kimi("tokens", "--simulator", stdin="hello " * 50)
 
     assert (0, "") == (done.returncode, done.stderr)
@@ -95,9 +85,7 @@ def test_tokens_reads_standard_input() -> None:
 
 
 def test_balance_prints_three_amounts(capsys: pytest.CaptureFixture[str]) -> None:
-    """
-    Decimals as the server wrote them.
-    """
+    """Decimals as the server wrote them."""
 
     assert 0 == run(["balance", "--simulator"])
     assert [
@@ -109,9 +97,7 @@ def test_balance_prints_three_amounts(capsys: pytest.CaptureFixture[str]) -> Non
 
 
 def test_chat_in_a_pipe_prints_the_answer_only(neighbourhood: dict[str, str], kimi_here: Here) -> None:
-    """
-    No reasoning, no colour, no statistics: what is piped on is the answer.
-    """
+    """No reasoning, no colour, no statistics: what is piped on is the answer."""
     done = kimi_here("chat", "hello", env=neighbourhood)
     again = kimi_here("chat", "hello", env=neighbourhood)
 
@@ -123,9 +109,7 @@ def test_chat_in_a_pipe_prints_the_answer_only(neighbourhood: dict[str, str], ki
 
 
 def test_chat_dash_stands_for_standard_input(neighbourhood: dict[str, str]) -> None:
-    """
-    Words and a file make one prompt; an empty prompt is wrong usage.
-    """
+    """Words and a file make one prompt; an empty prompt is wrong usage."""
     both = kimi("chat", "Summarise:", "-", env=terminal_of(neighbourhood), stdin="the notes\n")
     alone = kimi("chat", "Summarise:", env=terminal_of(neighbourhood))
     empty = kimi("chat", env=terminal_of(neighbourhood))
@@ -137,9 +121,7 @@ def test_chat_dash_stands_for_standard_input(neighbourhood: dict[str, str]) -> N
 
 
 def test_chat_stats_go_to_standard_error(neighbourhood: dict[str, str], kimi_here: Here) -> None:
-    """
-    Measures are notes, not results.
-    """
+    """Measures are notes, not results."""
     done = kimi_here("chat", "hello", "--stats", env=neighbourhood)
 
     assert re.search(r"first token after [\d.]+ s · [\d,]+ \+ [\d,]+ tokens · \d+ tokens/s", done.stderr)
@@ -147,9 +129,7 @@ def test_chat_stats_go_to_standard_error(neighbourhood: dict[str, str], kimi_her
 
 
 def test_chat_cut_by_its_budget_says_so(neighbourhood: dict[str, str], kimi_here: Here) -> None:
-    """
-    An answer that ended at --max-tokens is not passed off as a whole one.
-    """
+    """An answer that ended at --max-tokens is not passed off as a whole one."""
     done = kimi_here("chat", "hello", "--max-tokens", "5", env=neighbourhood)
 
     assert 0 == done.returncode
@@ -157,9 +137,7 @@ def test_chat_cut_by_its_budget_says_so(neighbourhood: dict[str, str], kimi_here
 
 
 def test_demo_in_a_pipe_measures_without_bars(kimi_here: Here) -> None:
-    """
-    The table comes as tab-separated lines; nothing is drawn.
-    """
+    """The table comes as tab-separated lines; nothing is drawn."""
     done = kimi_here("demo", "--chats", "20", "--pace", "0", "--tokens", "40")
 
     assert 0 == done.returncode
@@ -173,9 +151,7 @@ def test_demo_in_a_pipe_measures_without_bars(kimi_here: Here) -> None:
 
 
 def test_demo_numbers_are_plain_in_a_pipe(kimi_here: Here) -> None:
-    """
-    For another program: no separators of thousands, and --json the same measures as one document.
-    """
+    """For another program: no separators of thousands, and --json the same measures as one document."""
     done = kimi_here("demo", "--chats", "40", "--pace", "0", "--tokens", "60")
     measures = dict(line.split("\t") for line in done.stdout.splitlines())
     again = json.loads(kimi_here("demo", "--chats", "40", "--pace", "0", "--tokens", "60", "--json").stdout)
@@ -185,9 +161,7 @@ def test_demo_numbers_are_plain_in_a_pipe(kimi_here: Here) -> None:
 
 
 def test_demo_on_a_terminal_draws_bars_and_a_table() -> None:
-    """
-    A person sees the chats run, then the measures.
-    """
+    """A person sees the chats run, then the measures."""
     with Terminal("demo", "--chats", "6", "--pace", "120", "--tokens", "60") as terminal:
         terminal.read_until("━")
         terminal.read_until("tokens/s")
@@ -199,9 +173,7 @@ def test_demo_on_a_terminal_draws_bars_and_a_table() -> None:
 
 
 def test_demo_interrupted_still_tells_what_was_measured() -> None:
-    """
-    Ctrl-C stops every chat, shows the table so far, and leaves with the status of an interrupt.
-    """
+    """Ctrl-C stops every chat, shows the table so far, and leaves with the status of an interrupt."""
     with Terminal("demo", "--chats", "4", "--pace", "5", "--tokens", "1000") as terminal:
         terminal.read_until("0/4 chats")
         terminal.type("\x03")
@@ -214,9 +186,7 @@ def test_demo_interrupted_still_tells_what_was_measured() -> None:
 
 
 def test_demo_with_failures_ends_with_a_line_and_a_status(kimi_here: Here) -> None:
-    """
-    When chats fail, the table counts them and the command fails with the commonest reason.
-    """
+    """When chats fail, the table counts them and the command fails with the commonest reason."""
     done = kimi_here(
         "demo", "--live", env={"KIMI_API_KEY": "sk-nobody", "KIMI_BASE_URL": "http://127.0.0.1:9/v1"}
     )
@@ -227,9 +197,7 @@ def test_demo_with_failures_ends_with_a_line_and_a_status(kimi_here: Here) -> No
 
 
 def test_chat_on_a_terminal_dims_the_reasoning(neighbourhood: dict[str, str]) -> None:
-    """
-    Thinking is shown, but is not mistaken for the answer.
-    """
+    """Thinking is shown, but is not mistaken for the answer."""
     with Terminal("chat", "hello", env=terminal_of(neighbourhood)) as terminal:
         assert 0 == terminal.end()
 
@@ -237,9 +205,7 @@ def test_chat_on_a_terminal_dims_the_reasoning(neighbourhood: dict[str, str]) ->
 
 
 def test_chat_interrupted_leaves_cleanly() -> None:
-    """
-    Ctrl-C in the middle of an answer: a new line, the status of an interrupt, no traceback.
-    """
+    """Ctrl-C in the middle of an answer: a new line, the status of an interrupt, no traceback."""
     with Terminal("chat", "--simulator", "hello") as terminal:
         terminal.read_until("\x1b[")
         terminal.type("\x03")
@@ -312,9 +278,7 @@ def test_simulate_logs_requests_with_limits_and_faults(tmp_path: Path) -> None:
 def test_simulate_wrong_options_are_explained(
     arguments: list[str], expected: str, kimi_here: Here, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """
-    What is wrong with them is one line with the choices there are, before anything listens.
-    """
+    """What is wrong with them is one line with the choices there are, before anything listens."""
     monkeypatch.chdir(tmp_path)
     Path("plan.json").write_text('[{"fault": "flood"}]')
     done = kimi_here("simulate", "-p", "0", *arguments)
@@ -324,9 +288,7 @@ def test_simulate_wrong_options_are_explained(
 
 
 def test_log_line_tells_what_became_of_a_request() -> None:
-    """
-    Status, path, time, sizes and trouble; what went wrong stands out.
-    """
+    """Status, path, time, sizes and trouble; what went wrong stands out."""
     record = RecordedRequest(
         0, "POST", "/v1/chat/completions", CIMultiDict(), 0.0, 1, b"x" * 2048, 200, 12, client_gone=True
     )
@@ -360,9 +322,7 @@ def test_log_line_tells_what_became_of_a_request() -> None:
 def test_failure_is_one_line(
     arguments: list[str], more: dict[str, str], expected: str, kimi_here: Here
 ) -> None:
-    """
-    One clear line on standard error, a status that is not zero, no traceback and no key.
-    """
+    """One clear line on standard error, a status that is not zero, no traceback and no key."""
     done = kimi_here(*arguments, env=more)
 
     assert done.returncode in (1, 2)
@@ -373,9 +333,7 @@ def test_failure_is_one_line(
 
 
 def test_failure_wrong_key_says_what_to_look_at(neighbourhood: dict[str, str], kimi_here: Here) -> None:
-    """
-    A refused key is told with the commonest cause, and without the key.
-    """
+    """A refused key is told with the commonest cause, and without the key."""
     done = kimi_here("balance", env=({**neighbourhood, "KIMI_API_KEY": "sk-wrong-key-0123456789"}))
 
     assert (1, "") == (done.returncode, done.stdout)
@@ -473,9 +431,7 @@ def test_json_is_one_document_everywhere(neighbourhood: dict[str, str], kimi_her
 
 @pytest.mark.parametrize("width", [80, 40, 20])
 def test_table_keeps_ids_whole(width: int) -> None:
-    """
-    However narrow the terminal: an id is in one piece, and no line is wider unless an id is.
-    """
+    """However narrow the terminal: an id is in one piece, and no line is wider unless an id is."""
     columns = [
         Column("id", "id"),
         Column("name", drop=1),
@@ -519,9 +475,7 @@ def test_failure_reader_gone_is_silent(arguments: list[str], neighbourhood: dict
 
 
 def test_main_without_the_extra_says_what_to_install(tmp_path: Path) -> None:
-    """
-    Without typer or rich there is one line that tells the command to type.
-    """
+    """Without typer or rich there is one line that tells the command to type."""
     (tmp_path / "typer.py").write_text("raise ImportError('No module named typer', name='typer')")
     path = os.pathsep.join([str(tmp_path), *filter(None, [os.environ.get("PYTHONPATH")])])
     done = subprocess.run(
@@ -536,9 +490,7 @@ def test_main_without_the_extra_says_what_to_install(tmp_path: Path) -> None:
 
 
 def test_help_teaches(capsys: pytest.CaptureFixture[str]) -> None:
-    """
-    The first page tells how to start without a key, how with one, and every command.
-    """
+    """The first page tells how to start without a key, how with one, and every command."""
 
     assert 0 == run(["--help"])
     page = capsys.readouterr().out
@@ -559,18 +511,14 @@ def test_help_teaches(capsys: pytest.CaptureFixture[str]) -> None:
     "command", ["demo", "chat", "models", "tokens", "balance", "simulate", "doctor", "map", "batch", "files"]
 )
 def test_help_of_a_command_is_shown(command: str, capsys: pytest.CaptureFixture[str]) -> None:
-    """
-    Each command explains itself, and asking is not a failure.
-    """
+    """Each command explains itself, and asking is not a failure."""
 
     assert 0 == run([command, "--help"])
     assert "Usage:" in capsys.readouterr().out
 
 
 def test_help_without_arguments_is_shown_alone(kimi_here: Here) -> None:
-    """
-    A command that needs more shows its help and no complaint beside it.
-    """
+    """A command that needs more shows its help and no complaint beside it."""
     for words in ([], ["batch"], ["files"]):
         done = kimi_here(*words)
 
@@ -589,9 +537,7 @@ def test_help_without_arguments_is_shown_alone(kimi_here: Here) -> None:
     ],
 )
 def test_completion_knows_commands_and_choices(words: str, expected: str) -> None:
-    """
-    The shell is told what may follow, as after `kimi-async --install-completion`.
-    """
+    """The shell is told what may follow, as after `kimi-async --install-completion`."""
     done = kimi(
         env=environment(
             _KIMI_ASYNC_COMPLETE="complete_bash", COMP_WORDS=words, COMP_CWORD=str(len(words.split()) - 1)
@@ -603,9 +549,7 @@ def test_completion_knows_commands_and_choices(words: str, expected: str) -> Non
 
 @pytest.mark.parametrize("module", ["kimi_async", "kimi_async.cli"])
 def test_module_is_the_command(module: str) -> None:
-    """
-    `python -m kimi_async` is the command line, for when its script is not on PATH.
-    """
+    """`python -m kimi_async` is the command line, for when its script is not on PATH."""
     done = subprocess.run(
         [sys.executable, "-m", module, "--version"], capture_output=True, text=True, timeout=60
     )
@@ -640,9 +584,7 @@ def test_help_shows_what_an_option_is_without_being_given(capsys: pytest.Capture
 
 
 def test_help_fits_80_columns(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    """
-    No page of help is wider than the narrowest usual terminal.
-    """
+    """No page of help is wider than the narrowest usual terminal."""
     monkeypatch.setenv("COLUMNS", "80")
     for path, _ in commands(get_command(app)):
         assert 0 == run([*path, "--help"])
@@ -652,9 +594,7 @@ def test_help_fits_80_columns(monkeypatch: pytest.MonkeyPatch, capsys: pytest.Ca
 
 
 def test_version_is_the_package_s(capsys: pytest.CaptureFixture[str]) -> None:
-    """
-    `--version` names the program and its version.
-    """
+    """`--version` names the program and its version."""
     import kimi_async
 
     assert 0 == run(["--version"])
@@ -669,17 +609,13 @@ def test_version_is_the_package_s(capsys: pytest.CaptureFixture[str]) -> None:
     [([], 0.5, 0.0), ([7.0], 0.99, 7.0), ([1.0, 2.0, 3.0, 4.0], 0.5, 2.0), (list(range(1, 201)), 0.99, 198)],
 )
 def test_percentile_is_a_measured_value(values: list[float], share: float, expected: float) -> None:
-    """
-    Nearest rank: of 200 values the 99th percentile is the 198th, and nothing is interpolated.
-    """
+    """Nearest rank: of 200 values the 99th percentile is the 198th, and nothing is interpolated."""
 
     assert expected == percentile(values, share)
 
 
 def test_summary_counts_failed_chats_apart() -> None:
-    """
-    A failed chat counts as a failure, its tokens as tokens, and its speed not at all.
-    """
+    """A failed chat counts as a failure, its tokens as tokens, and its speed not at all."""
     done = Chat(1, "a", 10, started=0.0, first_token=0.2, ended=1.2, deltas=50)
     failed = Chat(2, "b", 10, started=0.0, first_token=0.4, ended=0.5, deltas=3, error="cut")
     measures = dict(summary(Run([done, failed], lambda: 0.0, 0.0, 2.0, lambda: 2)))
@@ -695,8 +631,6 @@ def test_summary_counts_failed_chats_apart() -> None:
 
 
 def test_printable_takes_control_characters_out() -> None:
-    """
-    A model's text cannot move the cursor or rename the window of the person who reads it.
-    """
+    """A model's text cannot move the cursor or rename the window of the person who reads it."""
 
     assert "a\ufffd]0;evil\ufffdb\n\tc 雪" == printable("a\x1b]0;evil\x07b\n\tc 雪")

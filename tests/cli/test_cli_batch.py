@@ -1,6 +1,4 @@
-"""
-`kimi-async batch …`, against one simulator on loopback.
-"""
+"""`kimi-async batch …`, against one simulator on loopback."""
 
 import json
 import os
@@ -15,9 +13,7 @@ from support.command_line import Cli, requests, rows
 
 
 def test_batch_run_in_order(cli: Cli, simulator: KimiSimulator):
-    """
-    A whole job in one command; running it again asks for nothing new.
-    """
+    """A whole job in one command; running it again asks for nothing new."""
     Path("in.jsonl").write_text(requests(20))
     status, _, notes = cli("batch", "run", "in.jsonl", "--poll", "0.1")
     created = simulator.storage.calls["create_batch"]
@@ -30,9 +26,7 @@ def test_batch_run_in_order(cli: Cli, simulator: KimiSimulator):
 
 
 def test_batch_submit_status_wait_cancel(cli: Cli, simulator: KimiSimulator):
-    """
-    The steps one by one, by state file and by id.
-    """
+    """The steps one by one, by state file and by id."""
     Path("in.jsonl").write_text(requests(3))
     _, submitted, _ = cli("batch", "submit", "in.jsonl")
     id_ = submitted.strip()
@@ -64,9 +58,7 @@ def test_batch_submit_status_wait_cancel(cli: Cli, simulator: KimiSimulator):
 def test_batch_wrong_arguments_are_told_before_anything_is_sent(
     cli: Cli, simulator: KimiSimulator, command: list[str], arguments: list[str], expected: str
 ):
-    """
-    What a batch cannot do is one line, once, before the upload; nothing is made beside the input.
-    """
+    """What a batch cannot do is one line, once, before the upload; nothing is made beside the input."""
     Path("in.jsonl").write_text(requests(2))
     Path("k3.jsonl").write_text(requests(2).replace("kimi-k2.6", "kimi-k3"))
     Path("in.csv").write_text("text\nhello\n")
@@ -88,9 +80,7 @@ def test_batch_wrong_arguments_are_told_before_anything_is_sent(
     ],
 )  # fmt: skip
 def test_window_is_half_a_day_to_a_week(text: str, expected: bool):
-    """
-    The Batch API takes 12h to 7d.
-    """
+    """The Batch API takes 12h to 7d."""
     assert expected == is_window(text)
 
 
@@ -122,9 +112,7 @@ def test_batch_restart_makes_a_new_job(cli: Cli, simulator: KimiSimulator):
 
 
 def test_batch_that_failed_as_a_whole_is_forgotten(cli: Cli, simulator: KimiSimulator):
-    """
-    A job that was refused as a whole does not stand in the way of the mended input.
-    """
+    """A job that was refused as a whole does not stand in the way of the mended input."""
     Path("in.jsonl").write_text(requests(2).replace("kimi-k2.6", "kimi-unknown"))
     status, _, notes = cli("batch", "run", "in.jsonl", "--poll", "0.1")
     Path("in.jsonl").write_text(requests(2))
@@ -151,9 +139,7 @@ def test_batch_does_not_replace_results(cli: Cli, simulator: KimiSimulator):
 
 
 def test_batch_takes_lines_without_method_and_url(cli: Cli):
-    """
-    The lines that `map` takes, `batch` takes.
-    """
+    """The lines that `map` takes, `batch` takes."""
     line = '{"custom_id": "a", "body": {"model": "kimi-k2.6", "messages": [{"role": "user", "content": "hi"}]}}\n'
     Path("in.jsonl").write_text(line)
 

@@ -1,6 +1,4 @@
-"""
-`kimi-async chat` as a conversation: what is typed, what is sent, and how an answer appears.
-"""
+"""`kimi-async chat` as a conversation: what is typed, what is sent, and how an answer appears."""
 
 from __future__ import annotations
 
@@ -26,9 +24,7 @@ from support.terminal import READY, Terminal, terminal_of
 
 @pytest.fixture
 def home(neighbourhood: dict[str, str], tmp_path: Path) -> dict[str, str]:
-    """
-    The environment of a person without a history.
-    """
+    """The environment of a person without a history."""
     return {**terminal_of(neighbourhood), "XDG_STATE_HOME": str(tmp_path / "state")}
 
 
@@ -39,9 +35,7 @@ def sent(simulator: KimiSimulator) -> list[dict[str, str]]:
 
 
 def test_conversation_stops_an_answer_and_goes_on(tmp_path: Path) -> None:
-    """
-    In a conversation Ctrl-C stops the answer, and the next question is answered; Ctrl-D leaves.
-    """
+    """In a conversation Ctrl-C stops the answer, and the next question is answered; Ctrl-D leaves."""
     with Terminal(
         "chat", "--simulator", env=terminal_of({**os.environ, "XDG_STATE_HOME": str(tmp_path)})
     ) as terminal:
@@ -132,9 +126,7 @@ def test_conversation_obeys_commands(home: dict[str, str], neighbour: KimiSimula
 def test_chat_asks_about_a_picture(
     neighbour: KimiSimulator, neighbourhood: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """
-    --file sends a picture along with one question, too.
-    """
+    """--file sends a picture along with one question, too."""
     picture = tmp_path / "dot.png"
     picture.write_bytes(b"\x89PNG\r\n\x1a\n" + bytes(20))
     for name in ("KIMI_BASE_URL", "KIMI_API_KEY"):
@@ -148,9 +140,7 @@ def test_chat_asks_about_a_picture(
 def test_chat_json_is_the_reply(
     neighbourhood: dict[str, str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """
-    --json prints the whole reply, with reasoning and usage.
-    """
+    """--json prints the whole reply, with reasoning and usage."""
     for name in ("KIMI_BASE_URL", "KIMI_API_KEY"):
         monkeypatch.setenv(name, neighbourhood[name])
     assert 0 == run(["chat", "hello", "--json"])
@@ -177,24 +167,18 @@ def test_chat_json_is_the_reply(
     ],
 )
 def test_command_in_a_line(line: str, expected: Command | None) -> None:
-    """
-    A line that begins with a known word behind a slash is a command; a path is said.
-    """
+    """A line that begins with a known word behind a slash is a command; a path is said."""
     assert expected == command_in(line)
 
 
 def test_command_unknown_is_not_said() -> None:
-    """
-    A misspelt command is told with the one that was meant, and not sent to the model.
-    """
+    """A misspelt command is told with the one that was meant, and not sent to the model."""
     with pytest.raises(Failure, match=r"no command /modle; did you mean /model\?"):
         command_in("/modle kimi-k3")
 
 
 def test_conversation_keeps_an_answer_until_there_is_another() -> None:
-    """
-    A question that is asked again goes without its answer, which stays if the new one is stopped.
-    """
+    """A question that is asked again goes without its answer, which stays if the new one is stopped."""
     talk = Conversation("kimi-k3", system="Be brief.")
     talk.ask("One?")
     talk.answered("1", "")
@@ -214,9 +198,7 @@ def test_conversation_keeps_an_answer_until_there_is_another() -> None:
 
 @pytest.mark.parametrize("data", [b"", b"[]", b"{}", b'{"model": 1, "messages": []}', b"\xff\xfe"])
 def test_conversation_file_of_another_kind_is_refused(data: bytes, tmp_path: Path) -> None:
-    """
-    What is no saved conversation is told as such.
-    """
+    """What is no saved conversation is told as such."""
     (tmp_path / "x.json").write_bytes(data)
     with pytest.raises(Failure, match="this is no saved conversation"):
         Conversation.load(tmp_path / "x.json")
@@ -272,9 +254,7 @@ def test_writing_shows_the_same_however_it_is_cut(size: int) -> None:
 
 
 def final(output: str) -> list[str]:
-    """
-    The lines that remain when what was drawn and taken away again is gone.
-    """
+    """The lines that remain when what was drawn and taken away again is gone."""
     lines = [""]
     row = 0
     for token in re.findall(r"\x1b\[[?\d;]*[A-Za-z]|\r|\n|[^\x1b\r\n]+", output):

@@ -1,6 +1,4 @@
-"""
-`kimi-async doctor`: what it finds, and what it says to do.
-"""
+"""`kimi-async doctor`: what it finds, and what it says to do."""
 
 import json
 import ssl
@@ -24,9 +22,7 @@ def found(told: str) -> dict[str, tuple[str, str, str]]:
 
 
 def test_doctor_finds_everything_well(cli: Cli, simulator: KimiSimulator):
-    """
-    With a key and a host that answers, every check is told, none is wrong, and no key is shown.
-    """
+    """With a key and a host that answers, every check is told, none is wrong, and no key is shown."""
     status, out, _ = cli("doctor")
     checks = found(out)
 
@@ -50,9 +46,7 @@ def test_doctor_finds_everything_well(cli: Cli, simulator: KimiSimulator):
 
 
 def test_doctor_json_is_the_same(cli: Cli):
-    """
-    --json tells the same as one document.
-    """
+    """--json tells the same as one document."""
     status, out, _ = cli("doctor", "--simulator", "--json")
     checks = json.loads(out)
 
@@ -80,9 +74,7 @@ def test_doctor_says_what_is_wrong(
     what: str,
     advice: str,
 ):
-    """
-    The one thing that is wrong is named, with what to do, and the status says so.
-    """
+    """The one thing that is wrong is named, with what to do, and the status says so."""
     for name, value in environ.items():
         monkeypatch.setenv(name, value)
     status, out, _ = cli("doctor", *arguments)
@@ -96,9 +88,7 @@ def test_doctor_says_what_is_wrong(
 
 
 def test_doctor_knows_a_certificate_that_is_not_trusted(cli: Cli):
-    """
-    A certificate of an unknown authority is told as such, with the variable that makes it known.
-    """
+    """A certificate of an unknown authority is told as such, with the variable that makes it known."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     trustme.CA().issue_cert("127.0.0.1").configure_cert(context)
     with KimiSimulator(ssl=context).in_thread() as server:
@@ -115,9 +105,7 @@ def test_doctor_knows_a_certificate_that_is_not_trusted(cli: Cli):
     [(0.0, "ok", "within"), (60.0, "ok", "within"), (600.0, "wrong", "10 minutes fast"), (-86400.0, "wrong", "1,440 minutes slow")],
 )  # fmt: skip
 def test_clock_is_compared_with_the_server_s(off: float, state: str, told: str):
-    """
-    A clock that is minutes wrong is told, with the direction.
-    """
+    """A clock that is minutes wrong is told, with the direction."""
     now = 1_790_000_000.0
     finding = clock_finding(formatdate(now, usegmt=True), now + off)
 
@@ -127,16 +115,12 @@ def test_clock_is_compared_with_the_server_s(off: float, state: str, told: str):
 
 @pytest.mark.parametrize("date", [None, "", "yesterday"])
 def test_clock_of_a_server_that_does_not_tell_it_is_skipped(date: str | None):
-    """
-    Without a date there is nothing to compare.
-    """
+    """Without a date there is nothing to compare."""
     assert "skipped" == clock_finding(date, 0.0).state
 
 
 def test_key_in_the_shadow_of_another_is_told(tmp_path: Path):
-    """
-    Two different keys in two variables are a common mistake; the same one twice is none.
-    """
+    """Two different keys in two variables are a common mistake; the same one twice is none."""
     one = {"MOONSHOT_API_KEY": "sk-0123456789abcdef", "KIMI_API_KEY": "sk-fedcba9876543210"}
     finding = key_finding(Kimi(), None, one)
 
@@ -147,9 +131,7 @@ def test_key_in_the_shadow_of_another_is_told(tmp_path: Path):
 
 
 def test_tls_advice_looks_at_the_clock_first():
-    """
-    A certificate that is not valid yet is more often a wrong clock.
-    """
+    """A certificate that is not valid yet is more often a wrong clock."""
     error = ssl.SSLCertVerificationError()
     error.verify_message = "certificate is not yet valid"
 

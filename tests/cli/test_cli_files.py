@@ -1,6 +1,4 @@
-"""
-`kimi-async files …`, against one simulator on loopback.
-"""
+"""`kimi-async files …`, against one simulator on loopback."""
 
 import json
 from pathlib import Path
@@ -10,9 +8,7 @@ from support.command_line import Cli
 
 
 def test_files_upload_list_get_rm(cli: Cli, simulator: KimiSimulator):
-    """
-    Files go up, are listed, read and deleted; a bad one is told and does not stop the others.
-    """
+    """Files go up, are listed, read and deleted; a bad one is told and does not stop the others."""
     for name in ("a.txt", "b.txt"):
         Path(name).write_text(f"text of {name}")
     status, out, notes = cli("files", "upload", "*.txt", "missing.txt", "--json")

@@ -1,6 +1,4 @@
-"""
-`kimi-async limits`: who shares a quota, for people and for programs; and a run that shares one.
-"""
+"""`kimi-async limits`: who shares a quota, for people and for programs; and a run that shares one."""
 
 import asyncio
 import json

@@ -1,6 +1,4 @@
-"""
-`kimi-async map`, against one simulator on loopback.
-"""
+"""`kimi-async map`, against one simulator on loopback."""
 
 import json
 import os
@@ -45,9 +43,7 @@ def test_map_csv_with_a_template(cli: Cli, simulator: KimiSimulator):
 
 
 def test_map_refuses_to_overwrite_and_resumes(cli: Cli, simulator: KimiSimulator):
-    """
-    An output that exists is only touched with --resume, and then only what is missing is sent.
-    """
+    """An output that exists is only touched with --resume, and then only what is missing is sent."""
     Path("in.jsonl").write_text(requests(5))
     assert 0 == cli("map", "in.jsonl", "-o", "out.jsonl", "-q")[0]
     Path("in.jsonl").write_text(requests(8))
@@ -64,9 +60,7 @@ def test_map_refuses_to_overwrite_and_resumes(cli: Cli, simulator: KimiSimulator
 
 
 def test_map_bad_lines_one_a_line(cli: Cli, simulator: KimiSimulator):
-    """
-    Every bad line is named on a line of its own, and nothing is sent.
-    """
+    """Every bad line is named on a line of its own, and nothing is sent."""
     before = simulator.stats.requests
     Path("in.jsonl").write_text(requests(2) + "{\n" + requests(1))
     status, _, notes = cli("map", "in.jsonl")
@@ -111,9 +105,7 @@ def test_map_bad_lines_one_a_line(cli: Cli, simulator: KimiSimulator):
     ],
 )
 def test_map_wrong_arguments_are_explained(cli: Cli, arguments: list[str], said: str):
-    """
-    What is wrong is said in one line; nothing is written.
-    """
+    """What is wrong is said in one line; nothing is written."""
     Path("a.csv").write_text("text\nhello\n")
     Path("a.jsonl").write_text('{"text": 1}\n{\n')
     Path("latin.csv").write_bytes("text\ncaf\xe9\n".encode("latin-1"))
@@ -126,9 +118,7 @@ def test_map_wrong_arguments_are_explained(cli: Cli, arguments: list[str], said:
 
 
 def test_map_failures_make_the_status(cli: Cli, simulator: KimiSimulator):
-    """
-    Requests that failed are counted by their error, and the command says so with its status.
-    """
+    """Requests that failed are counted by their error, and the command says so with its status."""
     Path("in.jsonl").write_text(requests(3))
     simulator.say(error_reply("content_filter"))
     status, _, notes = cli("map", "in.jsonl", "-c", "1")
@@ -138,9 +128,7 @@ def test_map_failures_make_the_status(cli: Cli, simulator: KimiSimulator):
 
 
 def test_map_failures_show_what_each_class_said(cli: Cli, simulator: KimiSimulator):
-    """
-    The summary has a message for each class of failure, and --json the same for a program.
-    """
+    """The summary has a message for each class of failure, and --json the same for a program."""
     Path("in.jsonl").write_text(requests(3))
     simulator.say(error_reply("content_filter"), error_reply("invalid_request"))
     status, out, notes = cli("map", "in.jsonl", "-c", "1", "--json")
@@ -212,9 +200,7 @@ def test_alike_failures_are_refusals_of_the_command(events: list[str], expected:
 
 
 def test_map_default_model_is_that_of_chat(cli: Cli, simulator: KimiSimulator):
-    """
-    Requests that name no model go to kimi-k3, without method and url, from any table.
-    """
+    """Requests that name no model go to kimi-k3, without method and url, from any table."""
     Path("in.jsonl").write_text(
         '{"custom_id": "a", "body": {"messages": [{"role": "user", "content": "hi"}]}}\n'
     )
@@ -246,9 +232,7 @@ def test_map_on_changed_decides(cli: Cli, simulator: KimiSimulator):
 
 @pytest.mark.parametrize("name", ["in.csv", "in.tsv", "in.jsonl"])
 def test_map_reads_what_windows_writes(cli: Cli, simulator: KimiSimulator, name: str):
-    """
-    Tables in UTF-16 with CR LF, as spreadsheets save them, are read as they are.
-    """
+    """Tables in UTF-16 with CR LF, as spreadsheets save them, are read as they are."""
     text = {
         "in.csv": "text\r\ncaf\xe9\r\n",
         "in.tsv": "text\r\ncaf\xe9\r\n",
@@ -287,9 +271,7 @@ def test_request_lines_of_windows_name_the_option_that_reads_them(
 
 
 def test_mended_words_say_what_was_done():
-    """
-    What was put right in a journal is told in words.
-    """
+    """What was put right in a journal is told in words."""
     assert "" == mended_words(None)
     assert "" == mended_words(Mended())
     assert (
@@ -336,9 +318,7 @@ def test_map_interrupted_twice_gives_up_and_says_how_to_go_on(tmp_path: Path):
 
 
 def test_map_interrupted_says_how_to_go_on(tmp_path: Path):
-    """
-    Ctrl-C finishes what is under way, keeps it, and prints the command that goes on.
-    """
+    """Ctrl-C finishes what is under way, keeps it, and prints the command that goes on."""
     source, target = tmp_path / "in.jsonl", tmp_path / "out.jsonl"
     source.write_text(requests(400))
     with KimiSimulator(words=(2, 5), pace=Pace(headers=0.05)).in_thread() as slow:
@@ -367,7 +347,5 @@ def test_map_interrupted_says_how_to_go_on(tmp_path: Path):
 
 
 def test_map_params_are_the_options():
-    """
-    What type checkers are told is what `client.map` takes.
-    """
+    """What type checkers are told is what `client.map` takes."""
     assert set(MapOptions.__slots__) == set(MapParams.__annotations__)

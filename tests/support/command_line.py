@@ -1,6 +1,4 @@
-"""
-What the tests of the command line share: how a command is called, and the files it reads and writes.
-"""
+"""What the tests of the command line share: how a command is called, and the files it reads and writes."""
 
 import json
 from collections.abc import Callable

@@ -1,6 +1,4 @@
-"""
-A command line in a process of its own: in a pipe, or on a pseudo-terminal.
-"""
+"""A command line in a process of its own: in a pipe, or on a pseudo-terminal."""
 
 from __future__ import annotations
 
@@ -23,9 +21,7 @@ READY = "\x1b[?2004h"
 
 
 def terminal_of(environ: Mapping[str, str]) -> dict[str, str]:
-    """
-    With nothing that says how wide or colourful the terminal is but its type.
-    """
+    """With nothing that says how wide or colourful the terminal is but its type."""
     settings = {"COLUMNS", "LINES", "NO_COLOR", "FORCE_COLOR", "CLICOLOR", "TTY_COMPATIBLE"}
     kept = {name: value for name, value in environ.items() if name not in settings}
     return {**kept, "TERM": "xterm-256color", "PYTHONIOENCODING": "utf-8", "PROMPT_TOOLKIT_NO_CPR": "1"}
@@ -38,18 +34,14 @@ def environment(**more: str) -> dict[str, str]:
 def kimi(
     *arguments: str, env: dict[str, str] | None = None, stdin: str = ""
 ) -> subprocess.CompletedProcess[str]:
-    """
-    Runs a command line in a pipe.
-    """
+    """Runs a command line in a pipe."""
     return subprocess.run(
         [*KIMI, *arguments], input=stdin, capture_output=True, text=True, env=env or environment(), timeout=60
     )
 
 
 class Terminal:
-    """
-    A command line on a pseudo-terminal of 100 by 30.
-    """
+    """A command line on a pseudo-terminal of 100 by 30."""
 
     def __init__(self, *arguments: str, env: dict[str, str] | None = None) -> None:
         ours, theirs = pty.openpty()
@@ -85,9 +77,7 @@ class Terminal:
         return bool(data)
 
     def pass_by(self, wanted: str) -> None:
-        """
-        Reads on until it is shown; what follows is then looked for behind it.
-        """
+        """Reads on until it is shown; what follows is then looked for behind it."""
         while wanted not in self.seen[self.passed :]:
             if not self._read(30.0):
                 raise AssertionError(
@@ -99,9 +89,7 @@ class Terminal:
         os.write(self.fd, text.encode())
 
     def end(self) -> int:
-        """
-        Reads to the end and returns the exit status.
-        """
+        """Reads to the end and returns the exit status."""
         while self._read(30.0):
             pass
         return self.process.wait(30)

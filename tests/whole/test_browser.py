@@ -39,9 +39,7 @@ def kimi() -> Iterator[KimiSimulator]:
 
 @pytest.fixture
 def service(kimi: KimiSimulator, tmp_path: Path) -> Iterator[str]:
-    """
-    The example, as a person starts it; gives its address.
-    """
+    """The example, as a person starts it; gives its address."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -97,9 +95,7 @@ def chromium(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
 
 @pytest.fixture
 def browser(chromium: Any) -> Iterator[Any]:
-    """
-    With one empty tab, whatever a test before left open.
-    """
+    """With one empty tab, whatever a test before left open."""
     chromium.switch_to.new_window("tab")
     kept = chromium.current_window_handle
     for handle in chromium.window_handles:
@@ -120,9 +116,7 @@ def until(browser: Any, condition: Callable[[Any], Any], what: str) -> Any:
 
 
 def seen_by(kimi: KimiSimulator, reached: Callable[[SimulatorStats], bool]) -> None:
-    """
-    Waits until the simulator has seen it.
-    """
+    """Waits until the simulator has seen it."""
 
     async def wait() -> None:
         async with asyncio.timeout(PATIENCE):
@@ -137,9 +131,7 @@ def ask(browser: Any, question: str) -> None:
 
 
 def answers(browser: Any) -> list[dict[str, Any]]:
-    """
-    What is on the page, turn by turn, as the script of a page reads it.
-    """
+    """What is on the page, turn by turn, as the script of a page reads it."""
     return browser.execute_script("""
         return [...document.querySelectorAll(".assistant")].map((box) => ({
             reasoning: box.querySelector("details span").textContent,
@@ -214,9 +206,7 @@ def test_stop_button_stops_the_model(browser: Any, service: str, kimi: KimiSimul
 
 
 def test_closing_the_tab_stops_the_model(browser: Any, service: str, kimi: KimiSimulator) -> None:
-    """
-    Nobody pays for an answer that nobody waits for.
-    """
+    """Nobody pays for an answer that nobody waits for."""
     first = browser.current_window_handle
     kimi.say("word " * 100_000)
     browser.switch_to.new_window("tab")
