@@ -35,6 +35,8 @@ __all__ = ["RayLedger", "map_dataset", "open_ledger"]
 
 # Its actor may be on another machine, and Python runs there: slower than Redis, quick enough for answers of seconds.
 TIMEOUT = 1.0
+# A process for it has to be started first, and its imports take seconds on a busy machine.
+START = 60.0
 NAMESPACE = "kimi_async"
 # Rows in one batch. What comes out of an actor is a block, and it is held until its slowest row is there.
 BATCH = 64
@@ -57,6 +59,9 @@ class LedgerActor:
     def __init__(self) -> None:
         self._state = State()
 
+    def ready(self) -> None:
+        """Answers when it is there."""
+
     def sync(self, message: bytes) -> bytes:
         said = msgspec.msgpack.decode(message, type=Sync)
         return msgspec.msgpack.encode(sync(self._state, said, int(time.monotonic() * 1000) + 1))
@@ -69,6 +74,9 @@ class RayLedger:
     :param quota: names the organisation.
     """
 
+    patience = 2 * START
+    """Seconds for which whoever never reached it waits before that is an error."""
+
     def __init__(self, quota: str = "default") -> None:
         self._ray = _ray()
         self._errors: Any = import_module("ray.exceptions")
@@ -79,7 +87,7 @@ class RayLedger:
         if not self._ray.is_initialized():
             raise LedgerUnavailable("this process belongs to no Ray cluster: call ray.init() first")
         remote = self._ray.remote(LedgerActor)
-        return remote.options(
+        actor = remote.options(
             name=self.name,
             namespace=NAMESPACE,
             lifetime="detached",
@@ -87,6 +95,11 @@ class RayLedger:
             num_cpus=0,
             max_restarts=-1,
         ).remote()
+        try:
+            self._ray.get(actor.ready.remote(), timeout=START)
+        except self._errors.GetTimeoutError:
+            raise LedgerUnavailable(f"the actor {self.name} did not start within {START:g} s") from None
+        return actor
 
     async def sync(self, message: Sync) -> Answer:
         """

@@ -223,6 +223,7 @@ class SharedEngine:
             raise ValueError(f"on_lost must be 'share', 'block' or 'raise'; got {on_lost!r}")
         limits = limits if limits is not None else RateLimits()
         self.ledger: Ledger = ledger
+        self._patience: float = getattr(ledger, "patience", PATIENCE)
         self.member: str = secrets.token_hex(6)
         self.name: str = name or f"{socket.gethostname()}:{os.getpid()}"
         self._conf = conf_of(limits)
@@ -660,7 +661,7 @@ class SharedEngine:
         if self._failures == LOST:
             logger.warning("the shared quota cannot be reached (on_lost=%r): %s", self._on_lost, text)
         if self._on_lost == "raise" or (
-            self._on_lost == "share" and not self._epoch and now - self._failing_since > PATIENCE
+            self._on_lost == "share" and not self._epoch and now - self._failing_since > self._patience
         ):
             self._change(mode="blocked")
             self._fail(lost)
