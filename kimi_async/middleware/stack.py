@@ -16,7 +16,7 @@ from .chain import Handler, Middleware, chain
 if TYPE_CHECKING:
     from .rate_limit.limiter import Limiter
     from .rate_limit.shared import Ledger
-    from .rate_limit.shared.engine import OnLost
+    from .rate_limit.shared.seam import OnLost
     from .retry.breakers import RetryBudget
 
 __all__ = ["Shared", "Stack", "quota_of"]

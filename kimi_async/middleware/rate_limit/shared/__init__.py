@@ -10,11 +10,12 @@ and Ray.
 """
 
 from .controller import SharedController, SharedLease
-from .engine import Ask, Grant, Line, SharedEngine, SharedLimits
+from .engine import SharedEngine
 from .host import HostLedger
 from .memory import MemoryLedger
 from .message import Answer, Ledger, LedgerUnavailable, Peer, SharedView, Sync
 from .quota import SharedQuota
+from .seam import Ask, Grant, Line, SharedLimits
 
 __all__ = [
     "Answer",

@@ -12,9 +12,10 @@ from ....transport.exchange import Request
 from ..limits import tier_of
 from ..queue import FAIR_EVERY, Queue, Waiter
 from ..stats import LimiterStats, LimitStats
-from .engine import Ask, SharedEngine
+from .engine import SharedEngine
 from .message import SharedView
 from .quota import SharedQuota
+from .seam import Ask
 
 __all__ = ["SharedController", "SharedLease"]
 

@@ -23,21 +23,20 @@ import secrets
 import socket
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Literal
 
 from msgspec import structs
 
 from ....errors import SharedLimitsError
 from ..limits import RateLimits
 from .alone import Alone, History
-from .message import Answer, Item, Ledger, LedgerUnavailable, SharedView, Sync, conf_of
+from .message import Answer, Ledger, LedgerUnavailable, SharedView, Sync, conf_of
+from .notes import Notes
+from .seam import Ask, Grant, Line, OnLost, Outcome
 
-__all__ = ["Ask", "Grant", "Line", "OnLost", "Outcome", "SharedEngine", "SharedLimits"]
+__all__ = ["SharedEngine"]
 
 logger: logging.Logger = logging.getLogger("kimi_async")
-
-OnLost = Literal["share", "block", "raise"]
-Outcome = Literal["admitted", "refused", "overloaded"]
 
 # So many of a line are told to the ledger at once.
 MOST = 100
@@ -52,99 +51,11 @@ RECONNECT = (0.25, 1.0)
 # Whoever never saw the ledger does not send; after so long it says so.
 PATIENCE = 5.0
 IDLE = 10.0
-SOURCES = ("none", "config", "told", "seen")
+OTHERS = (
+    "the server counts %d requests in this minute, and the shared quota %d: others use the organisation's limits. "
+    "Do all processes give the same quota= at the same place?"
+)
 _KINDS = {"concurrency": "slots", "rpm": "rpm", "qps": "rpm", "tpm": "tpm", "tpd": "tpd"}
-
-
-class Ask:
-    """One request that waits."""
-
-    __slots__ = ("deadline", "gone", "granted", "priority", "tokens")
-
-    def __init__(self, tokens: int = 0, priority: int = 0, deadline: float | None = None) -> None:
-        self.tokens: int = tokens
-        self.priority: int = priority
-        self.deadline: float | None = deadline
-        """On the loop's clock. It is not asked for any more when that has come."""
-        self.gone: bool = False
-        """Set by who asked: it does not want to go any more."""
-        self.granted: bool = False
-        """Set by the engine: it goes in a moment, and is not asked for any more."""
-
-
-@dataclass(frozen=True, slots=True)
-class Grant:
-    """The permission to have one request under way."""
-
-    lease: int
-    ask: Ask
-
-
-class Line(Protocol):
-    """Those who wait, in order. The engine looks at it when it speaks with the ledger, not when it was asked to."""
-
-    @property
-    def waiting(self) -> int:
-        """How many wait."""
-        ...
-
-    def head(self, most: int) -> Sequence[Ask]:
-        """The first of them."""
-        ...
-
-    def granted(self, ask: Ask, lease: int) -> bool:
-        """It may go. False: it is not wanted any more."""
-        ...
-
-    def told(self, reason: str, wait: float) -> None:
-        """What the next one waits for, and for how many seconds at least."""
-        ...
-
-    def failed(self, error: Callable[[], Exception]) -> None:
-        """Nobody can be let go; `error` makes what each is to be raised."""
-        ...
-
-
-class SharedLimits(Protocol):
-    """One quota for several processes, as a limiter sees it. `SharedEngine` is one, over any `Ledger`."""
-
-    def attach(self, line: Line) -> None:
-        """From now on who waits in this line is asked for."""
-        ...
-
-    def poke(self, priority: int = 0) -> None:
-        """Somebody came to wait."""
-        ...
-
-    async def lease(self, asks: Sequence[Ask], *, wait: bool = True) -> list[Grant]:
-        """Waits until the first of them may go, and grants to as many as may. Without `wait`, asks once: maybe none may."""
-        ...
-
-    def report(
-        self,
-        lease: int,
-        outcome: Outcome,
-        *,
-        dimension: str | None = None,
-        limit: int | None = None,
-        current: int | None = None,
-        retry_after: float | None = None,
-    ) -> None:
-        """What the server said to the request. Returns at once."""
-        ...
-
-    def release(self, leases: Sequence[int], *, sent: bool, tokens: int | None = None) -> None:
-        """The replies have ended; or, if not `sent`, the leases were never used. `tokens` is what each really was charged. Returns at
-        once."""
-        ...
-
-    def view(self) -> SharedView:
-        """What is known of the quota."""
-        ...
-
-    async def aclose(self) -> None:
-        """Leaves."""
-        ...
 
 
 @dataclass(slots=True)
@@ -153,18 +64,6 @@ class _Lease:
     tokens: int
     refunded: bool = False
     good: bool = False
-
-
-@dataclass(slots=True)
-class _Note:
-    """Something that the ledger is to be told once."""
-
-    kind: str
-    at: float
-    first: int = 0
-    second: int = 0
-    hint: int = 0
-    tag: int = 0
 
 
 class _Asked:
@@ -201,6 +100,37 @@ class _Asked:
             self.future.set_exception(error())
 
 
+class _Alarm:
+    """A time to wait for, which may be moved while it is waited for."""
+
+    __slots__ = ("_future", "due")
+
+    def __init__(self) -> None:
+        self.due: float = 0.0
+        self._future: asyncio.Future[None] | None = None
+
+    def sooner(self, when: float) -> None:
+        if when < self.due:
+            self.due = when
+            self.ring()
+
+    def ring(self) -> None:
+        """Has whoever waits look at the time again."""
+        if self._future is not None:
+            _resolve(self._future)
+
+    async def wait(self, loop: asyncio.AbstractEventLoop) -> None:
+        # A loop's clock counts no less than this; a pause below it would be no pause.
+        while (left := self.due - loop.time()) > 1e-6:
+            self._future = loop.create_future()
+            timer = loop.call_later(left, _resolve, self._future)
+            try:
+                await self._future
+            finally:
+                timer.cancel()
+                self._future = None
+
+
 class SharedEngine:
     """
     A `SharedLimits` over a ledger. See the module.
@@ -235,8 +165,7 @@ class SharedEngine:
         self._numbers = 0
         self._granted = 0
         """Asks whose grant is for a moment to come."""
-        self._notes: list[_Note] = []
-        self._good = 0
+        self._notes = Notes()
         self._history = History()
         self._epoch = self._seq = self._seen = 0
         self._alone: Alone | None = None
@@ -246,8 +175,7 @@ class SharedEngine:
         self._answers: list[asyncio.Future[None]] = []
         self._loop: asyncio.AbstractEventLoop | None = None
         self._task: asyncio.Task[None] | None = None
-        self._pause: asyncio.Future[None] | None = None
-        self._due = 0.0
+        self._alarm = _Alarm()
         self._last = -1.0
         self._starved = False
         self._priority = 0
@@ -262,8 +190,11 @@ class SharedEngine:
         self._lines.append(line)
 
     def poke(self, priority: int = 0) -> None:
-        self._check_open()
+        if self._closed:
+            raise SharedLimitsError("the shared quota was closed with its client")
         loop = self._running()
+        if self._task is None:
+            self._at(loop.time())
         if self._alone is not None:
             self._pump_alone()
         elif self._starved and priority <= self._priority:
@@ -281,7 +212,8 @@ class SharedEngine:
             if wait:
                 await line.future
             else:
-                await self._next_answer()
+                self._answers.append(answer := loop.create_future())
+                await answer
         except BaseException:
             self.release([grant.lease for grant in line.grants], sent=False)
             line.grants.clear()
@@ -307,8 +239,9 @@ class SharedEngine:
             return
         now = self._running().time()
         if outcome == "admitted":
-            self._good += not known.good
-            known.good = True
+            if not known.good:
+                known.good = True
+                self._notes.good()
             if self._starved and self._view.allowed[0] and self._view.allowed[0] != self._view.limits[0]:
                 self._at(max(now, self._last + GATHER))  # more may be possible now
             return
@@ -316,17 +249,12 @@ class SharedEngine:
         if known.tokens and not known.refunded:
             known.refunded = True  # refused requests are charged no tokens
             self._sent(known.at, 0, -known.tokens)
+        if current and not self._warned and _counts_more(dimension, current, self._view, self._history):
+            self._warned = True
+            logger.warning(OTHERS, current, self._view.used[1])
         # Silence ends for nobody in the same millisecond as for the others.
-        spread = int(1000 * hint * (1.0 + 0.1 * self._dice()))
-        if outcome == "overloaded":
-            self._notes.append(_Note("over", now, 0, 0, spread))
-        else:
-            kind = _KINDS.get(dimension or "", "some")
-            if kind == "rpm" and current and current > 2 * max(self._view.used[1], self._history.count) + 10:
-                self._warn(current)
-            if kind == "slots" and hint <= 1.5:
-                spread = 0 if limit else 100
-            self._notes.append(_Note(kind, now, limit or 0, current or 0, spread))
+        kind, silence = _refusal(outcome, dimension, limit, hint * (1.0 + 0.1 * self._dice()))
+        self._notes.refused(kind, now, limit or 0, current or 0, silence)
         if self._alone is not None:
             self._alone.refused(hint, now)
         elif not self._failures:
@@ -356,23 +284,8 @@ class SharedEngine:
         )
         self._conf = (slots, rpm, tpm, tpd)
 
-    def _warn(self, current: int) -> None:
-        if not self._warned:
-            self._warned = True
-            logger.warning(
-                "the server counts %d requests in this minute, and the shared quota %d: others use the organisation's limits. "
-                "Do all processes give the same quota= at the same place?",
-                current,
-                self._view.used[1],
-            )
-
     def view(self) -> SharedView:
         return self._view
-
-    @property
-    def held(self) -> int:
-        """Requests of this member that are under way."""
-        return len(self._leases)
 
     async def aclose(self) -> None:
         if self._closed:
@@ -396,14 +309,9 @@ class SharedEngine:
     # --- speaking with the ledger -----------------------------------------------------------------------------------
 
     def _running(self) -> asyncio.AbstractEventLoop:
-        loop = self._loop
-        if loop is None:
-            loop = self._loop = asyncio.get_running_loop()
-        return loop
-
-    def _check_open(self) -> None:
-        if self._closed:
-            raise SharedLimitsError("the shared quota was closed with its client")
+        if self._loop is None:
+            self._loop = asyncio.get_running_loop()
+        return self._loop
 
     def _at(self, when: float) -> None:
         """Speaks with the ledger at that time, unless it does so before."""
@@ -411,29 +319,17 @@ class SharedEngine:
             return
         if self._task is None:
             assert self._loop is not None
-            self._due = when
+            self._alarm.due = when
             self._busy = when
             self._task = self._loop.create_task(self._run(), name="kimi_async shared limits")
-        elif when < self._due:
-            self._due = when
-            if self._pause is not None and not self._pause.done():
-                self._pause.set_result(None)
+        else:
+            self._alarm.sooner(when)
 
     async def _run(self) -> None:
         loop = self._running()
         try:
             while True:
-                wait = self._due - loop.time()
-                # A loop's clock counts no less than this; a pause below it would be no pause.
-                if wait > 1e-6:
-                    self._pause = loop.create_future()
-                    timer = loop.call_later(wait, _resolve, self._pause)
-                    try:
-                        await self._pause
-                    finally:
-                        timer.cancel()
-                        self._pause = None
-                    continue
+                await self._alarm.wait(loop)
                 if self._is_idle(loop.time()):
                     await self._leave()
                     if self._is_idle(loop.time()):
@@ -456,18 +352,18 @@ class SharedEngine:
         message.leave = 1
         try:
             await self.ledger.sync(message)
-            self._forget(message.seq)
+            self._notes.heard(message.seq)
         except Exception as error:  # it will find out by itself
             logger.debug("leaving the shared quota failed: %s", error)
         self._seen = 0
         self._change(mode="idle")
 
     async def _once(self) -> None:
-        asked = self._asked()
+        asked = _asked(self._lines, self._granted, self._running().time())
         message = self._message(asked)
         loop = self._running()
         began = loop.time()
-        self._due = began + 3600.0
+        self._alarm.due = began + 3600.0
         try:
             answer = await self.ledger.sync(message)
         except LedgerUnavailable as error:
@@ -481,20 +377,9 @@ class SharedEngine:
         """Not an outage: a fault of the ledger, or of ours. Nobody is let go on its account, and each is told why."""
         logger.exception("the shared quota's ledger failed", exc_info=error)
         self._failures += 1
-        self._due = self._running().time() + RECONNECT[1]
+        self._alarm.due = self._running().time() + RECONNECT[1]
         text = str(error)
         self._fail(lambda: SharedLimitsError(f"the ledger of the shared quota failed: {text}"))
-
-    def _asked(self) -> list[tuple[Line, Ask]]:
-        now = self._running().time()
-        asked: list[tuple[Line, Ask]] = []
-        for line in list(self._lines):
-            for ask in line.head(MOST - len(asked) + self._granted):
-                if not ask.granted and (ask.deadline is None or ask.deadline > now) and len(asked) < MOST:
-                    asked.append((line, ask))
-            if len(asked) >= MOST:
-                break
-        return asked
 
     def _message(self, asked: Sequence[tuple[Line, Ask]]) -> Sync:
         now = self._running().time()
@@ -503,16 +388,7 @@ class SharedEngine:
             for known in self._leases.values():
                 if not known.good and now - known.at > SILENCE:
                     known.good = True
-                    self._good += 1
-        if self._good:
-            self._notes.append(_Note("good", now, self._good))
-            self._good = 0
-        items: list[Item] = []
-        self._notes = [note for note in self._notes if now - note.at < 61.0 or note.kind != "sent"]
-        for note in self._notes:
-            note.tag = note.tag or self._seq
-            age = max(0, int((now - note.at) * 1000))
-            items.append((note.tag, note.kind, age, note.first, note.second, note.hint))
+                    self._notes.good()
         return Sync(
             member=self.member,
             name=self.name,
@@ -524,12 +400,9 @@ class SharedEngine:
             held=len(self._leases),
             want=[(ask.tokens, ask.priority) for _, ask in asked],
             waiting=max(len(asked), self._waiting()),
-            items=items,
+            items=self._notes.items(self._seq, now),
             conf=self._conf,
         )
-
-    def _forget(self, seq: int) -> None:
-        self._notes = [note for note in self._notes if not 0 < note.tag <= seq]
 
     def _heard(
         self, message: Sync, asked: Sequence[tuple[Line, Ask]], answer: Answer, began: float, now: float
@@ -543,19 +416,15 @@ class SharedEngine:
             self._epoch = answer.epoch
             self._seen = 0
             self._history.expire(now)
-            self._notes = [note for note in self._notes if note.kind != "sent"]
-            for note in self._notes:
-                note.tag = 0
-            for at, count, tokens in self._history.entries:
-                self._notes.append(_Note("sent", at, int(count), int(tokens)))
-            self._due = now
+            self._notes.begin_anew(self._history.entries)
+            self._alarm.due = now
             return
         if answer.state != "ok":
-            self._due = now + RECONNECT[0]
+            self._alarm.due = now + RECONNECT[0]
             return
         self._epoch = answer.epoch
         self._seen = message.seq
-        self._forget(message.seq)
+        self._notes.heard(message.seq)
         self._others_wait = answer.lining > (1 if answer.reason else 0)
         self._starved = bool(answer.reason)
         self._priority = max((ask.priority for _, ask in asked), default=0)
@@ -566,8 +435,8 @@ class SharedEngine:
             wait = max(0.0, delay / 1000 - (now - began if late else 0.0))
             known = self._leases[lease] = _Lease(now + wait, ask.tokens)
             if late:
-                self._notes.append(_Note("sent", began, -1, -ask.tokens))
-                self._notes.append(_Note("sent", known.at, 1, ask.tokens))
+                self._notes.sent(began, -1, -ask.tokens)
+                self._notes.sent(known.at, 1, ask.tokens)
             self._history.add(known.at, 1, ask.tokens)
             self._granted += 1
             ask.granted = True
@@ -575,16 +444,18 @@ class SharedEngine:
                 self._running().call_later(wait, self._deliver, line, ask, lease)
             else:
                 self._deliver(line, ask, lease)
-        self._see(answer, now)
+        self._view = self._view.after(answer, now)
+        self._answered()
         again = answer.again / 1000
-        self._due = min(self._due, now + again * (1.0 + 0.2 * self._dice()) if again < 1.0 else now + again)
+        self._alarm.due = min(
+            self._alarm.due, now + again * (1.0 + 0.2 * self._dice()) if again < 1.0 else now + again
+        )
         if answer.reason:
             for line in list(self._lines):
                 line.told(answer.reason, answer.wait / 1000)
         elif self._waiting() > 0:
-            self._due = now  # they came while the question was under way
-        if self._pause is not None and not self._pause.done():
-            self._pause.set_result(None)
+            self._alarm.due = now  # they came while the question was under way
+        self._alarm.ring()
 
     def _waiting(self) -> int:
         return sum(line.waiting for line in self._lines) - self._granted
@@ -594,32 +465,10 @@ class SharedEngine:
         if lease in self._leases and (ask.gone or not line.granted(ask, lease)) and not self._closed:
             self.release((lease,), sent=False)
 
-    def _see(self, answer: Answer, now: float) -> None:
-        mode: Literal["shared", "learning"] = "learning" if answer.reason == "learning" else "shared"
-        before = self._view
-        self._view = SharedView(
-            limits=answer.limits,
-            sources=tuple(SOURCES[source] for source in answer.sources),
-            allowed=answer.allowed,
-            used=answer.used,
-            waiting=answer.waiting,
-            members=answer.members,
-            rank=answer.rank,
-            gate=answer.gate / 1000,
-            overloaded=answer.overloaded > 0,
-            mode=mode,
-            reason=answer.reason,
-            wait=answer.wait / 1000,
-            since=before.since if before.mode == mode else now,
-        )
+    def _answered(self) -> None:
         for future in self._answers:
             _resolve(future)
         self._answers.clear()
-
-    async def _next_answer(self) -> None:
-        future = self._running().create_future()
-        self._answers.append(future)
-        await future
 
     def _change(self, *, mode: Literal["shared", "alone", "learning", "blocked", "idle"]) -> None:
         assert self._loop is not None
@@ -629,8 +478,7 @@ class SharedEngine:
     def _sent(self, at: float, count: int, tokens: int) -> None:
         """Counts what the ledger has not granted, or takes back what it has."""
         self._history.add(at, count, tokens)
-        if count or tokens:
-            self._notes.append(_Note("sent", at, count, tokens))
+        self._notes.sent(at, count, tokens)
 
     def _fail(self, error: Callable[[], Exception]) -> None:
         for line in list(self._lines):
@@ -648,11 +496,11 @@ class SharedEngine:
         if self._failures == 1:
             self._failing_since = now
         if self._failures < LOST:
-            self._due = now + 0.1 * (self._failures - 1)
+            self._alarm.due = now + 0.1 * (self._failures - 1)
             return
         # Never faster, also if there is something to tell: what comes back is not to be overrun.
         pause = min(RECONNECT[1], RECONNECT[0] * 2.0 ** (self._failures - LOST))
-        self._due = now + pause * (0.75 + 0.5 * self._dice())
+        self._alarm.due = now + pause * (0.75 + 0.5 * self._dice())
         text = str(error)
 
         def lost() -> SharedLimitsError:
@@ -674,9 +522,7 @@ class SharedEngine:
             self._change(mode="blocked")
             for line in list(self._lines):
                 line.told("shared", pause)
-        for future in self._answers:
-            _resolve(future)
-        self._answers.clear()
+        self._answered()
 
     def _pump_alone(self) -> None:
         """Lets go whoever may without being asked for."""
@@ -684,7 +530,7 @@ class SharedEngine:
         if alone is None:
             return
         now = loop.time()
-        for line, ask in self._asked():
+        for line, ask in _asked(self._lines, self._granted, now):
             wait, reason = alone.delay(ask.tokens, len(self._leases), self._history, now)
             if wait > 0.0:
                 for each in list(self._lines):
@@ -704,3 +550,30 @@ class SharedEngine:
 def _resolve(future: asyncio.Future[None]) -> None:
     if not future.done():
         future.set_result(None)
+
+
+def _asked(lines: Sequence[Line], granted: int, now: float) -> list[tuple[Line, Ask]]:
+    """The first of all lines who are not to go in a moment anyway."""
+    asked: list[tuple[Line, Ask]] = []
+    for line in list(lines):
+        for ask in line.head(MOST - len(asked) + granted):
+            if not ask.granted and (ask.deadline is None or ask.deadline > now) and len(asked) < MOST:
+                asked.append((line, ask))
+        if len(asked) >= MOST:
+            break
+    return asked
+
+
+def _refusal(outcome: Outcome, dimension: str | None, limit: int | None, hint: float) -> tuple[str, int]:
+    """As what a refusal is told, and the silence in ms that comes with it."""
+    if outcome == "overloaded":
+        return "over", int(1000 * hint)
+    kind = _KINDS.get(dimension or "", "some")
+    if kind == "slots" and hint <= 1.65:
+        return kind, 0 if limit else 100  # a slot may be free in the next millisecond
+    return kind, int(1000 * hint)
+
+
+def _counts_more(dimension: str | None, current: int, view: SharedView, history: History) -> bool:
+    """Whether the server counts far more requests than the quota does."""
+    return dimension in ("rpm", "qps") and current > 2 * max(view.used[1], history.count) + 10

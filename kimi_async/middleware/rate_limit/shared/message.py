@@ -21,6 +21,8 @@ class LedgerUnavailable(SharedLimitsError):
     """The ledger did not answer: not there, too slow, or cut off. Any other exception of a ledger is taken for a fault in it."""
 
 
+SOURCES = ("none", "config", "told", "seen")
+
 Item = tuple[int, str, int, int, int, int]
 """(tag, kind, age in ms, and three numbers whose meaning depends on the kind).
 
@@ -147,6 +149,25 @@ class SharedView(Struct, kw_only=True, frozen=True):
     wait: float = 0.0
     since: float = 0.0
     """When it came to be in this mode, on the loop's clock."""
+
+    def after(self, answer: Answer, now: float) -> "SharedView":
+        """What is known once this was heard."""
+        mode: Literal["shared", "learning"] = "learning" if answer.reason == "learning" else "shared"
+        return SharedView(
+            limits=answer.limits,
+            sources=tuple(SOURCES[source] for source in answer.sources),
+            allowed=answer.allowed,
+            used=answer.used,
+            waiting=answer.waiting,
+            members=answer.members,
+            rank=answer.rank,
+            gate=answer.gate / 1000,
+            overloaded=answer.overloaded > 0,
+            mode=mode,
+            reason=answer.reason,
+            wait=answer.wait / 1000,
+            since=self.since if self.mode == mode else now,
+        )
 
     @classmethod
     def of(cls, limits: RateLimits) -> "SharedView":

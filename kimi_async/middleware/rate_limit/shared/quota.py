@@ -11,8 +11,9 @@ from typing import Any, cast
 
 from ....errors import ConfigurationError
 from ..limits import RateLimits
-from .engine import OnLost, SharedEngine
+from .engine import SharedEngine
 from .message import Answer, Ledger, Sync
+from .seam import OnLost
 
 __all__ = ["SharedQuota"]
 

@@ -403,3 +403,25 @@ def test_fleet_says_once_that_others_use_the_quota(caplog: pytest.LogCaptureFixt
 
     run(main())
     assert 1 == sum("others use" in record.message for record in caplog.records)
+
+
+def test_engine_idle_while_the_ledger_is_away_comes_back_to_it():
+    """A member that fell silent during an outage asks the ledger again with its next request, and does not stay alone."""
+
+    async def main() -> tuple[str, str]:
+        ledger = WireLedger()
+        limiter = limiter_of(ledger, concurrency=5, rpm=300)
+        (await limiter.acquire()).release()
+        ledger.away = True
+        await asyncio.sleep(1)
+        (await limiter.acquire()).release()
+        alone = limiter.view().mode
+        await asyncio.sleep(60)
+        ledger.away = False
+        (await limiter.acquire()).release()
+        await asyncio.sleep(2)
+        mode = limiter.view().mode
+        await limiter.aclose()
+        return alone, mode
+
+    assert ("alone", "shared") == run(main())
