@@ -4,6 +4,7 @@ Bytes of one streamed reply to chunks: what an event holds, whether it is the en
 No loop, no clock, no socket. What comes after the end or a fault is not looked at; what came before it is handed out first.
 """
 
+import re
 import warnings
 from collections.abc import Callable
 from typing import Any, Generic, Protocol, TypeVar, cast
@@ -16,7 +17,7 @@ from ..codec.json import SurrogateJoiner, decode_chunk, decode_patiently, fit
 from ..errors import APIError, IncompleteStreamError
 from ..providers.advice import KimiWarning
 from ..redact import redact
-from ..sse import BOM, EventTooLargeError, SSEDecoder
+from ..sse import BOM, EventTooLargeError, SSEDecoder, encode_event
 from ..transport.exchange import Response
 from ..types.completions import ChatCompletion, ChatCompletionChunk, CompletionUsage
 from .fold import Accumulator
@@ -30,6 +31,15 @@ Payload = bytes | memoryview
 DONE = b"[DONE]"
 
 UNREADABLE = (msgspec.MsgspecError, UnicodeError, RecursionError)
+
+
+# What an event may say beside a piece of the answer: an end, a usage, an error, or that it has another shape. One search (0.3 µs)
+# in place of the decoding.
+TELLING = re.compile(
+    rb'"finish_reason"\s*:\s*"|"usage"\s*:\s*\{|"error"|\[DONE\]|"choices"\s*:\s*\[\s*\]|"text"\s*:|"message"\s*:|"detail"|"code"'
+    rb"|\A(?!\{.*\"choices\")",
+    re.DOTALL,
+)
 
 
 class Continuation(Protocol):
@@ -65,7 +75,9 @@ class Digest(Generic[T]):
         "_finishes",
         "_first",
         "_fresh",
+        "_head",
         "_joiner",
+        "_raw",
         "_response",
         "_said_done",
         "_sse",
@@ -101,6 +113,10 @@ class Digest(Generic[T]):
         self.runs = False
         """Whether what came in one packet is handed out bit by bit: runs of text, and every other chunk alone, folded when its
         turn comes."""
+        self._raw = False
+        """Whether events are handed on as they came, and only those looked at that tell of an end, a usage or an error."""
+        self._head: list[Payload] = []
+        """The events of the first packet, until it is known who reads."""
         self._first = True
         """The first packet is begun so too: who will read is not known by then."""
         self.in_run = False
@@ -131,6 +147,13 @@ class Digest(Generic[T]):
         self.in_run = False
         if not payloads and not strays:
             return []
+        first, self._first = self._first, False
+        if first:
+            self._head = list(payloads)
+        elif self._head:
+            self._head = []
+        if self._raw:
+            return cast("list[T]", self._handed_on(payloads))
         if self._joiner is None and self._continuation is None and not strays and not sse.typed:
             if payloads[-1] == DONE:
                 payloads.pop()
@@ -151,7 +174,6 @@ class Digest(Generic[T]):
                     self._said_done = False  # one in the middle may come first
                     payloads.append(DONE)
             else:
-                first, self._first = self._first, False
                 if (self.runs or first) and len(items) > 1 and fold is not None:
                     self._waiting = items, payloads, 0
                     return self.next_run()
@@ -160,6 +182,44 @@ class Digest(Generic[T]):
                     self._conclude()
                 return items
         return self._digested(payloads)
+
+    @property
+    def passed_head(self) -> bool:
+        """
+        Whether the first packet is behind.
+        """
+        return not self._head
+
+    def hand_on(self) -> list[bytes]:
+        """
+        From here on `feed` gives events as they came. Returns those of the first packet.
+        """
+        self.settle()
+        self._raw = True
+        head, self._head = [payload for payload in self._head if payload != DONE], []
+        if self.fault is not None and self.fold is not None:
+            head = head[: self.fold.chunks]  # what came before it
+        return as_events(head)
+
+    def _handed_on(self, payloads: list[Payload]) -> list[bytes]:
+        passed: list[Payload] = []
+        fold = cast("Accumulator", self.fold)
+        queue = payloads[::-1]
+        typed = [data for kind, data in self._sse.typed if kind.lower() == "error"]
+        while queue and not self._said_done and self.fault is None:
+            payload = queue.pop()
+            if payload in typed and self._told(bytes(payload)):
+                break
+            if TELLING.search(payload) is None:
+                fold.chunks += 1
+            elif not self._patiently(payload, queue):
+                continue
+            passed.append(payload)
+        if self._said_done:
+            self._conclude()
+        if self._sse.strays and self.fault is None and not self.done:
+            self._digested([])
+        return as_events(passed)
 
     @property
     def waits(self) -> int:
@@ -416,30 +476,48 @@ class Digest(Generic[T]):
 
     def _looked_at(self, chunk: ChatCompletionChunk, payload: Payload) -> ChatCompletionChunk | None:
         """
-        The chunk, with what a foreign shape hides from its struct; None for an error, which is then the fault.
+        The chunk as it should be read; None for an error, which is then the fault.
         """
-        failed = any(choice.finish_reason == "error" for choice in chunk.choices)
-        if not chunk.choices or chunk.error or failed or SUSPECT.search(payload) is not None:
-            try:
-                value: Any = msgspec.json.decode(payload)
-            except UNREADABLE:
-                value = None
-            error = error_object(value) or ({"error": chunk.error} if chunk.error else None)
-            if error is None and failed:
-                message = "the server ended the answer with finish_reason 'error'"
-                error = {"error": {"message": message, "type": "server_error"}}
-            if error is not None:
-                self._refused(error)
-                return None
-            if value is not None:
-                try:
-                    chunk = fit(as_wire(value, "delta"), ChatCompletionChunk)
-                except ValueError:
-                    pass
-        return chunk
+        chunk, error = second_look(chunk, payload)
+        if error is None:
+            return chunk
+        self._refused(error)
+        return None
 
     def _refused(self, error: Any) -> None:
         self.fault = error_in_stream(error, self._response.headers, self._response.request)
+
+
+def second_look(chunk: ChatCompletionChunk, payload: Payload) -> tuple[ChatCompletionChunk, Any]:
+    """
+    The chunk, with what a foreign shape hides from its struct; and the error that the event is, or None.
+    """
+    failed = any(choice.finish_reason == "error" for choice in chunk.choices)
+    if chunk.choices and not chunk.error and not failed and SUSPECT.search(payload) is None:
+        return chunk, None
+    try:
+        value: Any = msgspec.json.decode(payload)
+    except UNREADABLE:
+        value = None
+    error = error_object(value) or ({"error": chunk.error} if chunk.error else None)
+    if error is None and failed:
+        message = "the server ended the answer with finish_reason 'error'"
+        error = {"error": {"message": message, "type": "server_error"}}
+    if error is None and value is not None:
+        try:
+            chunk = fit(as_wire(value, "delta"), ChatCompletionChunk)
+        except ValueError:
+            pass
+    return chunk, error
+
+
+def as_events(payloads: list[Payload]) -> list[bytes]:
+    """
+    Events as bytes of a stream, in one piece.
+    """
+    if not payloads:
+        return []
+    return [b"".join([encode_event(payload) for payload in payloads])]
 
 
 def _is_whole(value: dict[str, Any]) -> bool:

@@ -11,8 +11,9 @@ A body that merely stops is never a success.
 import asyncio
 import contextlib
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass
+from operator import length_hint
 from types import TracebackType
 from typing import Any, Generic, Protocol, Self, TypeVar, cast
 
@@ -101,6 +102,7 @@ class AsyncStream(Generic[T]):
         "_mender",
         "_open",
         "_pending",
+        "_primed",
         "_reading",
         "_refuse_empty",
         "_repeater",
@@ -131,6 +133,8 @@ class AsyncStream(Generic[T]):
         self._earlier = 0
         """Bytes of replies that broke off and were continued."""
         self._pending: Iterator[T] = iter(())
+        self._primed = 0
+        """Chunks of the first packet that wait from the beginning."""
         self._open = True
         """Neither an end nor a fault has been seen: there is something to wait for."""
         self._fault: Exception | None = None
@@ -252,6 +256,33 @@ class AsyncStream(Generic[T]):
         """
         self._reading.digest.runs = True
 
+    async def raw_events(self) -> AsyncIterator[bytes]:
+        """
+        The stream as bytes, to be handed on to another reader: whole events as they came, `data: [DONE]` last. Not decoded, so
+        that `snapshot()` and `partial` have no text; but watched: an error raises as in any stream, a cut one too, and `usage`
+        is known afterwards. Before anything was iterated; leaving it early closes the stream, which stops the model.
+
+        A stream with `resume=` cannot be handed on so: its events would not fit together.
+        """
+        if self._fold is None or self._mender is not None or not self._is_untouched:
+            raise ConfigurationError(
+                "raw_events() is for a stream of chats, without resume=, of which nothing was iterated"
+            )
+        for data in self._reading.digest.hand_on():
+            yield data
+        self._pending = iter(())
+        events = cast("AsyncStream[bytes]", self)
+        try:
+            async for data in events:
+                yield data
+        finally:
+            await self.close()
+        yield b"data: [DONE]\n\n"
+
+    @property
+    def _is_untouched(self) -> bool:
+        return length_hint(self._pending) == self._primed > 0 and not self._reading.digest.passed_head
+
     def gather(self, seconds: float = GATHER) -> None:
         """
         From the first token on, lets what comes gather between two reads, for so many seconds at most: one wake-up of the loop
@@ -281,6 +312,7 @@ class AsyncStream(Generic[T]):
         except BaseException:
             self._end()
             raise
+        self._primed = length_hint(self._pending)
         if self._reading.digest.fault is not None:
             items = self.take()
             if not items:
