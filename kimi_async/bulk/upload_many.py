@@ -210,6 +210,61 @@ class _Flight:
     sha256: str | None = None
 
 
+class Room:
+    """
+    What an account holds, against what it may hold.
+    """
+
+    def __init__(self, limits: FileLimits) -> None:
+        self.limits = limits
+        self.files = 0
+        self.size = 0
+
+    def lacks(self, size: int) -> tuple[int, int]:
+        """How many files and bytes are too many, with one more of this size; 0 where there is room."""
+        files = self.files + 1 - self.limits.max_files
+        return max(0, files), max(0, self.size + size - self.limits.max_total)
+
+    def add(self, size: int, name: str) -> None:
+        """
+        :raises FileLimitError: if there is no room for it.
+        """
+        files, over = self.lacks(size)
+        if files:
+            raise FileLimitError(
+                f"no room for {name}: the account holds {self.files:,} of {self.limits.max_files:,} files; "
+                "delete some, or pass evict=",
+                files=self.files,
+                size=self.size,
+            )
+        if over:
+            raise FileLimitError(
+                f"no room for {name} ({size:,} bytes): the account holds {self.size:,} of "
+                f"{self.limits.max_total:,} bytes; delete some files, or pass evict=",
+                files=self.files,
+                size=self.size,
+            )
+        self.files += 1
+        self.size += size
+
+    def remove(self, size: int) -> None:
+        self.files -= 1
+        self.size -= size
+
+
+def oldest(free: "Sequence[FileObject]", purpose: str, files: int, size: int) -> "list[FileObject]":
+    """The first files of a purpose that make room for so many files and bytes; all of them if that is not enough."""
+    chosen: list[FileObject] = []
+    for each in free:
+        if files <= 0 and size <= 0:
+            break
+        if each.purpose == purpose:
+            chosen.append(each)
+            files -= 1
+            size -= each.bytes
+    return chosen
+
+
 class _Run:
     def __init__(
         self,
@@ -232,7 +287,7 @@ class _Run:
         self._dedupe = dedupe
         self._index_path = index
         self._index: dict[tuple[str, str], str] = {}
-        self._limits = limits
+        self._room = Room(limits)
         self._evict = evict
         self._on_progress = on_progress
         self._account = account
@@ -240,9 +295,7 @@ class _Run:
         self._by_name: dict[tuple[str, int, str], FileObject] = {}
         self._used: set[str] = set()
         self._flights: dict[tuple[str, int, bytes], list[_Flight]] = {}
-        self._room = asyncio.Lock()
-        self._count = 0
-        self._total = 0
+        self._making_room = asyncio.Lock()
         self._results: list[UploadResult] = []
         self._sent: dict[int, int] = {}
         self._done = self._failed = self._reused = self._size = self._bytes_sent = 0
@@ -259,8 +312,8 @@ class _Run:
         try:
             async for file in self._api.list():
                 self._listed[file.id] = file
-                self._count += 1
-                self._total += file.bytes
+                self._room.files += 1
+                self._room.size += file.bytes
                 if file.status != "error":
                     before = self._by_name.get((file.filename, file.bytes, file.purpose))
                     if before is None or before.created_at <= file.created_at:
@@ -293,7 +346,7 @@ class _Run:
             known = result.size
             result.name, result.size = file.name, file.size
             self._size += file.size - known
-            file.check(self._limits.max_file_size)
+            file.check(self._room.limits.max_file_size)
             purpose = self._purpose if isinstance(self._purpose, str) else self._purpose(file)
             stamp = None if file.path is None else _stamp(file.path)
             if self._dedupe == "off":
@@ -392,8 +445,7 @@ class _Run:
                 file=file, purpose=purpose, on_progress=None if self._on_progress is None else progress
             )
         except BaseException:
-            self._count -= 1
-            self._total -= file.size
+            self._room.remove(file.size)
             raise
         result.file = uploaded
         self._used.add(uploaded.id)
@@ -409,49 +461,19 @@ class _Run:
         """
         Count the file in, or raise `FileLimitError`.
         """
-        limits = self._limits
-        async with self._room:
-            files = self._count + 1 - limits.max_files
-            size = self._total + file.size - limits.max_total
+        room = self._room
+        async with self._making_room:
+            files, size = room.lacks(file.size)
             if (files > 0 or size > 0) and self._evict is not None:
-                for old in self._to_evict(purpose, max(0, files), max(0, size)):
+                free = [each for each in self._listed.values() if each.id not in self._used]
+                free.sort(key=lambda each: each.created_at)
+                choose = self._evict
+                chosen = choose(free, files, size) if callable(choose) else oldest(free, purpose, files, size)
+                for old in list(chosen):
                     await self._api.delete(old.id)
                     if self._listed.pop(old.id, None) is not None:
-                        self._count -= 1
-                        self._total -= old.bytes
-                files = self._count + 1 - limits.max_files
-                size = self._total + file.size - limits.max_total
-            if files > 0:
-                raise FileLimitError(
-                    f"no room for {file.name}: the account holds {self._count:,} of {limits.max_files:,} files; "
-                    "delete some, or pass evict=",
-                    files=self._count,
-                    size=self._total,
-                )
-            if size > 0:
-                raise FileLimitError(
-                    f"no room for {file.name} ({file.size:,} bytes): the account holds {self._total:,} of "
-                    f"{limits.max_total:,} bytes; delete some files, or pass evict=",
-                    files=self._count,
-                    size=self._total,
-                )
-            self._count += 1
-            self._total += file.size
-
-    def _to_evict(self, purpose: str, files: int, size: int) -> "Iterable[FileObject]":
-        free = [each for each in self._listed.values() if each.id not in self._used]
-        free.sort(key=lambda each: each.created_at)
-        if callable(self._evict):
-            return list(self._evict(free, files, size))
-        chosen: list[FileObject] = []
-        for each in free:
-            if files <= 0 and size <= 0:
-                break
-            if each.purpose == purpose:
-                chosen.append(each)
-                files -= 1
-                size -= each.bytes
-        return chosen
+                        room.remove(old.bytes)
+            room.add(file.size, file.name)
 
     def _tell(self) -> None:
         if self._on_progress is not None:
