@@ -24,9 +24,7 @@ __all__ = ["AnswerBegunAnew", "Answered", "Asker"]
 
 @dataclass(slots=True)
 class Answered:
-    """
-    A reply and what it means.
-    """
+    """A reply and what it means."""
 
     completion: ChatCompletion
     body: bytes | None
@@ -47,9 +45,7 @@ class AnswerBegunAnew(ChatCompletionChunk):
 
 
 class Asker:
-    """
-    Sends requests as `create` would: with the host's names, and with an explanation where it has no such model.
-    """
+    """Sends requests as `create` would: with the host's names, and with an explanation where it has no such model."""
 
     def __init__(self, client: Caller, options: MapOptions, on_chunk: Callable[[str, Any], object]) -> None:
         self._client = client

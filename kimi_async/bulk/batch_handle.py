@@ -17,9 +17,7 @@ __all__ = ["BatchHandle", "BatchNotFinishedError", "BatchPart", "BatchProgress"]
 
 
 class BatchNotFinishedError(KimiError):
-    """
-    The batches did not end within the time given. They go on; ``handle`` is what to wait on later.
-    """
+    """The batches did not end within the time given. They go on; ``handle`` is what to wait on later."""
 
     def __init__(self, message: str, *, handle: "BatchHandle") -> None:
         super().__init__(message)
@@ -27,9 +25,7 @@ class BatchNotFinishedError(KimiError):
 
 
 class BatchPart(Struct, frozen=True, omit_defaults=True):
-    """
-    One input file and its batch.
-    """
+    """One input file and its batch."""
 
     path: str | None = None
     """Where the file lies on this machine, if it does."""
@@ -42,9 +38,7 @@ class BatchPart(Struct, frozen=True, omit_defaults=True):
 
 
 class BatchHandle(Struct, frozen=True, omit_defaults=True):
-    """
-    A job: which batches belong together, in which order, and where their files lie. Plain data, without a key.
-    """
+    """A job: which batches belong together, in which order, and where their files lie. Plain data, without a key."""
 
     job: str
     parts: tuple[BatchPart, ...] = ()
@@ -60,30 +54,22 @@ class BatchHandle(Struct, frozen=True, omit_defaults=True):
 
     @property
     def lines(self) -> int:
-        """
-        Requests; 0 if unknown, for a handle made from ids alone.
-        """
+        """Requests; 0 if unknown, for a handle made from ids alone."""
         return sum(part.lines for part in self.parts)
 
     @property
     def submitted(self) -> bool:
-        """
-        Whether every part has its batch.
-        """
+        """Whether every part has its batch."""
         return bool(self.parts) and all(part.batch_id is not None for part in self.parts)
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """
-        Write it as JSON, in one step.
-        """
+        """Write it as JSON, in one step."""
         with replacing(path, durable=True) as file:
             file.write(msgspec.json.format(msgspec.json.encode(self)) + b"\n")
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> "BatchHandle":
-        """
-        Read what `save` wrote. Raises `ConfigurationError` for anything else.
-        """
+        """Read what `save` wrote. Raises `ConfigurationError` for anything else."""
         with plain_file(path) as file:
             data = file.read()
         try:
@@ -94,9 +80,7 @@ class BatchHandle(Struct, frozen=True, omit_defaults=True):
 
 @dataclass(frozen=True, slots=True)
 class BatchProgress:
-    """
-    How far a job is.
-    """
+    """How far a job is."""
 
     step: Literal["uploading", "waiting", "downloading", "live"]
     statuses: Mapping[str, int]

@@ -241,9 +241,7 @@ async def _created(
 
 
 class _Once:
-    """
-    A body that no layer may send a second time, not even on a fresh connection after a stale one.
-    """
+    """A body that no layer may send a second time, not even on a fresh connection after a stale one."""
 
     replayable = False
     content_type = "application/json"
@@ -296,9 +294,7 @@ async def attach(client: Caller, batch_ids: str | Sequence[str]) -> BatchHandle:
 
 
 async def cancel(client: Caller, handle: BatchHandle) -> list[Batch]:
-    """
-    Cancel every batch of a job that has not ended; gives them all.
-    """
+    """Cancel every batch of a job that has not ended; gives them all."""
     batches: list[Batch] = []
     for id_ in handle.batch_ids:
         batch = await BatchEndpoints(client).retrieve(id_)

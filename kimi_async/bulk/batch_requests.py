@@ -22,9 +22,7 @@ __all__ = ["RequestRules", "prepared"]
 
 @dataclass(frozen=True, slots=True)
 class RequestRules:
-    """
-    What is filled in, and how large lines and files may be.
-    """
+    """What is filled in, and how large lines and files may be."""
 
     model: str | None = None
     defaults: Mapping[str, Any] = field(default_factory=dict[str, Any])

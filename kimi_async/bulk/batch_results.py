@@ -47,23 +47,17 @@ class BatchResults:
 
     @property
     def problems(self) -> list[LineProblem]:
-        """
-        Lines of the output files that could not be read.
-        """
+        """Lines of the output files that could not be read."""
         return self._files.problems
 
     @property
     def ok(self) -> int:
-        """
-        Requests answered.
-        """
+        """Requests answered."""
         return self._files.ok
 
     @property
     def failed(self) -> int:
-        """
-        Requests refused, each with the server's error.
-        """
+        """Requests refused, each with the server's error."""
         return self._files.failed
 
     @property
@@ -74,22 +68,16 @@ class BatchResults:
 
     @property
     def unanswered(self) -> int:
-        """
-        Requests in no output file: expired, cancelled, or lost.
-        """
+        """Requests in no output file: expired, cancelled, or lost."""
         return self.total - self._files.ok - self._files.failed
 
     def custom_ids(self) -> Iterator[str]:
-        """
-        The ids of the requests, in order.
-        """
+        """The ids of the requests, in order."""
         for path in self._inputs:
             yield from read_ids(path)
 
     def get(self, custom_id: str) -> Result | None:
-        """
-        The result of one request; None if it was not answered (or never asked).
-        """
+        """The result of one request; None if it was not answered (or never asked)."""
         answer = self._files.get(custom_id)
         return None if answer is None else Result.of(answer, -1, _source(answer))
 
@@ -119,15 +107,11 @@ class BatchResults:
                 yield result
 
     def failures(self) -> Iterator[Result]:
-        """
-        The results without an answer, in order: refused and unanswered ones.
-        """
+        """The results without an answer, in order: refused and unanswered ones."""
         return (result for result in self if not result.ok)
 
     def raise_for_failures(self) -> None:
-        """
-        Raise an `ExceptionGroup` of the errors (at most 100 of them) if any request has no answer.
-        """
+        """Raise an `ExceptionGroup` of the errors (at most 100 of them) if any request has no answer."""
         missing = self.failed + self.unanswered
         if missing:
             errors = [
@@ -174,9 +158,7 @@ class BatchResults:
                     yield line
 
     def close(self) -> None:
-        """
-        Close the files; remove those that were only made for this job. Idempotent.
-        """
+        """Close the files; remove those that were only made for this job. Idempotent."""
         import shutil
 
         self._files.close()
@@ -218,9 +200,7 @@ def _source(answer: Answer) -> Literal["live", "batch"]:
 
 
 def _reason(batch: Batch | None) -> str:
-    """
-    What the server says about a batch that failed.
-    """
+    """What the server says about a batch that failed."""
     errors: Any = None if batch is None else getattr(batch, "errors")  # noqa: B009 - typed Any, whatever came
     if errors is None:
         return ""

@@ -17,9 +17,7 @@ _SYNC_AFTER: Final = 0.2
 
 
 class Committer:
-    """
-    Writes each line at once; its result is handed out now (``process``), or after the next sync (``disk``).
-    """
+    """Writes each line at once; its result is handed out now (``process``), or after the next sync (``disk``)."""
 
     def __init__(self, journal: Journal, *, disk: bool, deliver: Callable[[Result], None]) -> None:
         self.journal = journal

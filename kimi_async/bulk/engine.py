@@ -34,9 +34,7 @@ _LOCAL: Final = (RateLimitWaitError, CircuitOpenError)
 
 
 class Engine:
-    """
-    Knows nothing of the `Map` that shows it, so that dropping the `Map` can end it.
-    """
+    """Knows nothing of the `Map` that shows it, so that dropping the `Map` can end it."""
 
     def __init__(self, client: Caller, requests: Requests, options: MapOptions) -> None:
         self._options = options

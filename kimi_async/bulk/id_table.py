@@ -34,9 +34,7 @@ class IdTable:
         return self._count
 
     def get(self, key: str) -> int | None:
-        """
-        The number kept for this id, or None.
-        """
+        """The number kept for this id, or None."""
         # Zero marks an empty slot. str caches its hash, so this is nearly free.
         hashed = hash(key) & 0xFFFF_FFFF_FFFF_FFFF or 1
         shard = hashed >> 56
@@ -53,9 +51,7 @@ class IdTable:
         return self.get(key) is not None
 
     def put(self, key: str, value: int) -> int | None:
-        """
-        Keep the number for this id; gives the one it replaces, or None.
-        """
+        """Keep the number for this id; gives the one it replaces, or None."""
         hashed = hash(key) & 0xFFFF_FFFF_FFFF_FFFF or 1
         shard = hashed >> 56
         keys = self._keys[shard]
@@ -80,9 +76,7 @@ class IdTable:
         self.put(key, value)
 
     def add(self, key: str, value: int) -> int | None:
-        """
-        Keep the number unless the id has one already; gives that one, or None.
-        """
+        """Keep the number unless the id has one already; gives that one, or None."""
         old = self.put(key, value)
         if old is not None:
             self.put(key, old)

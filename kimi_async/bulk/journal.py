@@ -51,9 +51,7 @@ _COPY: Final = "copy"
 
 
 class JournalError(KimiError):
-    """
-    The journal cannot be used. ``path`` says which.
-    """
+    """The journal cannot be used. ``path`` says which."""
 
     def __init__(self, message: str, *, path: str) -> None:
         super().__init__(message)
@@ -61,15 +59,11 @@ class JournalError(KimiError):
 
 
 class JournalLockedError(JournalError):
-    """
-    Another run is writing to this journal.
-    """
+    """Another run is writing to this journal."""
 
 
 class JournalMismatchError(JournalError):
-    """
-    The journal answers a different request under this ``custom_id``: the input was changed since.
-    """
+    """The journal answers a different request under this ``custom_id``: the input was changed since."""
 
     def __init__(self, message: str, *, path: str, custom_id: str) -> None:
         super().__init__(message, path=path)
@@ -94,9 +88,7 @@ class JournalWriteError(JournalError):
 
 @dataclass(slots=True)
 class Mended:
-    """
-    What `Journal.open` found and put right.
-    """
+    """What `Journal.open` found and put right."""
 
     torn: int = 0
     """Bytes of a last line cut short, taken away."""
@@ -112,9 +104,7 @@ class Mended:
 
 
 class Journal:
-    """
-    The file of a run, open for writing and locked. Make one with `Journal.open`.
-    """
+    """The file of a run, open for writing and locked. Make one with `Journal.open`."""
 
     def __init__(self, path: Path, fd: int) -> None:
         self._path = path
@@ -165,15 +155,11 @@ class Journal:
         return self._index.get(custom_id) is not None
 
     def find(self, custom_id: str) -> int | None:
-        """
-        Where this id's line begins, or None if it is not in the file. Touches no disk.
-        """
+        """Where this id's line begins, or None if it is not in the file. Touches no disk."""
         return self._index.get(custom_id)
 
     def read(self, offset: int) -> bytes:
-        """
-        The line that begins at this offset.
-        """
+        """The line that begins at this offset."""
         size = 4096
         while True:
             data = read_at(self._fd, size, offset)
@@ -209,9 +195,7 @@ class Journal:
         self._end = at
 
     def sync(self) -> None:
-        """
-        Wait until everything appended is on the disk.
-        """
+        """Wait until everything appended is on the disk."""
         try:
             datasync(self._fd)
         except OSError as exc:
@@ -222,9 +206,7 @@ class Journal:
             raise JournalWriteError(self._broken, path=self.path, errno=exc.errno) from exc
 
     def close(self) -> None:
-        """
-        Close the file and let others have it. Idempotent.
-        """
+        """Close the file and let others have it. Idempotent."""
         if self._fd >= 0:
             os.close(self._fd)
             self._fd = -1
@@ -268,9 +250,7 @@ class Journal:
         self._end = good
 
     def _scan(self, redo: Redo) -> tuple[int, list[tuple[int, int]], list[tuple[int, int]]]:
-        """
-        Read the file: where its whole lines end, what to leave out, and what of that is damaged.
-        """
+        """Read the file: where its whole lines end, what to leave out, and what of that is damaged."""
         size = os.fstat(self._fd).st_size
         drop: list[tuple[int, int]] = []
         damaged: list[tuple[int, int]] = []
@@ -339,9 +319,7 @@ class Journal:
             self.failed += by
 
     def _finish_line(self, end: int) -> None:
-        """
-        The last line is whole but for its line feed: put it there.
-        """
+        """The last line is whole but for its line feed: put it there."""
         os.write(self._fd, b"\n")
         assert os.fstat(self._fd).st_size == end
 
@@ -418,9 +396,7 @@ def _is_json(line: bytes) -> bool:
 
 
 def _open_locked(path: Path) -> int:
-    """
-    A locked descriptor of the file that has this name now.
-    """
+    """A locked descriptor of the file that has this name now."""
     flags = os.O_RDWR | os.O_APPEND | os.O_CREAT
     while True:
         try:

@@ -39,9 +39,7 @@ _ANY: Final = 1 << 62
 
 @dataclass(frozen=True, slots=True)
 class LineProblem:
-    """
-    One thing wrong with one line.
-    """
+    """One thing wrong with one line."""
 
     line: int
     """1 for the first line of the file (or item of the iterable)."""
@@ -58,9 +56,7 @@ class LineProblem:
 
 
 class InvalidLinesError(KimiError, ValueError):
-    """
-    The request file has bad lines; nothing was sent.
-    """
+    """The request file has bad lines; nothing was sent."""
 
     def __init__(self, problems: Iterable[LineProblem], *, count: int, path: str | None = None) -> None:
         self.problems: tuple[LineProblem, ...] = tuple(problems)

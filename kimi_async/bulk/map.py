@@ -84,35 +84,25 @@ class Map:
 
     @property
     def progress(self) -> MapProgress:
-        """
-        How far it is.
-        """
+        """How far it is."""
         return self._run.progress()
 
     @property
     def stopped(self) -> str | None:
-        """
-        Why it stopped before the end of its input; None if it did not.
-        """
+        """Why it stopped before the end of its input; None if it did not."""
         return self._run.stopped
 
     @property
     def mended(self) -> Mended | None:
-        """
-        What was put right in the journal when it was opened (`journal.Mended`); None before, or without one.
-        """
+        """What was put right in the journal when it was opened (`journal.Mended`); None before, or without one."""
         return self._run.mended
 
     def stop(self, reason: str = "stopped by the caller") -> None:
-        """
-        Send nothing more; what is under way is finished and handed out. For Ctrl-C, say.
-        """
+        """Send nothing more; what is under way is finished and handed out. For Ctrl-C, say."""
         self._run.stop(reason)
 
     async def aclose(self) -> None:
-        """
-        Give up what is under way, write what is finished to the journal, and close it. Idempotent.
-        """
+        """Give up what is under way, write what is finished to the journal, and close it. Idempotent."""
         self._over = True
         self._run.outbox.clear()
         task = self._task

@@ -13,9 +13,7 @@ __all__ = ["MapProgress", "MapStoppedError", "Meter"]
 
 
 class MapStoppedError(KimiError):
-    """
-    A run ended before its input did. Everything finished until then was handed out before this was raised.
-    """
+    """A run ended before its input did. Everything finished until then was handed out before this was raised."""
 
     def __init__(self, reason: str, *, progress: "MapProgress") -> None:
         super().__init__(f"{reason}; {progress.done:,} requests were finished")
@@ -25,9 +23,7 @@ class MapStoppedError(KimiError):
 
 @dataclass(frozen=True, slots=True)
 class MapProgress:
-    """
-    How far a run is.
-    """
+    """How far a run is."""
 
     done: int
     """Finished in this run: answered or failed."""
@@ -61,9 +57,7 @@ class MapProgress:
 
 
 class Meter:
-    """
-    Counts results. Pure: it is told the time.
-    """
+    """Counts results. Pure: it is told the time."""
 
     def __init__(
         self,

@@ -47,9 +47,7 @@ Errors after which every other request would fail alike: they stop a run.
 
 @dataclass(frozen=True, slots=True)
 class TokenPrice:
-    """
-    Money for a million tokens, in whatever currency.
-    """
+    """Money for a million tokens, in whatever currency."""
 
     input: float
     output: float
@@ -57,9 +55,7 @@ class TokenPrice:
     """Input that came from the context cache; as `input` if None."""
 
     def of(self, completion: ChatCompletion) -> float:
-        """
-        What this completion cost; 0 if its usage is unknown.
-        """
+        """What this completion cost; 0 if its usage is unknown."""
         usage = completion.usage
         if usage is None:
             return 0.0
@@ -87,9 +83,7 @@ def cost_of(prices: Prices, completion: ChatCompletion) -> float:
 
 
 class MapParams(TypedDict, total=False):
-    """
-    The keyword arguments of `client.map`. Their defaults stand in `MapOptions`.
-    """
+    """The keyword arguments of `client.map`. Their defaults stand in `MapOptions`."""
 
     concurrency: int | None
     """
@@ -174,16 +168,12 @@ class MapParams(TypedDict, total=False):
     repair: bool
     """For a path: read past a byte order mark, CR LF and blank lines."""
     max_line_size: int
-    """
-    For a path: bytes of one line; a longer one is reported as bad. Raise it for images inlined as base64.
-    """
+    """For a path: bytes of one line; a longer one is reported as bad. Raise it for images inlined as base64."""
 
 
 @dataclass(slots=True)
 class MapOptions:
-    """
-    The options of `client.map`, each with its default; `MapParams` tells what they mean.
-    """
+    """The options of `client.map`, each with its default; `MapParams` tells what they mean."""
 
     concurrency: int | None = None
     ordered: bool = False

@@ -12,9 +12,7 @@ __all__ = ["Outbox"]
 
 
 class Outbox:
-    """
-    :param released: called for each item that the consumer took, or of which there is nothing to take.
-    """
+    """:param released: called for each item that the consumer took, or of which there is nothing to take."""
 
     def __init__(self, *, ordered: bool, released: Callable[[], None]) -> None:
         self._ordered = ordered

@@ -131,16 +131,12 @@ class ResultFiles:
         return custom_id in self._index
 
     def line(self, custom_id: str) -> bytes | None:
-        """
-        The output line of this id, or None if no file has one.
-        """
+        """The output line of this id, or None if no file has one."""
         at = self._index.get(custom_id)
         return None if at is None else self._line_at(at)
 
     def get(self, custom_id: str) -> Answer | None:
-        """
-        The decoded output line of this id, or None if no file has one.
-        """
+        """The decoded output line of this id, or None if no file has one."""
         line = self.line(custom_id)
         return None if line is None else decode_answer(line)
 
@@ -151,9 +147,7 @@ class ResultFiles:
         return data[start:] if end < 0 else data[start:end]
 
     def join(self, custom_ids: Iterable[str]) -> Iterator[tuple[str, Answer | None]]:
-        """
-        Each of these ids, in this order, with its line; None where it was not answered.
-        """
+        """Each of these ids, in this order, with its line; None where it was not answered."""
         # `get` written out: this loop is what a million-line file waits for (benchmarks/bulk/join.py).
         find = self._index.get
         maps = self._maps
@@ -169,9 +163,7 @@ class ResultFiles:
             yield custom_id, decode(data[start:] if end < 0 else data[start:end])
 
     def close(self) -> None:
-        """
-        Close the files. Idempotent.
-        """
+        """Close the files. Idempotent."""
         for data in self._maps:
             if not isinstance(data, bytes):
                 data.close()

@@ -34,9 +34,7 @@ MAX_OUTPUT_LINE: Final = 256 * 1024 * 1024
 
 
 class RunInfo(Struct, gc=False, omit_defaults=True):
-    """
-    What we add to an output line.
-    """
+    """What we add to an output line."""
 
     fingerprint: str = ""
     """Of the request's body; see `fingerprint`."""
@@ -61,9 +59,7 @@ _GOOD = frozenset([None, *range(200, 300)])
 
 
 class Answer(Struct, gc=False):
-    """
-    One output line.
-    """
+    """One output line."""
 
     custom_id: str
     response: _Response | None = None
@@ -73,9 +69,7 @@ class Answer(Struct, gc=False):
 
     @property
     def status_code(self) -> int | None:
-        """
-        The reply's HTTP status; None where there was no reply.
-        """
+        """The reply's HTTP status; None where there was no reply."""
         response = self.response
         if response is None:
             return None
@@ -83,9 +77,7 @@ class Answer(Struct, gc=False):
 
     @property
     def body(self) -> bytes | None:
-        """
-        The reply's body as JSON.
-        """
+        """The reply's body as JSON."""
         response = self.response
         if response is None:
             return None
@@ -94,17 +86,13 @@ class Answer(Struct, gc=False):
 
     @property
     def ok(self) -> bool:
-        """
-        Whether it holds an answer: a reply with status 2xx (or none told), and no error.
-        """
+        """Whether it holds an answer: a reply with status 2xx (or none told), and no error."""
         response = self.response
         return response is not None and self.error is None and response.status_code in _GOOD
 
     @property
     def transient(self) -> bool:
-        """
-        Whether it holds a failure that sending again may mend.
-        """
+        """Whether it holds a failure that sending again may mend."""
         if self.kimi_async is not None:
             return self.kimi_async.retryable and not self.ok
         if self.ok:
@@ -136,9 +124,7 @@ class _Status(Struct, gc=False):
 
 
 class Verdict(Struct, gc=False):
-    """
-    As little of an output line as tells whose it is and whether it is an answer.
-    """
+    """As little of an output line as tells whose it is and whether it is an answer."""
 
     custom_id: str
     response: _Status | None = None
@@ -175,9 +161,7 @@ def fingerprint(body: Any, *, enc_hook: Callable[[Any], Any] | None = None) -> s
 def answer_line(
     custom_id: str, body: bytes, *, request_id: str | None = None, status_code: int = 200, run: RunInfo
 ) -> bytes:
-    """
-    The output line for a reply, without line feed. ``body`` must be JSON; it is put in as it came.
-    """
+    """The output line for a reply, without line feed. ``body`` must be JSON; it is put in as it came."""
     if b"\n" in body:
         # In JSON a bare line feed can only stand between tokens, so this changes no value.
         body = body.replace(b"\n", b" ")

@@ -48,9 +48,7 @@ _BLOCK: Final = 1024 * 1024
 
 @dataclass(slots=True)
 class CheckedLines:
-    """
-    What `check_lines` found.
-    """
+    """What `check_lines` found."""
 
     path: str | None = None
     lines: int = 0
@@ -71,9 +69,7 @@ class CheckedLines:
         return not self.count
 
     def raise_if_bad(self) -> None:
-        """
-        Raise `InvalidLinesError` if there is any problem.
-        """
+        """Raise `InvalidLinesError` if there is any problem."""
         if self.count:
             raise InvalidLinesError(self.problems, count=self.count, path=self.path)
 
@@ -170,16 +166,12 @@ class LineChecker:
         return line if found.count == before else None
 
     def skip(self) -> None:
-        """
-        Count a line that somebody else has found wrong.
-        """
+        """Count a line that somebody else has found wrong."""
         self._number += 1
         self.found.lines += 1
 
     def finish(self) -> CheckedLines:
-        """
-        What was found. Blank lines at the very end are no problem.
-        """
+        """What was found. Blank lines at the very end are no problem."""
         return self.found
 
     def _judge(self, number: int, request: _CheckedLine) -> None:
@@ -225,9 +217,7 @@ class LineChecker:
             self._say(number, "stream", "stream is true; a batch cannot stream", custom_id)
 
     def _diagnose(self, number: int, line: bytes, exc: Exception) -> None:
-        """
-        The line does not decode: say why in words that help to find the place.
-        """
+        """The line does not decode: say why in words that help to find the place."""
         nul = line.find(b"\0")
         if nul >= 0:
             return self._say(number, "nul", f"has a NUL byte at column {nul + 1}")
@@ -307,9 +297,7 @@ def check_lines(
 
 @dataclass(frozen=True, slots=True)
 class Shard:
-    """
-    One file of requests, small enough to upload.
-    """
+    """One file of requests, small enough to upload."""
 
     path: str
     lines: int
@@ -346,9 +334,7 @@ class Shards:
         self._size = 0
 
     def add(self, line: bytes) -> None:
-        """
-        Append one line, given without its line feed.
-        """
+        """Append one line, given without its line feed."""
         size = len(line) + 1
         if size > self._max_bytes:
             raise ValueError(f"a line of {size:,} bytes does not fit in a file of {self._max_bytes:,}")
@@ -368,9 +354,7 @@ class Shards:
         self._size += size
 
     def close(self) -> list[Shard]:
-        """
-        Finish the last file. Idempotent.
-        """
+        """Finish the last file. Idempotent."""
         if self._file is not None:
             self._finish()
         return list(self._done)

@@ -105,9 +105,7 @@ def filled(body: Mapping[str, Any], model: str | None, defaults: Mapping[str, An
 
 @dataclass(slots=True)
 class Item:
-    """
-    One request of a run.
-    """
+    """One request of a run."""
 
     index: int
     """Position in the input, from 0."""

@@ -18,9 +18,7 @@ Source: TypeAlias = Literal["live", "journal", "batch"]
 
 
 class RequestFailedError(KimiError):
-    """
-    A request failed without an HTTP reply, as told by a result file.
-    """
+    """A request failed without an HTTP reply, as told by a result file."""
 
     def __init__(self, message: str, *, code: str, retryable: bool) -> None:
         super().__init__(message)
@@ -31,9 +29,7 @@ class RequestFailedError(KimiError):
 
 
 class UnansweredError(KimiError):
-    """
-    A request of a batch is in none of its result files.
-    """
+    """A request of a batch is in none of its result files."""
 
     retryable = True
 
@@ -95,9 +91,7 @@ class Result:
 
     @classmethod
     def of(cls, answer: Answer, index: int, source: Source, *, response_format: Any = None) -> "Result":
-        """
-        A result from its line.
-        """
+        """A result from its line."""
         run = answer.kimi_async
         return cls(
             answer.custom_id,
@@ -111,9 +105,7 @@ class Result:
 
     @property
     def ok(self) -> bool:
-        """
-        Whether there is an answer.
-        """
+        """Whether there is an answer."""
         if self._answer is not None:
             return self._answer.ok
         return self._error is None
@@ -125,24 +117,18 @@ class Result:
 
     @property
     def parsed(self) -> Any:
-        """
-        The object made of the answer, where ``response_format`` is a type; else None.
-        """
+        """The object made of the answer, where ``response_format`` is a type; else None."""
         self._decode()
         return self._parsed
 
     @property
     def error(self) -> Exception | None:
-        """
-        A `KimiError`, save where the request itself was impossible (TypeError, ValueError).
-        """
+        """A `KimiError`, save where the request itself was impossible (TypeError, ValueError)."""
         self._decode()
         return self._error
 
     def unwrap(self) -> ChatCompletion:
-        """
-        The completion; raises the error if there is none.
-        """
+        """The completion; raises the error if there is none."""
         self._decode()
         if self._completion is None:
             assert self._error is not None
@@ -151,9 +137,7 @@ class Result:
 
     @property
     def text(self) -> str | None:
-        """
-        The content of the first choice; None if there is none, or no answer.
-        """
+        """The content of the first choice; None if there is none, or no answer."""
         completion = self.completion
         if completion is None or not completion.choices:
             return None
@@ -190,9 +174,7 @@ class Result:
 
 
 def error_of(answer: Answer) -> Exception:
-    """
-    The exception for a line that holds no answer.
-    """
+    """The exception for a line that holds no answer."""
     status, body = answer.status_code, answer.body
     if status is not None and not 200 <= status < 300 and body is not None:
         return codec.error_from(status, {}, body)
@@ -216,9 +198,7 @@ def error_of(answer: Answer) -> Exception:
 def line_of_answer(
     custom_id: str, completion: ChatCompletion, body: bytes | None, *, request_id: str | None, run: RunInfo
 ) -> bytes:
-    """
-    The output line for a completion; ``body`` is the reply as it came, where there is one.
-    """
+    """The output line for a completion; ``body`` is the reply as it came, where there is one."""
     # A lone surrogate (half an emoji, cut by the server) was mended while decoding; in a file it would make the line
     # unreadable for strict parsers, ours included.
     if body is None or b"\\ud" in body or b"\\uD" in body:
@@ -227,9 +207,7 @@ def line_of_answer(
 
 
 def line_of_failure(custom_id: str, error: Exception, *, run: RunInfo) -> bytes:
-    """
-    The output line for a request that failed.
-    """
+    """The output line for a request that failed."""
     if isinstance(error, APIStatusError):
         body = error.body
         shown: Any = (

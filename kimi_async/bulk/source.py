@@ -15,9 +15,7 @@ __all__ = ["Source"]
 
 
 class Source:
-    """
-    An iterable, an async iterable, or a file that is checked before its first line is given.
-    """
+    """An iterable, an async iterable, or a file that is checked before its first line is given."""
 
     def __init__(self, requests: Requests, total: int | None = None) -> None:
         self._requests = requests
@@ -42,9 +40,7 @@ class Source:
         return self.exhausted or (self.total is not None and self.taken >= self.total)
 
     async def open(self, *, model: str | None, repair: bool, max_line: int) -> None:
-        """
-        :raises InvalidLinesError: for a file of which some lines cannot be sent.
-        """
+        """:raises InvalidLinesError: for a file of which some lines cannot be sent."""
         requests: Any = self._requests
         path = path_of(requests)
         if path is not None:

@@ -35,9 +35,7 @@ __all__ = [
 
 
 class FileLimitError(KimiError):
-    """
-    The account has no room for this file. Nothing of it was sent.
-    """
+    """The account has no room for this file. Nothing of it was sent."""
 
     def __init__(self, message: str, *, files: int, size: int) -> None:
         super().__init__(message)
@@ -49,9 +47,7 @@ class FileLimitError(KimiError):
 
 @dataclass(frozen=True, slots=True)
 class FileLimits:
-    """
-    What an account may hold (platform.kimi.ai/docs/api/files).
-    """
+    """What an account may hold (platform.kimi.ai/docs/api/files)."""
 
     max_files: int = 1000
     max_file_size: int = MAX_UPLOAD
@@ -81,9 +77,7 @@ oldest first, and how many files and bytes must go at least, and gives those to 
 
 @dataclass(frozen=True, slots=True)
 class UploadProgress:
-    """
-    How far `upload_many` is.
-    """
+    """How far `upload_many` is."""
 
     files: int
     """All files."""
@@ -99,9 +93,7 @@ class UploadProgress:
 
 @dataclass(slots=True)
 class UploadResult:
-    """
-    What became of one file: either ``file`` or ``error`` is set.
-    """
+    """What became of one file: either ``file`` or ``error`` is set."""
 
     source: Any
     """As it was given; for a glob, the path."""
@@ -123,18 +115,14 @@ class UploadResult:
         return self.file is not None
 
     def unwrap(self) -> "FileObject":
-        """
-        The file; raises the error if there is none.
-        """
+        """The file; raises the error if there is none."""
         if self.file is None:
             raise self.error or RuntimeError("not uploaded")
         return self.file
 
 
 class _Stamp(NamedTuple):
-    """
-    What tells a file on disk from any other, and from itself after a change.
-    """
+    """What tells a file on disk from any other, and from itself after a change."""
 
     device: int
     inode: int
@@ -199,9 +187,7 @@ async def upload_many(
 
 @dataclass(slots=True)
 class _Flight:
-    """
-    An upload of this run, for others with the same content to wait for.
-    """
+    """An upload of this run, for others with the same content to wait for."""
 
     result: UploadResult
     landed: asyncio.Event
@@ -211,9 +197,7 @@ class _Flight:
 
 
 class Room:
-    """
-    What an account holds, against what it may hold.
-    """
+    """What an account holds, against what it may hold."""
 
     def __init__(self, limits: FileLimits) -> None:
         self.limits = limits
@@ -226,9 +210,7 @@ class Room:
         return max(0, files), max(0, self.size + size - self.limits.max_total)
 
     def add(self, size: int, name: str) -> None:
-        """
-        :raises FileLimitError: if there is no room for it.
-        """
+        """:raises FileLimitError: if there is no room for it."""
         files, over = self.lacks(size)
         if files:
             raise FileLimitError(
@@ -363,9 +345,7 @@ class _Run:
     async def _on_account(
         self, result: UploadResult, file: UploadFile, purpose: str, stamp: _Stamp | None
     ) -> "tuple[FileObject, Literal['content', 'name']] | None":
-        """
-        A file of the account that this one need not be sent again for.
-        """
+        """A file of the account that this one need not be sent again for."""
         if file.path is not None and stamp is not None:
             id_ = _uploaded.get((self._account, purpose, *stamp))
             listed = self._listed.get(id_ or "")
@@ -391,9 +371,7 @@ class _Run:
         purpose: str,
         stamp: _Stamp | None,
     ) -> None:
-        """
-        Send it, unless a file with the same content is on its way already: then wait for that one.
-        """
+        """Send it, unless a file with the same content is on its way already: then wait for that one."""
         key = (purpose, file.size, await file.sample())
         flights = self._flights.setdefault(key, [])
         for flight in flights:
@@ -458,9 +436,7 @@ class _Run:
             await in_thread(_append_index, self._index_path, self._account, result.sha256, purpose, uploaded)
 
     async def _reserve(self, file: UploadFile, purpose: str) -> None:
-        """
-        Count the file in, or raise `FileLimitError`.
-        """
+        """Count the file in, or raise `FileLimitError`."""
         room = self._room
         async with self._making_room:
             files, size = room.lacks(file.size)
@@ -490,9 +466,7 @@ class _Run:
 
 
 def _expanded(files: Any) -> list[UploadResult]:
-    """
-    One result for each file: globs are expanded, and the sizes of paths looked up.
-    """
+    """One result for each file: globs are expanded, and the sizes of paths looked up."""
     import glob
 
     if isinstance(files, str | os.PathLike | bytes | bytearray | memoryview | tuple) or hasattr(

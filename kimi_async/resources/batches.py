@@ -61,9 +61,7 @@ class BatchEndpoints(Resource["RawBatches", "StreamingBatches"]):
         batch_id: str,
         **call: Unpack[CallOptions],
     ) -> Batch:
-        """
-        How a batch is doing.
-        """
+        """How a batch is doing."""
         return await self._client.request(
             "GET",
             f"batches/{path_segment('batch_id', batch_id)}",
@@ -78,9 +76,7 @@ class BatchEndpoints(Resource["RawBatches", "StreamingBatches"]):
         limit: int | NotGiven | Omit = NOT_GIVEN,
         **call: Unpack[CallOptions],
     ) -> AsyncPaginator[Batch, AsyncCursorPage[Batch]]:
-        """
-        All batches; await it for the first page (20 unless ``limit`` says otherwise), or iterate it.
-        """
+        """All batches; await it for the first page (20 unless ``limit`` says otherwise), or iterate it."""
 
         async def fetch(params: Mapping[str, Any]) -> AsyncCursorPage[Batch]:
             reply = await self._client.request(

@@ -43,9 +43,7 @@ async def _content(response: Response) -> Response:
 
 
 class FileContentReply:
-    """
-    The content of a file, as it came: bytes, and whatever is made of them.
-    """
+    """The content of a file, as it came: bytes, and whatever is made of them."""
 
     def __init__(self, response: Response) -> None:
         self.response = response
@@ -71,17 +69,13 @@ class FileContentReply:
         return self.content
 
     def iter_bytes(self, chunk_size: int | None = None) -> "_Chunks":
-        """
-        The bytes in chunks, for ``for`` and ``async for`` alike.
-        """
+        """The bytes in chunks, for ``for`` and ``async for`` alike."""
         return _Chunks(self.content, chunk_size or 64 * 1024)
 
     aiter_bytes = iter_bytes
 
     def write_to_file(self, file: str | os.PathLike[str]) -> None:
-        """
-        Write it to a file, in this thread. `AsyncFiles.download` does so as it comes, without holding it.
-        """
+        """Write it to a file, in this thread. `AsyncFiles.download` does so as it comes, without holding it."""
         with open(file, "wb") as opened:
             opened.write(self.content)
 
@@ -111,9 +105,7 @@ class _Chunks:
 
 
 class AsyncFiles(Resource["RawFiles", "StreamingFiles"]):
-    """
-    Files: at most 1,000 on an account, 100 MB each, 10 GB together (platform.kimi.ai/docs/api/files).
-    """
+    """Files: at most 1,000 on an account, 100 MB each, 10 GB together (platform.kimi.ai/docs/api/files)."""
 
     async def create(
         self,
@@ -173,9 +165,7 @@ class AsyncFiles(Resource["RawFiles", "StreamingFiles"]):
         file_id: str,
         **call: Unpack[CallOptions],
     ) -> FileObject:
-        """
-        What is known about a file.
-        """
+        """What is known about a file."""
         return await self._client.request(
             "GET",
             f"files/{path_segment('file_id', file_id)}",
@@ -222,9 +212,7 @@ class AsyncFiles(Resource["RawFiles", "StreamingFiles"]):
         file_id: str,
         **call: Unpack[CallOptions],
     ) -> FileDeleted:
-        """
-        Delete a file for good.
-        """
+        """Delete a file for good."""
         return await self._client.request(
             "DELETE",
             f"files/{path_segment('file_id', file_id)}",
@@ -252,9 +240,7 @@ class AsyncFiles(Resource["RawFiles", "StreamingFiles"]):
         return FileContentReply(response)
 
     async def retrieve_content(self, file_id: str, *, timeout: TimeoutLike = NOT_GIVEN) -> str:
-        """
-        The content as text. (An older name in the OpenAI SDK.)
-        """
+        """The content as text. (An older name in the OpenAI SDK.)"""
         return (await self.content(file_id, timeout=timeout)).text
 
     async def download(
@@ -405,9 +391,7 @@ class AsyncFiles(Resource["RawFiles", "StreamingFiles"]):
         return {"type": "image_url", "image_url": {"url": url}}
 
     async def video_part(self, file: FileTypes) -> dict[str, Any]:
-        """
-        A ``video_url`` part for a user message; the video is uploaded and referred to (``ms://``).
-        """
+        """A ``video_url`` part for a user message; the video is uploaded and referred to (``ms://``)."""
         uploaded = await self.create(file=file, purpose="video")
         return {"type": "video_url", "video_url": {"url": uploaded.ms_url}}
 

@@ -31,9 +31,7 @@ BLOCK: Final = 256 * 1024
 
 
 class Source:
-    """
-    Bytes that can be read from the beginning any number of times.
-    """
+    """Bytes that can be read from the beginning any number of times."""
 
     size: int
     name: str | None = None
@@ -49,9 +47,7 @@ class Source:
         return digest.hexdigest()
 
     async def sample(self) -> bytes:
-        """
-        See `UploadFile.sample`.
-        """
+        """See `UploadFile.sample`."""
         digest = hashlib.blake2b(digest_size=16)
         starts = _sampled(self.size)
         held: dict[int, bytearray] = {start: bytearray() for start in starts}
@@ -121,9 +117,7 @@ class _Path(Source):
 
 
 class _Descriptor(Source):
-    """
-    A plain file opened by the caller. It is read by offset, so its position does not move, and it is left open.
-    """
+    """A plain file opened by the caller. It is read by offset, so its position does not move, and it is left open."""
 
     def __init__(self, file: IO[bytes], start: int, size: int, name: str | None) -> None:
         self._file = file
@@ -136,9 +130,7 @@ class _Descriptor(Source):
 
 
 class _File(Source):
-    """
-    A binary file object of the caller's that can seek. It is read from where it stood, and left open.
-    """
+    """A binary file object of the caller's that can seek. It is read from where it stood, and left open."""
 
     def __init__(self, file: IO[bytes], start: int, size: int, name: str | None) -> None:
         self._file = file
@@ -164,9 +156,7 @@ class _File(Source):
 
 
 class _AsyncFile(Source):
-    """
-    An async file object (anyio, aiofiles) that can seek.
-    """
+    """An async file object (anyio, aiofiles) that can seek."""
 
     def __init__(self, file: Any, start: int, size: int, name: str | None) -> None:
         self._file = file
@@ -410,9 +400,7 @@ async def _as_async(items: Iterable[Any]) -> AsyncIterator[Any]:
 
 
 async def _spooled(content: AsyncIterable[Any]) -> Source:
-    """
-    Copy content that can be read once to a temporary file (or keep it, if it is small).
-    """
+    """Copy content that can be read once to a temporary file (or keep it, if it is small)."""
     held: list[bytes] = []
     waiting = size = 0
     copies: list[tuple[IO[bytes], str]] = []  # one at most, kept by the thread that makes it

@@ -71,9 +71,7 @@ _TYPES: Final = {
 
 
 def guess_type(name: str) -> str:
-    """
-    The mime type for a file of this name; ``application/octet-stream`` if the suffix says nothing.
-    """
+    """The mime type for a file of this name; ``application/octet-stream`` if the suffix says nothing."""
     suffix = PurePath(name).suffix.lower()
     known = _TYPES.get(suffix)
     if known:
@@ -84,9 +82,7 @@ def guess_type(name: str) -> str:
 
 
 async def data_url(file: "UploadFile") -> str:
-    """
-    The file as a ``data:`` URL.
-    """
+    """The file as a ``data:`` URL."""
     import base64
 
     data = b"".join([block async for block in file.blocks()])
@@ -140,22 +136,16 @@ class UploadFile:
 
     @property
     def size(self) -> int:
-        """
-        Bytes.
-        """
+        """Bytes."""
         return self._source.size
 
     @property
     def path(self) -> str | None:
-        """
-        Where it lies, if it was given as a path.
-        """
+        """Where it lies, if it was given as a path."""
         return self._source.path
 
     def check(self, max_size: int = MAX_UPLOAD) -> None:
-        """
-        Raise `ConfigurationError` for what the server certainly refuses: an empty file, one too large.
-        """
+        """Raise `ConfigurationError` for what the server certainly refuses: an empty file, one too large."""
         if not self.size:
             raise ConfigurationError(f"{self.name} is empty; Kimi refuses files of size zero")
         if self.size > max_size:
@@ -170,9 +160,7 @@ class UploadFile:
         return self._source.blocks(block)
 
     async def sha256(self) -> str:
-        """
-        Hexadecimal hash of the content; reads it once, in a thread.
-        """
+        """Hexadecimal hash of the content; reads it once, in a thread."""
         return await self._source.sha256()
 
     async def sample(self) -> bytes:
@@ -183,9 +171,7 @@ class UploadFile:
         return await self._source.sample()
 
     def close(self) -> None:
-        """
-        Remove the temporary copy, if one was made. Idempotent.
-        """
+        """Remove the temporary copy, if one was made. Idempotent."""
         self._source.close()
 
     async def __aenter__(self) -> "UploadFile":
@@ -254,9 +240,7 @@ class MultipartBody:
         yield self._tail
 
     async def read(self) -> bytes:
-        """
-        The whole body at once, file included.
-        """
+        """The whole body at once, file included."""
         return b"".join([data async for data in self])
 
     def __repr__(self) -> str:
