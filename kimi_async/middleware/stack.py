@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 
 __all__ = ["Shared", "Stack", "quota_of"]
 
+KEPT = 256
+"""Organisations whose limits are remembered, idle ones included; each takes some 10 KB."""
+
 
 @dataclass(frozen=True, slots=True)
 class Shared:
@@ -105,6 +108,8 @@ class Stack:
         from .rate_limit.limits import unknown_limits
 
         limiter = self._given_limiter or self._limiters.get(organisation)
+        if limiter is None and len(self._limiters) >= KEPT:
+            self._forget()
         if limiter is None:
             limits = self._limits
             if limits is None and self._shared.where is None:
@@ -112,6 +117,19 @@ class Stack:
                 limits = unknown_limits(organisation[0], official=row is not None and row.fixed_sampling)
             limiter = self._limiters[organisation] = self._shared.limiter(limits, organisation)
         return limiter
+
+    def _forget(self) -> None:
+        """
+        Lets go the organisations that have nothing under way and nobody waiting: with a key for each user of a service there is
+        no end of them. What was learnt of their limits is learnt again if they return.
+        """
+        for organisation, limiter in list(self._limiters.items()):
+            stats = limiter.stats()
+            if not stats.in_flight and not stats.waiting:
+                del self._limiters[organisation]
+                self._handlers.pop(organisation, None)
+            if len(self._limiters) <= KEPT // 2:
+                return
 
     def handler(self, organisation: tuple[str, str]) -> Handler:
         """

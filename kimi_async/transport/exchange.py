@@ -319,6 +319,7 @@ class Response:
         "gate",
         "given_up",
         "headers",
+        "heard",
         "http_version",
         "max_body",
         "reason",
@@ -360,6 +361,8 @@ class Response:
         """What a refusal means, once somebody has read it: it is classified once."""
         self.error: APIStatusError | None = None
         """… and the exception that it becomes, which is made once, with the time it came."""
+        self.heard: Callable[[APIStatusError], None] | None = None
+        """Whom to tell of a refusal that comes inside the body: the limiter."""
         self.given_up: str = ""
         """Why a refusal was not answered by another attempt."""
         self.usage: Any = None

@@ -5,8 +5,10 @@ Who may send now: queues and timers around the arithmetic of `law`.
 import asyncio
 import heapq
 import logging
+import os
 import random
 import threading
+import weakref
 from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
@@ -22,6 +24,18 @@ from .window import INF
 __all__ = ["AdmissionController", "Lease"]
 
 logger: logging.Logger = logging.getLogger("kimi_async")
+
+
+_controllers: "weakref.WeakSet[AdmissionController]" = weakref.WeakSet()
+
+
+def _after_fork() -> None:
+    for controller in list(_controllers):
+        controller.forked()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
 
 
 class Lease:
@@ -108,6 +122,7 @@ class AdmissionController:
         self.limits: RateLimits = RateLimits.of(limits)
         self._law = Law(self.limits, dice)
         self._lock = threading.RLock()
+        _controllers.add(self)
         self._queues: list[Queue] = []
         self._queue: Queue | None = None
         self._numbers = 0
@@ -164,7 +179,9 @@ class AdmissionController:
                 self._check_cost(cost)
             if law.delay(cost, now) > 0.0:
                 return None
-            return Lease(self, law.send(cost, now), loop)
+            ticket = law.send(cost, now)
+            ticket.loop = loop
+            return Lease(self, ticket, loop)
 
     async def _wait(
         self,
@@ -372,6 +389,10 @@ class AdmissionController:
     def _queue_of(self, loop: asyncio.AbstractEventLoop) -> Queue:
         with self._lock:
             self._queues = [queue for queue in self._queues if not queue.loop.is_closed()]
+            # What was under way on a loop that is gone will never be given back by anybody.
+            for ticket in list(self._law.inflight.values()):
+                if ticket.loop is not None and ticket.loop.is_closed():
+                    self._law.done(ticket, loop.time())
             for queue in self._queues:
                 if queue.loop is loop:
                     break
@@ -380,6 +401,14 @@ class AdmissionController:
                 self._queues.append(queue)
             self._queue = queue
             return queue
+
+    def forked(self) -> None:
+        """In a child process: what is under way belongs to the parent, as do its loops, its waiters and the holder of its lock."""
+        self._lock = threading.RLock()
+        self._queues, self._queue = [], None
+        law = self._law
+        for ticket in list(law.inflight.values()):
+            law.done(ticket, law.time)
 
     def _freed(self, mine: Queue | None) -> None:
         """
@@ -438,6 +467,7 @@ class AdmissionController:
                     at = now + max(wait, TICK)
                     break
                 waiter.ticket = law.send(tokens, now)
+                waiter.ticket.loop = queue.loop
                 waiter.future.set_result(None)
                 queue.granted += 1
                 queue.waiting -= 1

@@ -25,7 +25,8 @@ import time
 from functools import partial
 
 from ...codec.refusals import classify
-from ...errors import APIConnectionError
+from ...codec.waits import limit_told
+from ...errors import APIConnectionError, APIStatusError, RequestTooCostlyError
 from ...transport.exchange import Request, Response, Turn
 from ..chain import Handler
 from ..events import LimiterWaited, Observer, where
@@ -58,8 +59,12 @@ class RateLimitMiddleware:
         limiter = self.limiter
         turn = request.turn
         kept = turn is not None and turn.kept
-        tokens = partial(self._tokens, request)
-        lease = limiter.try_acquire(tokens)
+        tokens: partial[int] | int = partial(self._tokens, request)
+        try:
+            lease = limiter.try_acquire(tokens)
+        except RequestTooCostlyError as error:
+            tokens = _fitting(request, error)
+            lease = limiter.try_acquire(tokens)
         if lease is None:
             lease = await limiter.acquire(
                 tokens,
@@ -81,6 +86,7 @@ class RateLimitMiddleware:
         status = response.status
         if status < 400:
             lease.admitted(response.headers)
+            response.heard = partial(_heard, lease)
         elif status in (429, 503, 529):
             turn = request.turn = turn or Turn()
             if turn.queued is None:
@@ -110,6 +116,36 @@ class RateLimitMiddleware:
                     int(cap),
                 )
         return prompt + budget
+
+
+def _fitting(request: Request, error: RequestTooCostlyError) -> int:
+    """
+    What to charge a request that seems larger than the limit. What a request costs is our guess unless the caller says it, or
+    gives a budget that alone exceeds the limit: a guess never refuses. Where it is the model's default budget that does not fit,
+    the server cannot be charging that, or it would refuse every request.
+    """
+    limit = int(error.limit or 0)
+    if request.cost is not None or not isinstance(request.body, bytes | bytearray):
+        raise error
+    prompt, budget, defaulted = tokens_of(bytes(request.body))
+    if not defaulted and budget > limit:
+        raise error
+    return min(limit, prompt + limit // 8) if defaulted else limit
+
+
+def _heard(lease: Permission, error: APIStatusError) -> None:
+    """A refusal that came inside a reply of status 200 teaches what one of status 429 does."""
+    if error.kind == "rate_limit":
+        told = limit_told(error.message)
+        dimension = told.dimension if told is not None else None
+        lease.refused(
+            "rpm" if dimension == "qps" else dimension,
+            limit=told.limit if told is not None else None,
+            current=told.current if told is not None else None,
+            retry_after=error.retry_after,
+        )
+    elif error.kind in ("overloaded", "unavailable"):
+        lease.overloaded(error.retry_after)
 
 
 async def _refused(response: Response, lease: Permission) -> None:

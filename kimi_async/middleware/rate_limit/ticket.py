@@ -2,6 +2,7 @@
 One request on its way, as the laws know it.
 """
 
+import asyncio
 from typing import Protocol
 
 __all__ = ["Tested", "Ticket"]
@@ -28,6 +29,7 @@ class Ticket:
         "entry",
         "held",
         "inflight",
+        "loop",
         "sent",
         "seq",
         "settled",
@@ -40,6 +42,8 @@ class Ticket:
         self.seq: int = seq
         self.sent: float = sent
         self.tokens: int = tokens
+        self.loop: asyncio.AbstractEventLoop | None = None
+        """On which it is under way: what a closed loop held is free again."""
         self.inflight: int = 0
         """Others under way when it was sent."""
         self.before: int = 0

@@ -88,6 +88,11 @@ async def deliver(request: Request, send: Handler) -> Response:
     if response.status < 300 and request.accept is not None:
         try:
             response.value = await request.accept(response)
+        except APIStatusError as error:
+            if response.heard is not None:
+                response.heard(error)
+            response.close()
+            raise
         except BaseException:
             response.close()  # its slot must not stay taken
             raise
