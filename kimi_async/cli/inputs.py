@@ -38,6 +38,11 @@ class Source:
         repair: bool = False,
     ) -> "Source":
         """What the options say about the input. Raises `Failure` where they do not fit it."""
+        if not path.is_file():
+            # Of a pipe nobody can read twice what is checked first and sent then; opening one waits for its writer.
+            raise Failure(f"{path} is no plain file: pipe it into one first", status=2)
+        if path.stat().st_size == 0:
+            raise Failure(f"{path} holds no requests")
         encoding = encoding_of(path)
         if prompt is None:
             if path.suffix.lower() in (".csv", ".tsv"):

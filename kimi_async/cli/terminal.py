@@ -166,7 +166,9 @@ def loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
 def read_stdin() -> str:
     """Everything on standard input, as text."""
     try:
-        return sys.stdin.read()
+        # Its bytes where there are any: in a locale without UTF-8 Python would let through what is no text.
+        raw = getattr(sys.stdin, "buffer", None)
+        return sys.stdin.read() if raw is None else raw.read().decode("utf-8-sig").replace("\r\n", "\n")
     except UnicodeDecodeError as exc:
         raise Failure(f"standard input is not UTF-8 text ({exc.reason} at byte {exc.start})") from None
 

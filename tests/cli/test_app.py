@@ -84,6 +84,20 @@ def test_tokens_reads_standard_input() -> None:
     assert int(done.stdout) > 20
 
 
+def test_tokens_of_what_is_no_text_is_refused() -> None:
+    """Bytes that are no UTF-8 are told as such, whatever the locale."""
+    done = subprocess.run(
+        [*KIMI, "tokens", "--simulator"],
+        input=b"caf\xe9",
+        capture_output=True,
+        env={**environment(), "LC_ALL": "C", "PYTHONIOENCODING": "", "PYTHONUTF8": "0"},
+        timeout=60,
+    )
+
+    assert (1, b"") == (done.returncode, done.stdout)
+    assert b"kimi-async: standard input is not UTF-8 text" in done.stderr
+
+
 def test_balance_prints_three_amounts(capsys: pytest.CaptureFixture[str]) -> None:
     """Decimals as the server wrote them."""
 

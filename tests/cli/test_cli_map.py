@@ -349,3 +349,17 @@ def test_map_interrupted_says_how_to_go_on(tmp_path: Path):
 def test_map_params_are_the_options():
     """What type checkers are told is what `client.map` takes."""
     assert set(MapOptions.__slots__) == set(MapParams.__annotations__)
+
+
+@pytest.mark.parametrize("command", [["map"], ["batch", "run", "-m", "kimi-k2.6"]], ids=["map", "batch"])
+def test_input_that_holds_nothing_is_refused(cli: Cli, command: list[str]):
+    """An empty file and a pipe are told at once: neither is waited for, and no output is made."""
+    Path("empty.jsonl").touch()
+    os.mkfifo("pipe.jsonl")
+    empty, _, said_of_empty = cli(*command, "empty.jsonl")
+    pipe, _, said_of_pipe = cli(*command, "pipe.jsonl")
+
+    assert (1, 2) == (empty, pipe)
+    assert "empty.jsonl holds no requests" in said_of_empty
+    assert "pipe.jsonl is no plain file" in said_of_pipe
+    assert {"empty.jsonl", "pipe.jsonl"} == set(os.listdir())
