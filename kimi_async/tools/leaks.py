@@ -197,10 +197,10 @@ def _k2(text: str) -> Found:
     at = start.start()
     if start[0] == _K2_ARGUMENT:
         # The first token was lost: the name stands right before, as if it were text.
-        name = re.search(r"(?:functions\.)?[\w\-]+(?::\d+)?\s*$", text[:at])
+        name = re.search(r"(?:functions\.)?[\w\-]+(?::\d+)?\s*$", text[max(0, at - 300) : at])
         if name is None:
             raise _Unreadable("a call has no name")
-        at = name.start()
+        at = max(0, at - 300) + name.start()
     before, rest = text[:at], text[at:]
     calls: list[tuple[str, str, str]] = []
     while True:

@@ -253,6 +253,7 @@ async def test_files_and_batches_have_the_shape(sim: KimiSimulator, session: aio
     """
     Upload, list, retrieve, content, delete; create, list, retrieve, cancel.
     """
+    sim.storage.pace.in_progress = 600.0
     form = aiohttp.FormData()
     line = {"custom_id": "1", "method": "POST", "url": "/v1/chat/completions"}
     line["body"] = {"model": "kimi-k2.6", "messages": MESSAGES}  # type: ignore[assignment]
