@@ -406,7 +406,7 @@ class APIResponseValidationError(APIError):
     :param whole: whether the body is JSON to its end, of another shape: the same would come again, so that it is not repeated.
     """
 
-    retryable = True
+    retryable: bool = True
 
     def __init__(
         self,

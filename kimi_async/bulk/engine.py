@@ -49,7 +49,7 @@ class Engine:
             slack=256 if journaled else 0 if options.ordered else 64,
             share=2 if journaled else 3 if options.ordered else 1,
         )
-        self.outbox = Outbox(ordered=options.ordered, released=self._pace.release)
+        self.outbox: Outbox = Outbox(ordered=options.ordered, released=self._pace.release)
         self._meter = Meter(
             token_budget=options.token_budget,
             cost_budget=options.cost_budget,
@@ -63,7 +63,7 @@ class Engine:
         self._scope: Any = None
         self._ticker: asyncio.TimerHandle | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
-        self.over = False
+        self.over: bool = False
         self.failure: BaseException | None = None
         self.stopped: str | None = None
         self.mended: Mended | None = None

@@ -72,8 +72,9 @@ class Meter:
         self._cost_budget = cost_budget
         self._max_error_rate = max_error_rate
         self._priced = priced
-        self.started = 0.0
-        self.done = self.skipped = 0
+        self.started: float = 0.0
+        self.done: int = 0
+        self.skipped: int = 0
         self._ok = self._failed = 0
         self._prompt_tokens = self._completion_tokens = 0
         self._cost = 0.0

@@ -137,8 +137,8 @@ class Verdict(Struct, gc=False):
         return response is not None and self.error is None and response.status_code in _GOOD
 
 
-decode_verdict = msgspec.json.Decoder(Verdict).decode
-decode_answer = msgspec.json.Decoder(Answer).decode
+decode_verdict: Callable[[bytes | str], Verdict] = msgspec.json.Decoder(Verdict).decode
+decode_answer: Callable[[bytes | str], Answer] = msgspec.json.Decoder(Answer).decode
 _encode = msgspec.json.Encoder().encode
 _encode_sorted = msgspec.json.Encoder(order="sorted").encode
 

@@ -27,11 +27,13 @@ class Pace:
         slack: int = 64,
         share: int = 1,
     ) -> None:
-        self.follows = concurrency is None
-        self.cap = concurrency or 1
-        self.held = 0
+        self.follows: bool = concurrency is None
+        self.cap: int = concurrency or 1
+        self.held: int = 0
         """Pulled and not yet taken by the consumer."""
-        self.workers = self.idle = self.in_flight = 0
+        self.workers: int = 0
+        self.idle: int = 0
+        self.in_flight: int = 0
         self._window = window or 0
         self._fixed = window
         self._allowed = allowed

@@ -25,8 +25,8 @@ class Source:
         self._pulling: Any = None
         self.total = total
         """Items in it, where that is known."""
-        self.taken = 0
-        self.exhausted = False
+        self.taken: int = 0
+        self.exhausted: bool = False
         """Whether nothing more is to be had, or wanted."""
 
     @property

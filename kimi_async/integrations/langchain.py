@@ -52,11 +52,11 @@ class ChatKimi(BaseChatOpenAI):  # type: ignore[misc,unused-ignore]
     def validate_environment(self) -> Self:
         if not isinstance(self.kimi, AsyncKimi):
             raise ValueError(f"kimi must be an AsyncKimi, not {type(self.kimi).__name__}")
-        self.openai_api_base = self.kimi.base_url
+        self.openai_api_base: str = self.kimi.base_url
         self.root_async_client = as_openai(self.kimi)
-        self.async_client = self.root_async_client.chat.completions
+        self.async_client: Any = self.root_async_client.chat.completions
         self.root_client = as_blocking_openai(self.kimi)
-        self.client = self.root_client.chat.completions
+        self.client: Any = self.root_client.chat.completions
         return self
 
     @property

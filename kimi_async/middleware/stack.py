@@ -77,7 +77,7 @@ class Stack:
         retry: Any,
         hooks: Sequence[Any],
     ) -> None:
-        self.closed = False
+        self.closed: bool = False
         self._transport = transport
         self._pool_options = pool_options
         self._middleware = list(middleware)

@@ -3,7 +3,7 @@
 """
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, Unpack
+from typing import TYPE_CHECKING, Any, Final, Unpack
 
 from .. import codec
 from ..types._base import NOT_GIVEN, NotGiven, Omit
@@ -117,13 +117,13 @@ if TYPE_CHECKING:
     from .raw_replies import WithRawResponse, WithStreamingResponse, raw, streaming
 
     class RawBatches(WithRawResponse):
-        create = raw(BatchEndpoints.create)
-        retrieve = raw(BatchEndpoints.retrieve)
-        list = raw(BatchEndpoints.list)
-        cancel = raw(BatchEndpoints.cancel)
+        create: Final = raw(BatchEndpoints.create)
+        retrieve: Final = raw(BatchEndpoints.retrieve)
+        list: Final = raw(BatchEndpoints.list)
+        cancel: Final = raw(BatchEndpoints.cancel)
 
     class StreamingBatches(WithStreamingResponse):
-        create = streaming(BatchEndpoints.create)
-        retrieve = streaming(BatchEndpoints.retrieve)
-        list = streaming(BatchEndpoints.list)
-        cancel = streaming(BatchEndpoints.cancel)
+        create: Final = streaming(BatchEndpoints.create)
+        retrieve: Final = streaming(BatchEndpoints.retrieve)
+        list: Final = streaming(BatchEndpoints.list)
+        cancel: Final = streaming(BatchEndpoints.cancel)

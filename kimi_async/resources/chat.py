@@ -5,7 +5,7 @@
 import inspect
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 from functools import cached_property, partial
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypeVar, Unpack, cast, overload
+from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias, TypeVar, Unpack, cast, overload
 
 from ..errors import ConfigurationError, EmptyResponseError, KimiError, NotFoundError
 from ..providers.hosts import foreign_model_message
@@ -660,7 +660,7 @@ if TYPE_CHECKING:
 
         def create(self, **params: Any) -> Any: ...
 
-        parse = raw(AsyncCompletions.parse)
+        parse: Final = raw(AsyncCompletions.parse)
 
     class StreamingCompletions(WithStreamingResponse):
         @overload
@@ -703,7 +703,7 @@ if TYPE_CHECKING:
 
         def create(self, **params: Any) -> Any: ...
 
-        parse = streaming(AsyncCompletions.parse)
+        parse: Final = streaming(AsyncCompletions.parse)
 
     class RawChat(WithRawResponse):
         completions: RawCompletions

@@ -123,7 +123,7 @@ class Replacement:
 
     def __init__(self, path: str | os.PathLike[str], *, durable: bool = False, mark: str = "new") -> None:
         self._durable = durable
-        self.target = os.path.realpath(path)
+        self.target: str = os.path.realpath(path)
         directory, name = os.path.split(self.target)
         flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_EXCL
         replaced: os.stat_result | None = None
@@ -131,7 +131,7 @@ class Replacement:
             replaced = os.stat(self.target)
         if replaced is not None:
             _refuse_special(path, replaced.st_mode)
-        self.path = os.path.join(directory, f".{name[:160]}.{secrets.token_hex(8)}.kimi-{mark}")
+        self.path: str = os.path.join(directory, f".{name[:160]}.{secrets.token_hex(8)}.kimi-{mark}")
         # Nobody else sees it before it has the rights of the one that it replaces.
         try:
             fd = open_plain(self.path, flags, 0o666 if replaced is None else 0o600)

@@ -5,7 +5,7 @@
 import asyncio
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Unpack, cast
+from typing import TYPE_CHECKING, Any, Final, Unpack, cast
 
 import msgspec
 
@@ -450,17 +450,17 @@ if TYPE_CHECKING:
     from .raw_replies import WithRawResponse, WithStreamingResponse, raw, streaming
 
     class RawFiles(WithRawResponse):
-        create = raw(AsyncFiles.create)
-        retrieve = raw(AsyncFiles.retrieve)
-        list = raw(AsyncFiles.list)
-        delete = raw(AsyncFiles.delete)
-        content = raw(AsyncFiles.content)
-        retrieve_content = raw(AsyncFiles.retrieve_content)
+        create: Final = raw(AsyncFiles.create)
+        retrieve: Final = raw(AsyncFiles.retrieve)
+        list: Final = raw(AsyncFiles.list)
+        delete: Final = raw(AsyncFiles.delete)
+        content: Final = raw(AsyncFiles.content)
+        retrieve_content: Final = raw(AsyncFiles.retrieve_content)
 
     class StreamingFiles(WithStreamingResponse):
-        create = streaming(AsyncFiles.create)
-        retrieve = streaming(AsyncFiles.retrieve)
-        list = streaming(AsyncFiles.list)
-        delete = streaming(AsyncFiles.delete)
-        content = streaming(AsyncFiles.content)
-        retrieve_content = streaming(AsyncFiles.retrieve_content)
+        create: Final = streaming(AsyncFiles.create)
+        retrieve: Final = streaming(AsyncFiles.retrieve)
+        list: Final = streaming(AsyncFiles.list)
+        delete: Final = streaming(AsyncFiles.delete)
+        content: Final = streaming(AsyncFiles.content)
+        retrieve_content: Final = streaming(AsyncFiles.retrieve_content)

@@ -7,7 +7,7 @@
 
 import re
 from collections.abc import Awaitable, Callable, Mapping
-from typing import TYPE_CHECKING, Any, Unpack, cast
+from typing import TYPE_CHECKING, Any, Final, Unpack, cast
 
 from .. import codec
 from ..errors import ConfigurationError
@@ -105,9 +105,9 @@ if TYPE_CHECKING:
     from .raw_replies import WithRawResponse, WithStreamingResponse, raw, streaming
 
     class RawFormulas(WithRawResponse):
-        tools = raw(AsyncFormulas.tools)
-        call = raw(AsyncFormulas.call)
+        tools: Final = raw(AsyncFormulas.tools)
+        call: Final = raw(AsyncFormulas.call)
 
     class StreamingFormulas(WithStreamingResponse):
-        tools = streaming(AsyncFormulas.tools)
-        call = streaming(AsyncFormulas.call)
+        tools: Final = streaming(AsyncFormulas.tools)
+        call: Final = streaming(AsyncFormulas.call)

@@ -3,7 +3,7 @@
 """
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, ClassVar, Unpack
+from typing import TYPE_CHECKING, Any, ClassVar, Final, Unpack
 
 import msgspec
 
@@ -121,11 +121,11 @@ if TYPE_CHECKING:
     from .raw_replies import WithRawResponse, WithStreamingResponse, raw, streaming
 
     class RawModels(WithRawResponse):
-        list = raw(AsyncModels.list)
-        retrieve = raw(AsyncModels.retrieve)
-        resolve = raw(AsyncModels.resolve)
+        list: Final = raw(AsyncModels.list)
+        retrieve: Final = raw(AsyncModels.retrieve)
+        resolve: Final = raw(AsyncModels.resolve)
 
     class StreamingModels(WithStreamingResponse):
-        list = streaming(AsyncModels.list)
-        retrieve = streaming(AsyncModels.retrieve)
-        resolve = streaming(AsyncModels.resolve)
+        list: Final = streaming(AsyncModels.list)
+        retrieve: Final = streaming(AsyncModels.retrieve)
+        resolve: Final = streaming(AsyncModels.resolve)

@@ -3,7 +3,7 @@
 """
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Unpack
+from typing import TYPE_CHECKING, Final, Unpack
 
 from ..types.completions import ChatCompletionMessageParam
 from ..types.tokenizers import TokenCount
@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     from .raw_replies import WithRawResponse, WithStreamingResponse, raw, streaming
 
     class RawTokenizers(WithRawResponse):
-        estimate_token_count = raw(AsyncTokenizers.estimate_token_count)
+        estimate_token_count: Final = raw(AsyncTokenizers.estimate_token_count)
 
     class StreamingTokenizers(WithStreamingResponse):
-        estimate_token_count = streaming(AsyncTokenizers.estimate_token_count)
+        estimate_token_count: Final = streaming(AsyncTokenizers.estimate_token_count)

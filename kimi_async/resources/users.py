@@ -3,7 +3,7 @@
 """
 
 from functools import cached_property
-from typing import TYPE_CHECKING, Unpack
+from typing import TYPE_CHECKING, Final, Unpack
 
 from ..types.users import Balance
 from ._base import Resource
@@ -38,13 +38,13 @@ if TYPE_CHECKING:
     from .raw_replies import WithRawResponse, WithStreamingResponse, raw, streaming
 
     class RawMe(WithRawResponse):
-        balance = raw(AsyncMe.balance)
+        balance: Final = raw(AsyncMe.balance)
 
     class RawUsers(WithRawResponse):
         me: RawMe
 
     class StreamingMe(WithStreamingResponse):
-        balance = streaming(AsyncMe.balance)
+        balance: Final = streaming(AsyncMe.balance)
 
     class StreamingUsers(WithStreamingResponse):
         me: StreamingMe

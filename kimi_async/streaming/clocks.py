@@ -68,16 +68,16 @@ class Clocks:
     )
 
     def __init__(self, loop: asyncio.AbstractEventLoop, timeout: Timeout, started: float) -> None:
-        self.loop = loop
-        self.timeout = timeout
-        self.started = started
-        self.state = WAITS
-        self.since = 0.0
+        self.loop: asyncio.AbstractEventLoop = loop
+        self.timeout: Timeout = timeout
+        self.started: float = started
+        self.state: int = WAITS
+        self.since: float = 0.0
         """When the present wait began."""
         self.task: asyncio.Task[Any] | None = None
         """Who waits; None while nobody does."""
-        self.cancelling = 0
-        self.expired = False
+        self.cancelling: int = 0
+        self.expired: bool = False
         self.timer: asyncio.TimerHandle | None = None
 
     def limit(self) -> tuple[float, str] | None:

@@ -110,7 +110,7 @@ class Digest(Generic[T]):
         self.fold = fold
         if fold is not None:
             fold.wary = True
-        self.runs = False
+        self.runs: bool = False
         """Whether what came in one packet is handed out bit by bit: runs of text, and every other chunk alone, folded when its
         turn comes."""
         self._raw = False
@@ -119,11 +119,11 @@ class Digest(Generic[T]):
         """The events of the first packet, until it is known who reads."""
         self._first = True
         """The first packet is begun so too: who will read is not known by then."""
-        self.in_run = False
+        self.in_run: bool = False
         """Whether what was handed out last is such a run of text."""
         self._waiting: tuple[list[T], list[Payload], int] | None = None
         """Chunks of the last packet that were not handed out, with their events, from which on."""
-        self.done = False
+        self.done: bool = False
         """The end has been seen."""
         self.fault: APIError | None = None
 

@@ -61,15 +61,15 @@ class Reading(Generic[T]):
         max_event_size: int,
         finishes: bool,
     ) -> None:
-        self.response = response
+        self.response: Response = response
         started = loop.time() if response.started is None else response.started
-        self.clocks = Clocks(loop, response.request.timeout, started)
+        self.clocks: Clocks = Clocks(loop, response.request.timeout, started)
         self.digest: Digest[T] = Digest(
             response, decode=decode, fold=fold, max_event_size=max_event_size, finishes=finishes
         )
-        self.ended = False
+        self.ended: bool = False
         """The connection is no longer ours."""
-        self.gather = 0.0
+        self.gather: float = 0.0
         """Seconds for which what comes may gather between two reads, at most."""
         self._pause = 0
         """The tick until which the connection is not read; 0 while it is."""

@@ -315,7 +315,7 @@ class Repeater:
     ) -> None:
         self._again = again
         self._left = repeats
-        self.told = told
+        self.told: Callable[[], None] | None = told
         """Called where the answer begins anew."""
         self.attempts: tuple[Attempt, ...] = ()
 

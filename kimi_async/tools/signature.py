@@ -32,8 +32,9 @@ class Signature:
     """
 
     def __init__(self, function: Callable[..., Any], name: str) -> None:
-        self.is_async = is_async(function)
-        self.description, told = parse_docstring(inspect.getdoc(function))
+        self.is_async: bool = is_async(function)
+        description, told = parse_docstring(inspect.getdoc(function))
+        self.description: str = description
         try:
             signature = inspect.signature(function)
         except (TypeError, ValueError) as error:
@@ -58,7 +59,7 @@ class Signature:
             fields.append(_field(parameter, annotation, told.get(parameter.name)))
         try:
             self._struct = msgspec.defstruct(name, fields, kw_only=True, forbid_unknown_fields=True)
-            self.parameters = json_schema(self._struct)
+            self.parameters: dict[str, Any] = json_schema(self._struct)
             self._decode = decoder_for(self._struct)
         except (SchemaError, TypeError, ValueError) as error:
             reason = error.reason if isinstance(error, SchemaError) else str(error)

@@ -28,7 +28,7 @@ class Connection(ResponseHandler):
 
     used = False
     """Whether it has carried a request before."""
-    awaits_head = True
+    awaits_head: bool = True
 
     def data_received(self, data: bytes) -> None:
         if self.awaits_head and (end := data.find(b"\r\n\r\n") + 4) > 3:
@@ -102,7 +102,7 @@ class OneWriteRequest(aiohttp.ClientRequest):
         await writer.write(body)
         writer.set_eof()
         protocol.start_timeout()
-        self.response = own.response_class(
+        self.response: Any = own.response_class(
             self.method,
             self.original_url,
             writer=None,

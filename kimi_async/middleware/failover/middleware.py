@@ -126,7 +126,7 @@ class Failover:
             if not target.weight > 0:
                 raise ConfigurationError(f"weight must be above 0; got {target.weight!r}")
         self._order: Order = order
-        self.longer = dict(longer or {})
+        self.longer: dict[str, str] = dict(longer or {})
         self.hedge_after = hedge_after
         self._rotation = Rotation([weight, *(target.weight for target in targets)])
         self._hosts = [_Host("", None, None, {}), *(_host_of(target) for target in targets)]

@@ -32,11 +32,11 @@ class Waiter:
         deadline: float | None,
         reason: str,
     ) -> None:
-        self.future = future
-        self.tokens = tokens
-        self.queued = queued
-        self.deadline = deadline
-        self.reason = reason
+        self.future: asyncio.Future[None] = future
+        self.tokens: int | Callable[[], int] = tokens
+        self.queued: float = queued
+        self.deadline: float | None = deadline
+        self.reason: str = reason
         self.ticket: Ticket | None = None
 
 
@@ -58,17 +58,17 @@ class Queue:
     )
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        self.loop = loop
+        self.loop: asyncio.AbstractEventLoop = loop
         self.heap: list[tuple[int, float, int, Waiter]] = []
         """(-priority, when it was first queued, a number, who)."""
         self.line: deque[Waiter] = deque()
         """The same in the order of coming, kept once there are several priorities."""
         self.deadlines: list[tuple[float, int, Waiter]] = []
-        self.mixed = False
-        self.granted = 0
-        self.waiting = 0
+        self.mixed: bool = False
+        self.granted: int = 0
+        self.waiting: int = 0
         self.timer: asyncio.TimerHandle | None = None
-        self.timer_at = INF
+        self.timer_at: float = INF
 
     def push(self, waiter: Waiter, priority: int, number: int) -> None:
         if not self.waiting:

@@ -9,7 +9,7 @@ from typing import Literal, cast
 
 from ....errors import RateLimitWaitError, RequestTooCostlyError
 from ....transport.exchange import Request
-from ..limits import tier_of
+from ..limits import RateLimits, tier_of
 from ..queue import FAIR_EVERY, Queue, Waiter
 from ..stats import LimiterStats, LimitStats
 from .engine import SharedEngine
@@ -133,13 +133,13 @@ class _LoopLine:
     ) -> None:
         self.engine = engine
         self.loop = loop
-        self.queue = Queue(loop)
-        self.numbers = 0
+        self.queue: Queue = Queue(loop)
+        self.numbers: int = 0
         self.reason = ""
         self.wait = 0.0
         self.under_way: dict[int, float] = {}
-        self.last_admitted = float("-inf")
-        self.admissions = 0
+        self.last_admitted: float = float("-inf")
+        self.admissions: int = 0
         self.refusals = 0
         self._controller = controller
         engine.attach(self)
@@ -335,7 +335,7 @@ class SharedController:
     """
 
     def __init__(self, quota: SharedQuota) -> None:
-        self.limits = quota.limits
+        self.limits: RateLimits = quota.limits
         self.quota: SharedQuota = quota
         self.longest_gate: float = 120.0
         self._lines: list[_LoopLine] = []

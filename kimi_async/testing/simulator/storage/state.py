@@ -229,11 +229,11 @@ class Storage:
         """How often each custom_id was answered by a batch."""
         self.uploading = 0
         self.peak_uploading = 0
-        self.complete = complete or _fixed_answer
+        self.complete: Completer = complete or _fixed_answer
         self.wall = wall
         self._seed = seed
         self._account = account
-        self.batch_models = tuple(batch_models)
+        self.batch_models: tuple[str, ...] = tuple(batch_models)
         self._ordinal = 0
 
     def headers(self, content_type: str) -> list[tuple[str, str]]:
