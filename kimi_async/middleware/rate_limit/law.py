@@ -33,6 +33,7 @@ from collections import deque
 from collections.abc import Callable
 
 from .evidence import Evidence
+from .guesses import Guesses
 from .limits import RateLimits
 from .outage import Outage
 from .rate import Budget, Rate
@@ -57,12 +58,6 @@ class Law:
     # 429s about concurrency come with Kimi's constant `Retry-After: 1`, and a slot is free as soon as one of our own
     # answers ends, which we see ourselves. A longer hint is meant.
     SHORT_HINT = 2.0
-
-    NEAR = 0.9
-    """From this share of a limit on, a refusal may be put down to it: counting is not exact."""
-
-    DOUBTS = 3
-    """Refusals below a limit that was only guessed, after which the guess is given up."""
 
     SPREAD = 0.25
     """How much longer than asked some wait, so that a gate does not let all go in one moment."""
@@ -101,24 +96,11 @@ class Law:
         self.refusals_timed: int = 0
         self.hold_takes: float = 0.0
         """How long a request is under way, on average."""
-        self.evidence: Evidence = Evidence()
-        """What became of the latest requests, and under which load."""
+        self.guesses: Guesses = Guesses(self.concurrency, self.requests)
         self.pending: int = 0
         """Sent, and neither admitted nor refused so far."""
         self.careful: float = INF
         """How many may be pending, after a refusal that left open what there is room for: one, then two, then four."""
-        self.blamed: tuple[float, float, bool] | None = None
-        """What was believed of the slots before refusals without a reason were put down to them."""
-        self.guessed: bool = False
-        """Whether a limit is believed that no text has named."""
-        self.doubts: int = 0
-        """Refusals below it, which it does not explain, since somebody got through, …"""
-        self.doubted: Ticket = Ticket(0, -INF, 0)
-        """… the first of them, …"""
-        self.wrong: int = 0
-        """… and all of them."""
-        self.got_through: float = -INF
-        """When the latest was sent that got a good status."""
         self.hushed: float = -INF
         """When the last silence ended that was asked for without a reason."""
         self._offset: float = 0.0
@@ -245,8 +227,7 @@ class Law:
             budget.left += budget.SHARE
         outage, concurrency = self.outage, self.concurrency
         outage.passed(now)
-        if ticket.sent > self.got_through:
-            self.got_through = ticket.sent
+        self.guesses.passed(ticket)
         more = (
             concurrency.slow
             or concurrency.limit < concurrency.cap
@@ -271,14 +252,10 @@ class Law:
 
     def _admit(self, ticket: Ticket, now: float) -> None:
         self._settled(ticket)
-        self.evidence.saw(ticket, True, now)
         if self.careful < INF:
             self.careful = self.careful * 2 if self.careful < 64 else INF
         self.concurrency.admitted(ticket, len(self.inflight) - self.pending, now)
-        guessed = self.requests.guessed
-        self.requests.admitted(ticket, now)
-        if guessed and not self.requests.guessed:
-            self.evidence.mistaken()
+        self.guesses.admitted(ticket, now)
         if self.tokens is not None:
             self.tokens.admitted(ticket, now)
 
@@ -308,7 +285,14 @@ class Law:
         self._give_back(ticket)
         wait = hint or 0.0
         if dimension is None:
-            found = self._explain(ticket, now)
+            # A refusal is quicker than an answer: who has been silent for longer than refusals take was let in.
+            silent, guessed = now - 2.0 * self.refusal_takes, self.guesses.guessed
+            pending = [
+                (one.inflight, one.before, one.sent < silent) for one in self.unsettled if not one.settled
+            ]
+            found = self.guesses.explain(ticket, now, pending)
+            if guessed and not self.guesses.guessed:
+                self.careful = INF
             if found is None:
                 self._over(ticket)
                 return self._alone(ticket, wait, now)
@@ -449,89 +433,6 @@ class Law:
                 break
             held += 1
         return held
-
-    def _explain(self, ticket: Ticket, now: float) -> str | None:
-        """
-        Which limit a refusal is for whose text names none, or None while that is not known, or if it is for none.
-
-        Where a rate is known and used up, or being tested, it was that. Else the evidence decides. What it says of the slots is
-        taken back if it turns out to be the minute: the first seconds know no difference between the two.
-        """
-        self.evidence.saw(ticket, False, now)
-        requests, slots = self.requests, self.concurrency
-        if self._doubt(ticket):
-            return "rpm"
-        if requests.opening or requests.passed or requests.canary is ticket:
-            if requests.guessed:
-                self.evidence.confirmed()
-            return "rpm"
-        if requests.known and ticket.before >= self.NEAR * requests.cap:
-            return "rpm"
-        if ticket.canary is slots:
-            return "concurrency"
-        # A refusal is quicker than an answer: who has been silent for longer than refusals take was let in.
-        silent = now - 2.0 * self.refusal_takes
-        found, begins = self.evidence.weigh(
-            ticket,
-            now,
-            [(one.inflight, one.before, one.sent < silent) for one in self.unsettled if not one.settled],
-            within_slots=ticket.inflight < slots.cap < INF,
-        )
-        if found in ("stray", "open"):
-            return None
-        self.evidence.forget()
-        self.guessed = True
-        self.doubts = self.wrong = 0
-        if found == "slots":
-            if slots.source == "config":
-                return None  # who was told a number knows better than a guess
-            self.blamed = (slots.cap, slots.limit, slots.slow)
-            ticket.inflight = begins
-            return "concurrency"
-        if requests.source == "config":
-            return None
-        if self.blamed is not None:
-            slots.cap, slots.limit, slots.slow = self.blamed
-            self.blamed = None
-            if slots.cap == INF:
-                slots.source = "none"
-        ticket.before = begins
-        requests.guess()
-        return "rpm"
-
-    def _doubt(self, ticket: Ticket) -> bool:
-        """
-        A limit that was only guessed, and a refusal below it. Where that comes again, the guess was wrong: if nobody who was sent
-        since got through, the minute is used up; otherwise what it was made of were accidents. Whether it is the minute.
-        """
-        slots, requests = self.concurrency, self.requests
-        below_slots = ticket.inflight < self.NEAR * slots.cap - 1
-        below_minute = ticket.before < self.NEAR * requests.cap - 1
-        if not (self.guessed and below_slots and below_minute):
-            return False
-        if not self.doubts or self.got_through > self.doubted.sent:
-            self.doubts, self.doubted = 0, ticket
-        self.doubts += 1
-        self.doubted.before = min(self.doubted.before, ticket.before)
-        if self.doubts < self.DOUBTS:
-            self.wrong += 1
-            if self.wrong < self.DOUBTS:
-                return False
-        guessed, self.guessed = slots.source == "seen", False
-        minute = self.doubts >= self.DOUBTS and guessed and requests.source == "none"
-        self.doubts = self.wrong = 0
-        if guessed:
-            slots.resume()
-        if minute:
-            ticket.before = self.doubted.before
-            self.guessed = True
-            requests.guess()
-            return True
-        if requests.source == "seen":
-            requests.give_up()
-        self.careful = INF
-        self.evidence.mistaken()
-        return False
 
     def _alone(self, ticket: Ticket, wait: float, now: float) -> float:
         """

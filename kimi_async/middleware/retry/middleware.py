@@ -33,7 +33,7 @@ import random
 import time
 from collections.abc import Callable
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
 from ...codec.faults import error_from
 from ...errors import (
@@ -64,10 +64,7 @@ from .attempts import (
 from .breakers import DEPOSIT, RetryBudget
 from .organisation import KNOCK, Admissions, Call, Organisation, is_unreachable
 from .policy import RetryPolicy, Verdict, backoff, decide
-from .strategy import is_retry_error, retrying_with, stops
-
-if TYPE_CHECKING:
-    import tenacity
+from .strategy import repeat_with_strategy, stops
 
 __all__ = ["RetryMiddleware"]
 
@@ -295,7 +292,8 @@ class RetryMiddleware:
                 return response
             if self.policy.strategy is None:
                 return await self._repeat(org, call)
-            return await self._with_tenacity(org, call)
+            response = await repeat_with_strategy(self, org, call)
+            return self._finish(org, call) if response is None else response
         finally:
             # tenacity's objects refer to each other in circles, and to the call: request and error must not wait for the
             # garbage collector with them.
@@ -346,14 +344,17 @@ class RetryMiddleware:
                 if error is not call.error:
                     raise  # a breaker
                 break
-            call.retries += 1
-            call.reconnected = False
-            response = await self._attempt(org, call)
-            if response is None:
-                response = await self._requeue(org, call)
+            response = await self.again(org, call)
             if response is not None:
                 return response
         return self._finish(org, call)
+
+    async def again(self, org: Organisation, call: Call) -> Response | None:
+        """One more attempt, which uses up a retry; the reply if it worked."""
+        call.retries += 1
+        call.reconnected = False
+        response = await self._attempt(org, call)
+        return await self._requeue(org, call) if response is None else response
 
     async def _knock(self, org: Organisation, call: Call) -> Response | None:
         """
@@ -385,45 +386,6 @@ class RetryMiddleware:
         seconds = sum(min(cap, base * factor**number) for number in range(retries))
         left = self.remaining(call, asyncio.get_running_loop().time())
         return seconds if left is None else min(seconds, left)
-
-    async def _with_tenacity(self, org: Organisation, call: Call) -> Response:
-        """
-        Sends again as the policy and the user's strategy say. tenacity is handed the first failure as its first attempt.
-        """
-        retrying = retrying_with(self, org, call)
-        state: tenacity.RetryCallState | None = None
-        first = True
-        try:
-            async for attempt in retrying:
-                state = attempt.retry_state
-                if not first:
-                    call.retries += 1
-                    call.reconnected = False
-                    response = await self._attempt(org, call)
-                    if response is None:
-                        response = await self._requeue(org, call)
-                    if response is not None:
-                        return response
-                first = False
-                # Only what we caught as a failed attempt is shown to tenacity. A cancellation has already left through
-                # this frame, so that no predicate, ours or the user's, can swallow it.
-                failed = call.error
-                assert failed is not None
-                call.traceback = failed.__traceback__
-                state.set_exception((type(failed), failed, call.traceback))
-                # tenacity reads the clock of the machine; ours is the loop's.
-                state.start_time = call.began
-                state.outcome_timestamp = org.loop.time()
-                del failed, attempt
-        except Exception as error:
-            if error is not call.error and not is_retry_error(error):
-                raise  # from the user's own callbacks, or a breaker
-            if call.error is not None:
-                call.error.__traceback__ = call.traceback  # tenacity's frames say nothing, and hold the error
-        finally:
-            if state is not None:
-                state.outcome = None
-        return self._finish(org, call)
 
     async def sleep(self, org: Organisation, call: Call, seconds: float) -> None:
         """

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
+from ...transport.exchange import Response
 from .breakers import TRANSIENT
 from .organisation import Call, Organisation
 from .policy import RetryPolicy, Verdict, backoff
@@ -13,7 +14,7 @@ from .policy import RetryPolicy, Verdict, backoff
 if TYPE_CHECKING:
     import tenacity
 
-__all__ = ["is_retry_error", "maybe", "retrying_with", "stops"]
+__all__ = ["repeat_with_strategy", "stops"]
 
 
 class Repeater(Protocol):
@@ -25,6 +26,8 @@ class Repeater(Protocol):
     def remaining(self, call: Call, now: float) -> float | None: ...
 
     async def sleep(self, org: Organisation, call: Call, seconds: float) -> None: ...
+
+    async def again(self, org: Organisation, call: Call) -> Response | None: ...
 
 
 def stops(strategy: Any) -> bool:
@@ -40,13 +43,13 @@ def stops(strategy: Any) -> bool:
     return isinstance(strategy, tenacity.stop.stop_base)
 
 
-def is_retry_error(error: Exception) -> bool:
+def _is_retry_error(error: Exception) -> bool:
     import tenacity
 
     return isinstance(error, tenacity.RetryError)
 
 
-def retrying_with(middleware: Repeater, org: Organisation, call: Call) -> "tenacity.AsyncRetrying":
+def _retrying(middleware: Repeater, org: Organisation, call: Call) -> "tenacity.AsyncRetrying":
     """The attempts of one call under the user's own strategy, within the verdict that the policy has reached."""
     import tenacity
 
@@ -89,7 +92,7 @@ def retrying_with(middleware: Repeater, org: Organisation, call: Call) -> "tenac
 
     async def retry(state: "tenacity.RetryCallState") -> bool:
         if call.verdict.action == "retry":
-            if own_retry is None or await maybe(cast("Any", own_retry)(state)):
+            if own_retry is None or await _maybe(cast("Any", own_retry)(state)):
                 return True
             call.verdict = Verdict("stop", "the strategy given as RetryPolicy.strategy does not repeat this")
             return False
@@ -99,7 +102,7 @@ def retrying_with(middleware: Repeater, org: Organisation, call: Call) -> "tenac
             and call.verdict.by_cause
             and call.failure.cause not in ("tpd", "quota", "content_filter", "context_length", "auth")
             and (own_stop is not None or call.retries < call.request.max_retries)
-            and await maybe(cast("Any", own_retry)(state))
+            and await _maybe(cast("Any", own_retry)(state))
         ):
             rule = middleware.policy.rule(call.failure.cause)
             seconds = backoff(rule, call.retries + 1, call.previous, middleware.dice)
@@ -126,13 +129,49 @@ def retrying_with(middleware: Repeater, org: Organisation, call: Call) -> "tenac
     )
 
 
+async def repeat_with_strategy(middleware: Repeater, org: Organisation, call: Call) -> Response | None:
+    """
+    Sends again as the policy and the user's strategy say; the reply, if it worked in the end. tenacity is handed the first failure as its first attempt.
+    """
+    retrying = _retrying(middleware, org, call)
+    state: tenacity.RetryCallState | None = None
+    first = True
+    try:
+        async for attempt in retrying:
+            state = attempt.retry_state
+            if not first:
+                response = await middleware.again(org, call)
+                if response is not None:
+                    return response
+            first = False
+            # Only what we caught as a failed attempt is shown to tenacity. A cancellation has already left through
+            # this frame, so that no predicate, ours or the user's, can swallow it.
+            failed = call.error
+            assert failed is not None
+            call.traceback = failed.__traceback__
+            state.set_exception((type(failed), failed, call.traceback))
+            # tenacity reads the clock of the machine; ours is the loop's.
+            state.start_time = call.began
+            state.outcome_timestamp = org.loop.time()
+            del failed, attempt
+    except Exception as error:
+        if error is not call.error and not _is_retry_error(error):
+            raise  # from the user's own callbacks, or a breaker
+        if call.error is not None:
+            call.error.__traceback__ = call.traceback  # tenacity's frames say nothing, and hold the error
+    finally:
+        if state is not None:
+            state.outcome = None
+    return None
+
+
 def _is_default_retry(predicate: Any) -> bool:
     import tenacity
 
     return type(predicate) is tenacity.retry_if_exception_type and predicate.exception_types is Exception
 
 
-async def maybe(value: Any) -> Any:
+async def _maybe(value: Any) -> Any:
     return (
         await cast("Awaitable[Any]", value)
         if asyncio.iscoroutine(value) or isinstance(value, asyncio.Future)
