@@ -26,7 +26,7 @@ from .._version import __version__
 from ..errors import KimiError
 from ..middleware.chain import Handler
 from ..redact import redact
-from ..tools.tool import Tool
+from ..tools.base import Tool
 from ..transport.exchange import Request, Response
 from ..types.completions import ChatCompletionMessageToolCall
 from . import opentelemetry_content as content

@@ -4,10 +4,10 @@ Functions that a model may call: `@tool` describes one, the run calls them in tu
 May use schema, streaming and types, and from outside anyio.
 """
 
+from .base import EchoTool, Tool, ToolArgumentsError, ToolContext, ToolError, result_text, web_search
 from .docstrings import parse_docstring
 from .function import FunctionTool, tool, tool_from
 from .leaks import Leak, LeakedCall, LeakedToolsError, find_leak
-from .tool import EchoTool, Tool, ToolArgumentsError, ToolContext, ToolError, result_text, web_search
 
 __all__ = [
     "EchoTool",

@@ -24,8 +24,8 @@ from typing import Any, Generic, ParamSpec, TypeVar, cast, overload
 import msgspec
 
 from ..schema import mfjs_tool
+from .base import Tool, ToolArgumentsError, ToolContext, check_name, result_text
 from .signature import Signature, is_async
-from .tool import Tool, ToolArgumentsError, ToolContext, check_name, result_text
 
 __all__ = ["FunctionTool", "tool", "tool_from"]
 

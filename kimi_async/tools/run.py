@@ -37,9 +37,9 @@ from ..types.completions import (
     PromptTokensDetails,
 )
 from ..types.events import ChatCompletionStreamEvent
+from .base import EchoTool, Tool, ToolContext, ToolError
 from .function import tool
 from .leaks import LeakedToolsError, has_leak
-from .tool import EchoTool, Tool, ToolContext, ToolError
 
 __all__ = [
     "AroundTool",

@@ -12,8 +12,8 @@ from msgspec import UNSET, UnsetType
 
 from ..errors import ConfigurationError
 from ..schema import SchemaError, decoder_for, json_schema
+from .base import ToolArgumentsError, ToolContext
 from .docstrings import parse_docstring
-from .tool import ToolArgumentsError, ToolContext
 
 __all__ = ["Signature", "is_async"]
 
