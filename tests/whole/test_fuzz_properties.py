@@ -8,6 +8,7 @@ import itertools
 import json
 from typing import Any
 
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -140,6 +141,7 @@ def test_stream_of_any_bytes_however_cut(body: bytes, cuts: list[int]):
     run(both())
 
 
+@pytest.mark.filterwarnings("ignore:.*without a finish_reason")
 @RELAXED
 @given(streams | chunks.map(lambda value: json.dumps(value).encode()) | st.binary(max_size=40))
 def test_reply_of_any_bytes(body: bytes):
