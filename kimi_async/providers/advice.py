@@ -13,9 +13,7 @@ __all__ = ["KimiWarning", "certain_refusals"]
 
 
 class KimiWarning(UserWarning):
-    """
-    A request is certain to be refused, or will do something other than it seems to ask.
-    """
+    """A request is certain to be refused, or will do something other than it seems to ask."""
 
 
 _FIXED: Final[Mapping[str, tuple[float, ...]]] = {

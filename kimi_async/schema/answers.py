@@ -97,9 +97,7 @@ def value_so_far(wanted: ResponseFormat[Any], text: str) -> Any:
 
 
 class ModelTool(dict[str, Any]):
-    """
-    A tool definition, as a plain dict, that remembers the type of its arguments.
-    """
+    """A tool definition, as a plain dict, that remembers the type of its arguments."""
 
     model: Any
 
@@ -124,9 +122,7 @@ def pydantic_function_tool(
 
 
 def argument_readers(tools: Any) -> dict[str, Callable[[str], Any]]:
-    """
-    Readers of arguments by the name of the tool, for a request's `tools`.
-    """
+    """Readers of arguments by the name of the tool, for a request's `tools`."""
     readers: dict[str, Callable[[str], Any]] = {}
     for tool in cast("Iterable[Any]", tools) if isinstance(tools, (list, tuple)) else ():
         if not isinstance(tool, Mapping):

@@ -68,9 +68,7 @@ def _broken(exc: OSError, request: Request, phase: str) -> APIConnectionError:
 
 
 class _Pieces:
-    """
-    A body that comes from an iterable. Empty pieces are skipped: on a socket they could not be seen.
-    """
+    """A body that comes from an iterable. Empty pieces are skipped: on a socket they could not be seen."""
 
     def __init__(
         self, owner: MemoryTransport, body: Iterable[bytes] | AsyncIterable[bytes], request: Request

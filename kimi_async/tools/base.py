@@ -27,9 +27,7 @@ NAME = re.compile(r"[a-zA-Z_][a-zA-Z0-9_-]{0,255}")
 
 
 class ToolError(KimiError):
-    """
-    Raise it in a tool to answer the model with this text in place of a result.
-    """
+    """Raise it in a tool to answer the model with this text in place of a result."""
 
 
 class ToolArgumentsError(ToolError):
@@ -63,9 +61,7 @@ class ToolContext:
         self.added.extend(tools)
 
     def stop(self) -> None:
-        """
-        Ends the run once the calls of this turn are answered; the model is not asked again.
-        """
+        """Ends the run once the calls of this turn are answered; the model is not asked again."""
         self.stopped = True
 
 
@@ -93,15 +89,11 @@ class Tool:
         raise NotImplementedError
 
     def model_dump(self, **_: object) -> dict[str, Any]:
-        """
-        The definition: how a tool is written into a request.
-        """
+        """The definition: how a tool is written into a request."""
         return self.definition
 
     def __getitem__(self, key: str) -> Any:
-        """
-        `tool["function"]["name"]`: a tool can be looked into like its definition.
-        """
+        """`tool["function"]["name"]`: a tool can be looked into like its definition."""
         return self.definition[key]
 
     def keys(self) -> KeysView[str]:
@@ -112,9 +104,7 @@ class Tool:
 
 
 class EchoTool(Tool):
-    """
-    A tool that the server runs: its arguments go back as they came (platform.kimi.ai, "Web search").
-    """
+    """A tool that the server runs: its arguments go back as they came (platform.kimi.ai, "Web search")."""
 
     def __init__(self, name: str) -> None:
         self.name: str = name

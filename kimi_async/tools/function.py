@@ -34,9 +34,7 @@ R = TypeVar("R")
 
 
 class FunctionTool(Tool, Generic[P, R]):
-    """
-    A function as a tool. Calling it calls the function; made by `tool`.
-    """
+    """A function as a tool. Calling it calls the function; made by `tool`."""
 
     def __init__(
         self,

@@ -67,9 +67,7 @@ CLOSING = 5.0
 
 @dataclass(frozen=True, slots=True)
 class TurnEvent:
-    """
-    The model has answered, with text or with calls that will be run next.
-    """
+    """The model has answered, with text or with calls that will be run next."""
 
     turn: int
     completion: ChatCompletion
@@ -102,9 +100,7 @@ class ToolFinishedEvent:
 
 @dataclass(frozen=True, slots=True)
 class RunFinishedEvent:
-    """
-    The last event.
-    """
+    """The last event."""
 
     result: "ToolRunResult[Any]"
     type: Literal["run.finished"] = "run.finished"
@@ -137,9 +133,7 @@ class ToolRunResult(Generic[T]):
 
     @property
     def text(self) -> str:
-        """
-        The text of the last answer, `""` if there is none.
-        """
+        """The text of the last answer, `""` if there is none."""
         choices = self.completion.choices
         return (choices[0].message.content or "") if choices else ""
 
@@ -271,9 +265,7 @@ class _Job:
 
 
 class _Batch:
-    """
-    The calls of one turn while they run. Iterate for events; `close` stops what is still running.
-    """
+    """The calls of one turn while they run. Iterate for events; `close` stops what is still running."""
 
     def __init__(
         self,
@@ -368,9 +360,7 @@ class _Batch:
         return event
 
     def answers(self) -> list[dict[str, Any]]:
-        """
-        A tool message for every call. One that has no result yet is told to have been stopped.
-        """
+        """A tool message for every call. One that has no result yet is told to have been stopped."""
         return [
             {
                 "role": "tool",
@@ -455,9 +445,7 @@ class ToolRun(Generic[T]):
 
     @property
     def usage(self) -> CompletionUsage | None:
-        """
-        The tokens of all turns so far.
-        """
+        """The tokens of all turns so far."""
         return _total([turn.usage for turn in self.turns])
 
     def _register(self, tools: Iterable[Any]) -> None:
@@ -619,9 +607,7 @@ class ToolRun(Generic[T]):
         await self.aclose()
 
     async def aclose(self) -> None:
-        """
-        Ends the run where it is. Running tools are cancelled and told to the model as stopped.
-        """
+        """Ends the run where it is. Running tools are cancelled and told to the model as stopped."""
         await self._steps.aclose()
 
     def __await__(self) -> Generator[Any, None, ToolRunResult[T]]:

@@ -27,9 +27,7 @@ def is_async(function: Callable[..., Any]) -> bool:
 
 
 class Signature:
-    """
-    What a signature asks for: its schema, and how arguments become a call.
-    """
+    """What a signature asks for: its schema, and how arguments become a call."""
 
     def __init__(self, function: Callable[..., Any], name: str) -> None:
         self.is_async: bool = is_async(function)

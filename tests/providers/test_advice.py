@@ -47,9 +47,7 @@ MESSAGES: list[dict[str, Any]] = [{"role": "user", "content": "hi"}]
     ],
 )
 def test_certain_refusals(body: dict[str, Any], word: str) -> None:
-    """
-    Each rule names what is refused.
-    """
+    """Each rule names what is refused."""
     told = certain_refusals(body)
 
     assert 1 == len(told)
@@ -70,9 +68,7 @@ def test_certain_refusals(body: dict[str, Any], word: str) -> None:
     ],
 )
 def test_certain_refusals_silent(body: dict[str, Any]) -> None:
-    """
-    What is accepted, and what is not known, is not warned of.
-    """
+    """What is accepted, and what is not known, is not warned of."""
     assert [] == certain_refusals(body)
 
 
@@ -82,9 +78,7 @@ async def handler(request: Request) -> Reply:
 
 
 async def test_advice_given_for_official_host() -> None:
-    """
-    The official host's rules are told for it, and the request is sent all the same.
-    """
+    """The official host's rules are told for it, and the request is sent all the same."""
     transport = MemoryTransport(handler)
     kimi = AsyncKimi(api_key="sk-test", base_url="https://api.moonshot.ai/v1", transport=transport)
 
@@ -98,9 +92,7 @@ async def test_advice_given_for_official_host() -> None:
     "options", [{"advice": False}, {"base_url": "http://localhost:8000/v1"}, {"provider": "openrouter"}]
 )
 async def test_advice_not_given(options: dict[str, Any]) -> None:
-    """
-    Nobody is warned who asked not to be, or whose server has other rules.
-    """
+    """Nobody is warned who asked not to be, or whose server has other rules."""
     kimi = AsyncKimi(api_key="sk-test", transport=MemoryTransport(handler), **options)
 
     with warnings.catch_warnings():
@@ -109,9 +101,7 @@ async def test_advice_not_given(options: dict[str, Any]) -> None:
 
 
 async def test_prefix_is_partial_message() -> None:
-    """
-    `prefix=` becomes the message that partial mode wants, at the end.
-    """
+    """`prefix=` becomes the message that partial mode wants, at the end."""
     transport = MemoryTransport(handler)
     kimi = AsyncKimi(api_key="sk-test", transport=transport)
 
@@ -134,9 +124,7 @@ async def test_prefix_is_partial_message() -> None:
 
 
 async def test_prefix_empty_refused() -> None:
-    """
-    An empty prefix is a mistake, and Kimi refuses an empty assistant message.
-    """
+    """An empty prefix is a mistake, and Kimi refuses an empty assistant message."""
     kimi = AsyncKimi(api_key="sk-test", transport=MemoryTransport(handler))
 
     with pytest.raises(ConfigurationError, match="prefix"):
@@ -158,9 +146,7 @@ async def spent(request: Request) -> Reply:
 
 
 async def test_empty_answer_visible() -> None:
-    """
-    An answer whose budget went into reasoning is told by `is_empty`.
-    """
+    """An answer whose budget went into reasoning is told by `is_empty`."""
     kimi = AsyncKimi(api_key="sk-test", transport=MemoryTransport(spent))
 
     completion = await kimi.chat.completions.create(model="kimi-k3", messages=MESSAGES)
@@ -170,9 +156,7 @@ async def test_empty_answer_visible() -> None:
 
 @pytest.mark.parametrize("resume", [None, ResumePolicy()], ids=["plain", "resuming"])
 async def test_empty_stream_raises_where_asked(resume: ResumePolicy | None) -> None:
-    """
-    With `empty="raise"` the stream gives its chunks, and then the error with the whole of it.
-    """
+    """With `empty="raise"` the stream gives its chunks, and then the error with the whole of it."""
     kimi = AsyncKimi(api_key="sk-test", transport=MemoryTransport(spent))
     stream = await kimi.chat.completions.create(
         model="kimi-k3", messages=MESSAGES, stream=True, empty="raise", resume=resume
@@ -188,9 +172,7 @@ async def test_empty_stream_raises_where_asked(resume: ResumePolicy | None) -> N
 
 
 async def test_empty_answer_raises_where_asked() -> None:
-    """
-    The same for a whole answer.
-    """
+    """The same for a whole answer."""
     kimi = AsyncKimi(api_key="sk-test", transport=MemoryTransport(spent))
 
     with pytest.raises(EmptyResponseError, match="max_completion_tokens"):
@@ -259,18 +241,14 @@ async def test_tool_that_kimi_refuses_warns_with_what_translates_it(
     ids=repr,
 )
 async def test_tool_that_kimi_takes_warns_of_nothing(tool: dict[str, Any]) -> None:
-    """
-    What the host takes, or merely ignores, is no reason to speak.
-    """
+    """What the host takes, or merely ignores, is no reason to speak."""
     kimi = AsyncKimi(api_key="sk-test", transport=MemoryTransport(spent))
 
     await kimi.chat.completions.create(model="kimi-k3", messages=MESSAGES, tools=[tool])
 
 
 async def test_tool_that_kimi_refuses_is_no_matter_elsewhere() -> None:
-    """
-    Other hosts have other rules.
-    """
+    """Other hosts have other rules."""
     kimi = AsyncKimi(api_key="sk-test", base_url="http://localhost:8000/v1", transport=MemoryTransport(spent))
 
     await kimi.chat.completions.create(model="kimi-k3", messages=MESSAGES, tools=[definition(True, "a b")])

@@ -79,9 +79,7 @@ class Case:
 
 
 def says(*data: bytes) -> Answer:
-    """
-    Sends this and waits for the next request.
-    """
+    """Sends this and waits for the next request."""
 
     async def answer(conversation: Conversation) -> None:
         await conversation.send(*data)
@@ -90,9 +88,7 @@ def says(*data: bytes) -> Answer:
 
 
 def says_and_ends(*data: bytes) -> Answer:
-    """
-    Sends this and closes with a FIN.
-    """
+    """Sends this and closes with a FIN."""
 
     async def answer(conversation: Conversation) -> None:
         await conversation.send(*data)
@@ -120,9 +116,7 @@ def says_and_hangs(*data: bytes) -> Answer:
 
 
 def repeats(first: bytes, again: bytes, every: float) -> Answer:
-    """
-    Sends `first`, then `again` for ever.
-    """
+    """Sends `first`, then `again` for ever."""
 
     async def answer(conversation: Conversation) -> None:
         await conversation.send(first)
@@ -137,9 +131,7 @@ def repeats(first: bytes, again: bytes, every: float) -> Answer:
 
 
 def packets(*data: bytes, every: float = 0.001) -> Answer:
-    """
-    Each in a packet of its own.
-    """
+    """Each in a packet of its own."""
 
     async def answer(conversation: Conversation) -> None:
         for each in data:
@@ -150,9 +142,7 @@ def packets(*data: bytes, every: float = 0.001) -> Answer:
 
 
 def streams(*events: bytes) -> Answer:
-    """
-    These events as a whole, well-framed stream.
-    """
+    """These events as a whole, well-framed stream."""
     return says(head(), chunked(b"".join(events)), END)
 
 
@@ -172,9 +162,7 @@ def packed(data: bytes) -> bytes:
 
 
 def packed_open(data: bytes) -> bytes:
-    """
-    Compressed and flushed, but not ended.
-    """
+    """Compressed and flushed, but not ended."""
     packer = zlib.compressobj(wbits=31)
     return packer.compress(data) + packer.flush(zlib.Z_SYNC_FLUSH)
 

@@ -65,9 +65,7 @@ async def main(way: str) -> None:
 
 
 async def quiet(sim: KimiSimulator) -> None:
-    """
-    Returns once the server holds no connection.
-    """
+    """Returns once the server holds no connection."""
     while sim.stats.connections_open:  # noqa: ASYNC110
         await asyncio.sleep(0.005)
 

@@ -47,24 +47,18 @@ def head(
 
 
 def chunked(*parts: bytes) -> bytes:
-    """
-    Each part as one chunk of a chunked body.
-    """
+    """Each part as one chunk of a chunked body."""
     return b"".join(b"%x\r\n%b\r\n" % (len(part), part) for part in parts if part)
 
 
 def event(value: Any) -> bytes:
-    """
-    One server-sent event with this value as JSON; bytes are taken as they are.
-    """
+    """One server-sent event with this value as JSON; bytes are taken as they are."""
     data = value if isinstance(value, bytes) else json.dumps(value, ensure_ascii=False).encode()
     return b"data: " + data + b"\n\n"
 
 
 def chunk(delta: dict[str, Any] | None = None, finish: str | None = None, **more: Any) -> dict[str, Any]:
-    """
-    One chat chunk, as Kimi sends it.
-    """
+    """One chat chunk, as Kimi sends it."""
     choice = {"index": 0, "delta": delta or {}, "finish_reason": finish}
     return {
         "id": "chatcmpl-1",
@@ -77,9 +71,7 @@ def chunk(delta: dict[str, Any] | None = None, finish: str | None = None, **more
 
 
 def text(content: str) -> bytes:
-    """
-    The event of a chunk with content.
-    """
+    """The event of a chunk with content."""
     return event(chunk({"content": content}))
 
 
@@ -102,9 +94,7 @@ COMPLETION = {
 def reply(
     body: bytes | dict[str, Any] | str, status: int = 200, *headers: str, kind: str = "application/json"
 ) -> bytes:
-    """
-    A whole reply with Content-Length.
-    """
+    """A whole reply with Content-Length."""
     data = (
         body
         if isinstance(body, bytes)
@@ -116,9 +106,7 @@ def reply(
 
 
 class Asked:
-    """
-    One request, as it came.
-    """
+    """One request, as it came."""
 
     def __init__(self, head: bytes, body: bytes) -> None:
         lines = head.decode("latin-1").split("\r\n")
@@ -133,9 +121,7 @@ class Asked:
 
 
 class Conversation:
-    """
-    One connection.
-    """
+    """One connection."""
 
     def __init__(
         self, server: RawServer, number: int, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
@@ -147,9 +133,7 @@ class Conversation:
         self.writer = writer
 
     async def request(self) -> Asked | None:
-        """
-        The next request, body included; None when the client has gone.
-        """
+        """The next request, body included; None when the client has gone."""
         try:
             top = await self.reader.readuntil(b"\r\n\r\n")
             asked = Asked(top[:-4], b"")
@@ -162,18 +146,14 @@ class Conversation:
         return asked
 
     async def send(self, *data: bytes) -> None:
-        """
-        Sends, in one write, and waits until the kernel has taken it.
-        """
+        """Sends, in one write, and waits until the kernel has taken it."""
         if self.writer.transport.is_closing():
             raise ConnectionResetError("the client has gone")
         self.writer.write(b"".join(data))
         await self.writer.drain()
 
     async def gone(self) -> None:
-        """
-        Waits until the client has closed.
-        """
+        """Waits until the client has closed."""
         try:
             while await self.reader.read(65536):
                 pass
@@ -181,9 +161,7 @@ class Conversation:
             pass
 
     def reset(self) -> None:
-        """
-        Ends the connection with a RST.
-        """
+        """Ends the connection with a RST."""
         if self.writer.transport.is_closing():
             return
         sock: socket.socket = self.writer.get_extra_info("socket")
@@ -195,9 +173,7 @@ Script = Callable[[Conversation], Awaitable[None]]
 
 
 class RawServer:
-    """
-    Listens on a free loopback port and plays `script` to every connection.
-    """
+    """Listens on a free loopback port and plays `script` to every connection."""
 
     def __init__(self, script: Script, *, ssl: ssl_module.SSLContext | None = None) -> None:
         self.script = script
@@ -242,9 +218,7 @@ class RawServer:
             self.open.discard(task)
 
     async def quiet(self, seconds: float = 5.0) -> None:
-        """
-        Waits until no connection is open.
-        """
+        """Waits until no connection is open."""
         async with asyncio.timeout(seconds):
             while self.open:
                 await asyncio.wait(self.open)
@@ -266,9 +240,7 @@ class RawServer:
 
 
 def every(answer: Callable[[Conversation], Awaitable[None]]) -> Script:
-    """
-    A script that answers every request of a connection alike, until the client goes.
-    """
+    """A script that answers every request of a connection alike, until the client goes."""
 
     async def script(conversation: Conversation) -> None:
         while await conversation.request() is not None:
@@ -280,9 +252,7 @@ def every(answer: Callable[[Conversation], Awaitable[None]]) -> Script:
 
 
 def sends(*data: bytes) -> Script:
-    """
-    A script that answers every request with these bytes.
-    """
+    """A script that answers every request with these bytes."""
 
     async def answer(conversation: Conversation) -> None:
         await conversation.send(*data)

@@ -12,9 +12,7 @@ __all__ = ["AWKWARD", "CASES", "Case", "Expected"]
 
 
 class Expected(NamedTuple):
-    """
-    An event as the rules give it; the data as plain bytes.
-    """
+    """An event as the rules give it; the data as plain bytes."""
 
     data: bytes
     event: str = "message"

@@ -14,9 +14,7 @@ from kimi_async.testing.clock import DeadlockError, VirtualClockLoop, run
 
 
 def test_run_long_sleeps_cost_no_real_time():
-    """
-    Ten sleeps of an hour pass in order, to the second, and in no time.
-    """
+    """Ten sleeps of an hour pass in order, to the second, and in no time."""
     order: list[tuple[int, float]] = []
 
     async def sleeper(n: int) -> None:
@@ -34,9 +32,7 @@ def test_run_long_sleeps_cost_no_real_time():
 
 
 def test_run_timeouts_follow_the_virtual_clock():
-    """
-    `asyncio.timeout` and anyio's `move_on_after` end at their virtual instant.
-    """
+    """`asyncio.timeout` and anyio's `move_on_after` end at their virtual instant."""
 
     async def main() -> tuple[float, float]:
         loop = asyncio.get_running_loop()
@@ -52,9 +48,7 @@ def test_run_timeouts_follow_the_virtual_clock():
 
 
 def test_run_clock_far_from_zero_never_stalls():
-    """
-    A step smaller than the clock's resolution still comes due.
-    """
+    """A step smaller than the clock's resolution still comes due."""
 
     async def main() -> bool:
         loop = asyncio.get_running_loop()
@@ -68,9 +62,7 @@ def test_run_clock_far_from_zero_never_stalls():
 
 
 def test_run_thread_at_work_holds_the_clock():
-    """
-    A timer of an hour does not overtake a thread that works for a few milliseconds.
-    """
+    """A timer of an hour does not overtake a thread that works for a few milliseconds."""
 
     async def main() -> list[str]:
         seen: list[str] = []
@@ -88,9 +80,7 @@ def test_run_thread_at_work_holds_the_clock():
 
 
 def test_run_foreign_thread_wakes_the_loop():
-    """
-    A thread of the caller's own may wake the loop through `call_soon_threadsafe`.
-    """
+    """A thread of the caller's own may wake the loop through `call_soon_threadsafe`."""
 
     async def main() -> str:
         loop = asyncio.get_running_loop()
@@ -106,9 +96,7 @@ def test_run_foreign_thread_wakes_the_loop():
 
 
 def test_run_nothing_left_to_wait_for_is_a_deadlock():
-    """
-    A future nobody will resolve ends the run at once, with the waiting task named.
-    """
+    """A future nobody will resolve ends the run at once, with the waiting task named."""
 
     async def main() -> None:
         await asyncio.sleep(5)
@@ -121,9 +109,7 @@ def test_run_nothing_left_to_wait_for_is_a_deadlock():
 
 
 def test_loop_real_sockets_still_answer():
-    """
-    A loopback server and its client in one virtual loop exchange bytes, with timers set.
-    """
+    """A loopback server and its client in one virtual loop exchange bytes, with timers set."""
 
     async def main() -> bytes:
         async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -146,9 +132,7 @@ def test_loop_real_sockets_still_answer():
 
 
 def test_loop_serves_as_loop_factory():
-    """
-    The class itself is a loop factory for `asyncio.Runner` and anyio.
-    """
+    """The class itself is a loop factory for `asyncio.Runner` and anyio."""
 
     async def main() -> float:
         await anyio.sleep(60)

@@ -50,9 +50,7 @@ from support.bare_socket import (
 
 
 async def test_no_fault_is_the_undisturbed_stream(sim: KimiSimulator) -> None:
-    """
-    What the other tests compare with.
-    """
+    """What the other tests compare with."""
     seen = await ask(sim)
 
     assert (200, "fin", True, TEXT) == (seen.status, seen.ending, seen.complete, seen.text)
@@ -63,9 +61,7 @@ async def test_no_fault_is_the_undisturbed_stream(sim: KimiSimulator) -> None:
 
 
 async def test_plan_gives_one_entry_to_each_request(sim: KimiSimulator) -> None:
-    """
-    In order of arrival; None is a request that goes well, and so is everything after the last entry.
-    """
+    """In order of arrival; None is a request that goes well, and so is everything after the last entry."""
     sim.faults = FaultPlan([Error("rpm"), None, [Error("overloaded"), ContentType("x/y")]])
     statuses = [(await ask(sim)).status for _ in range(4)]
 
@@ -75,9 +71,7 @@ async def test_plan_gives_one_entry_to_each_request(sim: KimiSimulator) -> None:
 
 
 def test_plan_leaves_other_paths_alone() -> None:
-    """
-    A plan is for chat unless told otherwise, and a request that does not match uses no entry up.
-    """
+    """A plan is for chat unless told otherwise, and a request that does not match uses no entry up."""
     plan = FaultPlan([MissingDone()])
     everything = FaultPlan([MissingDone()], path=None, cycle=True)
 
@@ -88,9 +82,7 @@ def test_plan_leaves_other_paths_alone() -> None:
 
 
 def test_plan_random_repeats_by_seed() -> None:
-    """
-    The same seed gives the same troubles; another seed gives others.
-    """
+    """The same seed gives the same troubles; another seed gives others."""
 
     def drawn(seed: int) -> list[tuple[Fault, ...]]:
         plan = FaultPlan.random(seed, share=0.7)
@@ -102,9 +94,7 @@ def test_plan_random_repeats_by_seed() -> None:
 
 
 def test_plan_per_conversation_does_not_depend_on_arrival() -> None:
-    """
-    Each call has its own run through the entries, in whatever order calls and their retries interleave.
-    """
+    """Each call has its own run through the entries, in whatever order calls and their retries interleave."""
 
     def told(text: str, *more: Any) -> bytes:
         return json.dumps({"messages": [{"role": "user", "content": text}, *more]}).encode()
@@ -126,9 +116,7 @@ def test_plan_per_conversation_does_not_depend_on_arrival() -> None:
 
 
 def test_plan_survives_json() -> None:
-    """
-    Faults are data: a plan written to a file is the same plan when read.
-    """
+    """Faults are data: a plan written to a file is the same plan when read."""
     dice = random.Random(0)
     entries: list[FaultEntry] = [random_fault(dice) for _ in range(200)]
     entries += [None, [Stall(), Garbage(data=b"\xff")]]
@@ -144,9 +132,7 @@ def test_plan_survives_json() -> None:
 
 @pytest.mark.parametrize("kind", sorted(ERRORS))
 async def test_error_has_its_true_body(sim: KimiSimulator, kind: str) -> None:
-    """
-    Status, type and headers of every kind; messages have no placeholders left.
-    """
+    """Status, type and headers of every kind; messages have no placeholders left."""
     seen = await ask(sim, Error(kind, limit=7, current=9))
 
     assert (ERRORS[kind].status, True) == (seen.status, seen.complete)
@@ -157,9 +143,7 @@ async def test_error_has_its_true_body(sim: KimiSimulator, kind: str) -> None:
 
 
 async def test_error_hint_can_be_garbage(sim: KimiSimulator) -> None:
-    """
-    `retry_after` stands in the headers as it was given.
-    """
+    """`retry_after` stands in the headers as it was given."""
     seen = await ask(sim, Error("rpm", retry_after="-1e999"))
     none = await ask(sim, Error("rpm", retry_after=""))
 
@@ -168,18 +152,14 @@ async def test_error_hint_can_be_garbage(sim: KimiSimulator) -> None:
 
 
 async def test_redirect_points_elsewhere(sim: KimiSimulator) -> None:
-    """
-    A 307 to another origin.
-    """
+    """A 307 to another origin."""
     seen = await ask(sim, Redirect())
 
     assert (307, "http://elsewhere.invalid/v1/chat/completions") == (seen.status, seen.headers["Location"])
 
 
 async def test_content_type_lies(sim: KimiSimulator) -> None:
-    """
-    The stream is the same, its label is not.
-    """
+    """The stream is the same, its label is not."""
     seen = await ask(sim, ContentType("text/html"))
     bare = await ask(sim, ContentType(""))
 
@@ -188,9 +168,7 @@ async def test_content_type_lies(sim: KimiSimulator) -> None:
 
 
 async def test_header_flood_precedes_the_body(sim: KimiSimulator) -> None:
-    """
-    Ten thousand headers, then the answer.
-    """
+    """Ten thousand headers, then the answer."""
     seen = await ask(sim, HeaderFlood(10_000, 50))
 
     assert len([name for name in seen.headers if name.startswith("X-Flood-")]) == 10_000
@@ -199,9 +177,7 @@ async def test_header_flood_precedes_the_body(sim: KimiSimulator) -> None:
 
 @pytest.mark.parametrize("trickle", [False, True])
 async def test_slow_headers_take_their_time(sim: KimiSimulator, trickle: bool) -> None:
-    """
-    Late at once, or byte by byte.
-    """
+    """Late at once, or byte by byte."""
     seen = await ask(sim, SlowHeaders(0.05, trickle))
 
     assert seen.seconds >= 0.05
@@ -209,9 +185,7 @@ async def test_slow_headers_take_their_time(sim: KimiSimulator, trickle: bool) -
 
 
 async def test_empty_body_ends_properly(sim: KimiSimulator) -> None:
-    """
-    A 200 with nothing in it, streamed or not.
-    """
+    """A 200 with nothing in it, streamed or not."""
     stream = await ask(sim, EmptyBody())
     whole = await ask(sim, EmptyBody(), sent=body(stream=False))
 
@@ -223,9 +197,7 @@ async def test_empty_body_ends_properly(sim: KimiSimulator) -> None:
 
 
 async def test_missing_parts_are_missing(sim: KimiSimulator) -> None:
-    """
-    Role, finish chunk and [DONE] can each be absent while the body ends properly.
-    """
+    """Role, finish chunk and [DONE] can each be absent while the body ends properly."""
     role = await ask(sim, MissingRole())
     finish = await ask(sim, MissingFinish())
     neither = await ask(sim, MissingFinish(done=False))
@@ -239,9 +211,7 @@ async def test_missing_parts_are_missing(sim: KimiSimulator) -> None:
 
 
 async def test_duplicate_finish_comes_twice(sim: KimiSimulator) -> None:
-    """
-    Two equal finish chunks, one [DONE].
-    """
+    """Two equal finish chunks, one [DONE]."""
     seen = await ask(sim, DuplicateFinish())
 
     assert seen.chunks[-1] == seen.chunks[-2]
@@ -255,9 +225,7 @@ ARGUMENTS = {0: '{"city":"Beijing"}', 1: '{"city":"Shanghai"}'}
     "style", ["no_id", "interleaved", "name_repeated", "arguments_first", "whole", "null_function"]
 )
 async def test_tool_deltas_still_add_up_by_index(sim: KimiSimulator, style: Any) -> None:
-    """
-    Careless as they are, the fragments of each index join to the same arguments.
-    """
+    """Careless as they are, the fragments of each index join to the same arguments."""
     seen = await calls(sim, ToolDeltas(style))
     text = {0: "", 1: ""}
     for call in seen.calls:
@@ -275,9 +243,7 @@ async def test_tool_deltas_still_add_up_by_index(sim: KimiSimulator, style: Any)
 
 
 async def test_tool_deltas_without_index_keep_their_order(sim: KimiSimulator) -> None:
-    """
-    No index anywhere; each name opens a call and what follows belongs to it.
-    """
+    """No index anywhere; each name opens a call and what follows belongs to it."""
     seen = await calls(sim, ToolDeltas("no_index"))
 
     assert not any("index" in call for call in seen.calls)
@@ -285,9 +251,7 @@ async def test_tool_deltas_without_index_keep_their_order(sim: KimiSimulator) ->
 
 
 async def test_null_fields_are_all_there(sim: KimiSimulator) -> None:
-    """
-    Optional fields are null, not absent, and the text is the same.
-    """
+    """Optional fields are null, not absent, and the text is the same."""
     seen = await ask(sim, NullFields())
 
     assert TEXT == seen.text
@@ -297,9 +261,7 @@ async def test_null_fields_are_all_there(sim: KimiSimulator) -> None:
 
 
 async def test_insert_text_brings_line_separators(sim: KimiSimulator) -> None:
-    """
-    U+2028, U+2029 and U+0085 stand unescaped inside one event.
-    """
+    """U+2028, U+2029 and U+0085 stand unescaped inside one event."""
     seen = await ask(sim, InsertText())
 
     assert "a\u2028b\u2029c\u0085d".encode() in seen.body
@@ -308,9 +270,7 @@ async def test_insert_text_brings_line_separators(sim: KimiSimulator) -> None:
 
 @pytest.mark.parametrize("lone", [False, True])
 async def test_surrogate_halves_come_in_two_events(sim: KimiSimulator, lone: bool) -> None:
-    """
-    Each half is an escape in a chunk of its own; `lone` leaves the second one out.
-    """
+    """Each half is an escape in a chunk of its own; `lone` leaves the second one out."""
     seen = await ask(sim, SurrogateHalves(lone=lone))
 
     assert 1 == sum(b'"\\ud83c"' in data for data in seen.data)
@@ -318,9 +278,7 @@ async def test_surrogate_halves_come_in_two_events(sim: KimiSimulator, lone: boo
 
 
 async def test_giant_event_is_one_event(sim: KimiSimulator) -> None:
-    """
-    A content chunk of a megabyte between the others.
-    """
+    """A content chunk of a megabyte between the others."""
     seen = await ask(sim, GiantEvent(size=1 << 20))
 
     assert (1 << 20) < max(map(len, seen.data)) < (1 << 20) + 400
@@ -335,9 +293,7 @@ async def test_giant_event_is_one_event(sim: KimiSimulator) -> None:
     ],
 )
 async def test_error_event_ends_the_stream(sim: KimiSimulator, shape: Any, expected: Any) -> None:
-    """
-    After five good events comes the error, and the body ends.
-    """
+    """After five good events comes the error, and the body ends."""
     seen = await ask(sim, ErrorEvent(after_events=5, shape=shape))
 
     assert (6, expected, True) == (len(seen.data), seen.chunks[-1], seen.complete)
@@ -345,9 +301,7 @@ async def test_error_event_ends_the_stream(sim: KimiSimulator, shape: Any, expec
 
 @pytest.mark.parametrize("shape", ["vllm", "chunk"])
 async def test_error_event_foreign_shapes(sim: KimiSimulator, shape: Any) -> None:
-    """
-    The first event may already be the error, as vLLM or OpenRouter write it.
-    """
+    """The first event may already be the error, as vLLM or OpenRouter write it."""
     seen = await ask(sim, ErrorEvent(shape=shape))
 
     error = seen.chunks[0]
@@ -360,9 +314,7 @@ async def test_error_event_foreign_shapes(sim: KimiSimulator, shape: Any) -> Non
     [("done", b"[DONE]", "fin"), ("continue", b"[DONE]", "fin"), ("rst", None, "rst")],
 )
 async def test_error_event_then(sim: KimiSimulator, then: Any, last: bytes | None, ending: str) -> None:
-    """
-    What follows an error event differs from server to server.
-    """
+    """What follows an error event differs from server to server."""
     seen = await ask(sim, ErrorEvent(after_events=2, then=then))
 
     assert ending == seen.ending
@@ -388,9 +340,7 @@ async def test_random_faults_leave_nothing_behind(seed: int) -> None:
 
 
 def test_faults_work_without_sockets() -> None:
-    """
-    Behind MemoryTransport, under a virtual clock: an hour's stall and a reset inside the body.
-    """
+    """Behind MemoryTransport, under a virtual clock: an hour's stall and a reset inside the body."""
     from kimi_async.errors import APIConnectionError
     from kimi_async.testing.clock import run
 
@@ -411,9 +361,7 @@ def test_faults_work_without_sockets() -> None:
 
 
 async def test_faults_combine_with_limits_and_scripted_turns(sim: KimiSimulator) -> None:
-    """
-    A fault changes how an answer arrives, whoever gave it.
-    """
+    """A fault changes how an answer arrives, whoever gave it."""
     sim.say(Turn("Short."))
     seen = await ask(sim, MissingDone())
 

@@ -37,9 +37,7 @@ def request_for(body: dict[str, Any]) -> Request:
 
 
 def test_in_memory_paces_on_the_loop_clock() -> None:
-    """
-    A minute of generation passes in virtual time; the text is the one of the sockets.
-    """
+    """A minute of generation passes in virtual time; the text is the one of the sockets."""
 
     async def main() -> tuple[float, str]:
         transport = in_memory(KimiService(pace=Pace(first_token=10, tokens_per_second=4)))
@@ -56,9 +54,7 @@ def test_in_memory_paces_on_the_loop_clock() -> None:
 
 
 def test_in_memory_slot_is_held_until_the_body_is_closed() -> None:
-    """
-    The concurrency limit counts open streams, also those the client gives up.
-    """
+    """The concurrency limit counts open streams, also those the client gives up."""
 
     async def main() -> list[int]:
         service = KimiService(limits=ServerLimits(concurrency=1))
@@ -75,9 +71,7 @@ def test_in_memory_slot_is_held_until_the_body_is_closed() -> None:
 
 
 def test_in_memory_storm_waits_before_it_refuses() -> None:
-    """
-    The overloaded answer arrives after its delay, on the virtual clock.
-    """
+    """The overloaded answer arrives after its delay, on the virtual clock."""
 
     async def main() -> tuple[int, float]:
         limits = ServerLedger(ServerLimits(), storms=[Storm(0.0, math.inf)])
@@ -101,7 +95,5 @@ def test_host_that_others_reach_needs_a_word(host: str) -> None:
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "127.8.8.8", "::1", "localhost"])
 def test_host_of_this_machine_needs_none(host: str) -> None:
-    """
-    Loopback, in every spelling, is the machine's own.
-    """
+    """Loopback, in every spelling, is the machine's own."""
     assert host == KimiSimulator(host=host).host

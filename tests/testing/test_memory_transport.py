@@ -43,9 +43,7 @@ async def pieces(*data: bytes) -> AsyncIterator[bytes]:
     ids=["bytes", "text", "list", "with an empty piece", "async"],
 )
 async def test_body(body: Any):
-    """
-    A body in any form; empty pieces are not an end.
-    """
+    """A body in any form; empty pieces are not an end."""
     response, transport = await sent(Reply(201, {"A": "1"}, body))
 
     assert (201, "1", b"ab") == (response.status, response.headers["a"], await response.read())
@@ -53,18 +51,14 @@ async def test_body(body: Any):
 
 
 async def test_headers_may_repeat():
-    """
-    Pairs, where a mapping cannot say it.
-    """
+    """Pairs, where a mapping cannot say it."""
     response, _ = await sent(Reply(headers=[("A", "1"), ("A", "2")]))
 
     assert ["1", "2"] == response.headers.getall("a")
 
 
 async def test_open_counts():
-    """
-    `open` tells a reply that was neither read nor closed.
-    """
+    """`open` tells a reply that was neither read nor closed."""
     response, transport = await sent(Reply(body=[b"a", b"b"]))
     assert 1 == transport.open
     await response.readany()
@@ -76,9 +70,7 @@ async def test_open_counts():
 
 
 async def test_oserror_from_the_handler():
-    """
-    A connection that fails is what it would be on a socket.
-    """
+    """A connection that fails is what it would be on a socket."""
     client = AsyncKimi(api_key="sk-test", transport=transport_of(ConnectionResetError("gone")), max_retries=0)
     with pytest.raises(APIConnectionError, match="gone") as caught:
         await client.chat.completions.create(model="kimi-k3", messages=QUESTION)
@@ -87,9 +79,7 @@ async def test_oserror_from_the_handler():
 
 
 async def test_oserror_from_the_body():
-    """
-    So is one that breaks off.
-    """
+    """So is one that breaks off."""
 
     async def body() -> AsyncIterator[bytes]:
         yield EVENT
@@ -106,9 +96,7 @@ async def test_oserror_from_the_body():
 
 
 async def test_requests_are_remembered():
-    """
-    What was sent, in order, and that the client closed it.
-    """
+    """What was sent, in order, and that the client closed it."""
     transport = transport_of(Reply(body=b'{"data": []}'))
     async with AsyncKimi(api_key="sk-test", transport=transport) as client:
         await asyncio.gather(client.get("/a"), client.get("/b"))

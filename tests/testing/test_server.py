@@ -21,9 +21,7 @@ from support.bare_client import USER, Client, chat, joined
 
 
 async def test_models_lists_current_ids_only(client: Client) -> None:
-    """
-    Retired models are neither listed nor answered.
-    """
+    """Retired models are neither listed nor answered."""
     _, models, _ = await client.json("/models", method="GET")
     _, one, _ = await client.json("/models/kimi-k3", method="GET")
     status, gone, _ = await client.chat(chat(model="kimi-k2.5"))
@@ -34,9 +32,7 @@ async def test_models_lists_current_ids_only(client: Client) -> None:
 
 
 async def test_estimate_equals_prompt_tokens(client: Client) -> None:
-    """
-    What the tokenizer says beforehand is what chat bills afterwards.
-    """
+    """What the tokenizer says beforehand is what chat bills afterwards."""
     _, estimate, _ = await client.json("/tokenizers/estimate-token-count", chat())
     _, body, _ = await client.chat(chat())
 
@@ -44,9 +40,7 @@ async def test_estimate_equals_prompt_tokens(client: Client) -> None:
 
 
 async def test_balance_has_the_envelope(client: Client) -> None:
-    """
-    code, data, scode and status surround the three amounts.
-    """
+    """code, data, scode and status surround the three amounts."""
     _, body, _ = await client.json("/users/me/balance", method="GET")
 
     assert ["code", "data", "scode", "status"] == list(body)
@@ -54,9 +48,7 @@ async def test_balance_has_the_envelope(client: Client) -> None:
 
 
 async def test_signature_verifies_only_what_was_signed(client: Client) -> None:
-    """
-    A nonce brings two headers; they prove that reply and no other.
-    """
+    """A nonce brings two headers; they prove that reply and no other."""
     _, _, headers = await client.chat(chat(), X_Msh_Request_Nonce="6f1c")
     claim = {
         "nonce": "6f1c",
@@ -75,9 +67,7 @@ async def test_signature_verifies_only_what_was_signed(client: Client) -> None:
 
 @pytest.mark.parametrize("uri", ["moonshot/web-search:latest", "moonshot%2Fweb-search%3Alatest"])
 async def test_formula_runs_whether_its_uri_is_escaped_or_not(client: Client, uri: str) -> None:
-    """
-    Slashes and the colon of a formula's uri are accepted as they are and percent-encoded.
-    """
+    """Slashes and the colon of a formula's uri are accepted as they are and percent-encoded."""
     _, tools, _ = await client.json(f"/formulas/{uri}/tools", method="GET")
     name = tools["tools"][0]["function"]["name"]
     _, fiber, _ = await client.json(f"/formulas/{uri}/fibers", {"name": name, "arguments": '{"query":"x"}'})
@@ -87,9 +77,7 @@ async def test_formula_runs_whether_its_uri_is_escaped_or_not(client: Client, ur
 
 
 async def test_headers_identify_every_reply(client: Client) -> None:
-    """
-    Request ids differ from reply to reply and have the official shapes; there is no x-request-id.
-    """
+    """Request ids differ from reply to reply and have the official shapes; there is no x-request-id."""
     _, _, first = await client.json("/models", method="GET")
     _, _, second = await client.json("/models", method="GET")
 
@@ -111,9 +99,7 @@ async def test_headers_identify_every_reply(client: Client) -> None:
     ],
 )
 async def test_key_refused_without_account_ids(client: Client, authorization: str, kind: str) -> None:
-    """
-    No or garbled key and a foreign key have their own types; whom the account belongs to is not told.
-    """
+    """No or garbled key and a foreign key have their own types; whom the account belongs to is not told."""
     status, body, headers = await client.json("/models", method="GET", Authorization=authorization)
 
     assert (401, kind) == (status, body["error"]["type"])
@@ -121,9 +107,7 @@ async def test_key_refused_without_account_ids(client: Client, authorization: st
 
 
 async def test_files_share_key_books_and_faults(sim: KimiSimulator, client: Client) -> None:
-    """
-    Files and batches are behind the same door as chat: key, counters, records and faults apply.
-    """
+    """Files and batches are behind the same door as chat: key, counters, records and faults apply."""
     refused, _, _ = await client.json("/files", method="GET", Authorization="Bearer sk-wrong")
     status, files, headers = await client.json("/files", method="GET")
     sim.faults = FaultPlan([Error("server_error")], path="/files")
@@ -138,9 +122,7 @@ async def test_files_share_key_books_and_faults(sim: KimiSimulator, client: Clie
 
 
 async def test_batch_is_answered_by_the_same_model(sim: KimiSimulator, client: Client) -> None:
-    """
-    What a batch line gets is what chat would have said; a refused line carries the refusal.
-    """
+    """What a batch line gets is what chat would have said; a refused line carries the refusal."""
     question = {"model": "kimi-k2.6", "messages": USER}
     lines = [
         {"custom_id": name, "method": "POST", "url": "/v1/chat/completions", "body": body}
@@ -166,9 +148,7 @@ async def test_batch_is_answered_by_the_same_model(sim: KimiSimulator, client: C
 
 
 async def test_unknown_path_and_method_are_404(client: Client) -> None:
-    """
-    `POST /v1/models` does not exist, nor do embeddings.
-    """
+    """`POST /v1/models` does not exist, nor do embeddings."""
     wrong_method = await client.json("/models", {}, method="POST")
     wrong_path = await client.json("/embeddings", {}, method="POST")
 
@@ -179,9 +159,7 @@ async def test_unknown_path_and_method_are_404(client: Client) -> None:
 
 
 async def test_pace_spreads_a_stream_over_time() -> None:
-    """
-    First token and tempo are kept: n tokens at r per second take n/r seconds, less one gap.
-    """
+    """First token and tempo are kept: n tokens at r per second take n/r seconds, less one gap."""
     pace = Pace(headers=0.02, first_token=0.03, tokens_per_second=1_000)
     async with KimiSimulator(pace=pace, words=(60, 60)) as sim, aiohttp.ClientSession() as session:
         loop = asyncio.get_running_loop()
@@ -197,9 +175,7 @@ async def test_pace_spreads_a_stream_over_time() -> None:
 
 
 async def test_stats_count_connections_and_requests(sim: KimiSimulator, client: Client) -> None:
-    """
-    Sequential calls share a connection; every request and its bytes are on the books.
-    """
+    """Sequential calls share a connection; every request and its bytes are on the books."""
     for _ in range(3):
         await client.chat(chat())
     await client.chat(chat(temperature=0))
@@ -215,9 +191,7 @@ async def test_stats_count_connections_and_requests(sim: KimiSimulator, client: 
 
 
 async def test_stats_see_a_client_that_leaves() -> None:
-    """
-    When the client closes a stream the handler ends, and its slot is free again.
-    """
+    """When the client closes a stream the handler ends, and its slot is free again."""
     limits = ServerLedger(ServerLimits(concurrency=1))
     pace = Pace(tokens_per_second=5)
     async with KimiSimulator(pace=pace, limits=limits) as sim, aiohttp.ClientSession() as session:
@@ -233,9 +207,7 @@ async def test_stats_see_a_client_that_leaves() -> None:
 
 
 async def test_until_waits_across_loops() -> None:
-    """
-    A test may wait for the counters of a simulator that serves from a thread.
-    """
+    """A test may wait for the counters of a simulator that serves from a thread."""
     with KimiSimulator(pace=Pace(first_token=3600)).in_thread() as sim:
         async with (
             aiohttp.ClientSession() as session,
@@ -249,9 +221,7 @@ async def test_until_waits_across_loops() -> None:
 
 
 async def test_close_ends_streams_in_progress() -> None:
-    """
-    Leaving the context drops open connections at once and may be done twice.
-    """
+    """Leaving the context drops open connections at once and may be done twice."""
     sim = KimiSimulator(pace=Pace(first_token=3600))
     await sim.start()
     async with (
@@ -267,17 +237,13 @@ async def test_close_ends_streams_in_progress() -> None:
 
 
 async def test_start_twice_is_an_error(sim: KimiSimulator) -> None:
-    """
-    A second start says where the first one listens.
-    """
+    """A second start says where the first one listens."""
     with pytest.raises(RuntimeError, match=str(sim.port)):
         await sim.start()
 
 
 async def test_many_streams_at_once_each_get_their_own_text(sim: KimiSimulator, client: Client) -> None:
-    """
-    Fifty interleaved streams do not mix.
-    """
+    """Fifty interleaved streams do not mix."""
     bodies = [chat([{"role": "user", "content": f"Number {number}"}]) for number in range(50)]
     replies = await asyncio.gather(*map(client.chunks, bodies))
 
@@ -287,9 +253,7 @@ async def test_many_streams_at_once_each_get_their_own_text(sim: KimiSimulator, 
 
 
 async def test_ssl_serves_https() -> None:
-    """
-    With a certificate the same server speaks TLS, and a reset still is one.
-    """
+    """With a certificate the same server speaks TLS, and a reset still is one."""
     trustme = pytest.importorskip("trustme")
     authority = trustme.CA()
     server, trusting = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), ssl.create_default_context()
@@ -309,9 +273,7 @@ async def test_ssl_serves_https() -> None:
 
 
 def test_in_thread_serves_blocking_callers() -> None:
-    """
-    A synchronous test can use the simulator too.
-    """
+    """A synchronous test can use the simulator too."""
     with KimiSimulator().in_thread() as sim:
         request = urllib.request.Request(
             sim.base_url + "/models", headers={"Authorization": f"Bearer {sim.api_key}"}

@@ -41,9 +41,7 @@ async def test_limits_refuse_with_the_captured_headers() -> None:
     ],
 )
 def test_admit_names_the_limit_it_hit(limits: ServerLimits, kind: str, text: str) -> None:
-    """
-    Each dimension has its own text, with the numbers a client can learn from.
-    """
+    """Each dimension has its own text, with the numbers a client can learn from."""
     ledger = ServerLedger(limits)
     permit = ledger.admit(0.0, tokens=1_050)
 
@@ -53,9 +51,7 @@ def test_admit_names_the_limit_it_hit(limits: ServerLimits, kind: str, text: str
 
 
 def test_admit_sliding_window_forgets_after_a_minute() -> None:
-    """
-    Exactly the last 60 seconds count.
-    """
+    """Exactly the last 60 seconds count."""
     ledger = ServerLedger(ServerLimits(rpm=2), rejects_count=False)
     times = [0.0, 30.0, 59.9, 60.0, 60.1, 90.0]
 
@@ -63,9 +59,7 @@ def test_admit_sliding_window_forgets_after_a_minute() -> None:
 
 
 def test_admit_rejects_count_keeps_the_window_full() -> None:
-    """
-    Where refused requests are charged, one retry a second never gets through again.
-    """
+    """Where refused requests are charged, one retry a second never gets through again."""
     ledger = ServerLedger(ServerLimits(rpm=3))
     admitted = sum(ledger.admit(float(second)).refusal is None for second in range(600))
 
@@ -73,9 +67,7 @@ def test_admit_rejects_count_keeps_the_window_full() -> None:
 
 
 def test_admit_fixed_window_resets_on_the_minute() -> None:
-    """
-    Two bursts may straddle the boundary.
-    """
+    """Two bursts may straddle the boundary."""
     ledger = ServerLedger(ServerLimits(rpm=2), window="fixed")
     times = [59.0, 59.5, 59.9, 60.0, 60.1, 60.2]
 
@@ -83,9 +75,7 @@ def test_admit_fixed_window_resets_on_the_minute() -> None:
 
 
 def test_admit_bucket_refills_steadily() -> None:
-    """
-    A bucket of 60 per minute is full at first and gives one a second afterwards.
-    """
+    """A bucket of 60 per minute is full at first and gives one a second afterwards."""
     ledger = ServerLedger(ServerLimits(rpm=60), window="bucket")
     burst = sum(ledger.admit(0.0).refusal is None for _ in range(100))
     later = [ledger.admit(float(second)).refusal is None for second in range(1, 5)]
@@ -95,9 +85,7 @@ def test_admit_bucket_refills_steadily() -> None:
 
 
 def test_admit_tokens_are_not_charged_for_refused_requests() -> None:
-    """
-    A 429 costs no tokens, and a limit raised on the fly is used at once.
-    """
+    """A 429 costs no tokens, and a limit raised on the fly is used at once."""
     ledger = ServerLedger(ServerLimits(tpm=1_000), schedule=[(10.0, ServerLimits(tpm=2_000))])
 
     verdicts = [ledger.admit(at, tokens=600).refusal is None for at in (0.0, 1.0, 2.0, 10.0, 11.0, 12.0)]
@@ -107,9 +95,7 @@ def test_admit_tokens_are_not_charged_for_refused_requests() -> None:
 
 
 def test_admit_storm_takes_its_time_and_hints_nothing() -> None:
-    """
-    Overload holds the slot for the seconds it took live and carries no Retry-After.
-    """
+    """Overload holds the slot for the seconds it took live and carries no Retry-After."""
     ledger = ServerLedger(ServerLimits(concurrency=1), storms=[Storm(5.0, 10.0)])
     permit = ledger.admit(7.0)
     meanwhile = ledger.admit(7.1)
@@ -124,9 +110,7 @@ def test_admit_storm_takes_its_time_and_hints_nothing() -> None:
 
 
 def test_admit_hidden_numbers_use_the_short_text() -> None:
-    """
-    A client that cannot read limits must still cope.
-    """
+    """A client that cannot read limits must still cope."""
     ledger = ServerLedger(ServerLimits(rpm=0), hide_numbers=True, retry_after=2.5)
     refusal = ledger.admit(0.0).refusal
 
@@ -136,8 +120,6 @@ def test_admit_hidden_numbers_use_the_short_text() -> None:
 
 
 def test_unknown_tier_names_the_known_ones() -> None:
-    """
-    A misspelt tier is an error where it is written.
-    """
+    """A misspelt tier is an error where it is written."""
     with pytest.raises(ValueError, match="tier0"):
         ServerLedger("tier9")

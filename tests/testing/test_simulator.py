@@ -20,9 +20,7 @@ from support.bare_client import TOOL, USER, Client, chat, joined, undisturbed
 
 
 async def test_chat_same_text_streamed_or_whole(client: Client) -> None:
-    """
-    Streaming changes how the answer comes, not what it says.
-    """
+    """Streaming changes how the answer comes, not what it says."""
     _, whole, _ = await client.chat(chat())
     chunks = await client.chunks(chat())
 
@@ -47,9 +45,7 @@ async def test_chat_chunks_in_documented_order(client: Client) -> None:
 
 
 async def test_chat_last_chunk_has_usage_when_asked(client: Client) -> None:
-    """
-    include_usage adds a chunk without choices, equal to the usage of the finish chunk.
-    """
+    """include_usage adds a chunk without choices, equal to the usage of the finish chunk."""
     chunks = await client.chunks(chat(stream_options={"include_usage": True}))
 
     assert [] == chunks[-1]["choices"]
@@ -57,9 +53,7 @@ async def test_chat_last_chunk_has_usage_when_asked(client: Client) -> None:
 
 
 async def test_chat_counts_every_token(client: Client) -> None:
-    """
-    completion_tokens includes reasoning; one chunk carries one token.
-    """
+    """completion_tokens includes reasoning; one chunk carries one token."""
     chunks = await client.chunks(chat())
 
     usage = chunks[-1]["choices"][0]["usage"]
@@ -71,9 +65,7 @@ async def test_chat_counts_every_token(client: Client) -> None:
 
 
 async def test_chat_cached_tokens_only_on_a_hit(client: Client) -> None:
-    """
-    The cached count stands in two places, and in neither the first time; the header repeats it.
-    """
+    """The cached count stands in two places, and in neither the first time; the header repeats it."""
     _, first, _ = await client.chat(chat())
     _, second, headers = await client.chat(chat())
 
@@ -84,9 +76,7 @@ async def test_chat_cached_tokens_only_on_a_hit(client: Client) -> None:
 
 
 async def test_chat_budget_spent_on_reasoning_gives_empty_content(client: Client) -> None:
-    """
-    A small budget is a 200 with content "" and finish_reason "length": reasoning is paid from it first.
-    """
+    """A small budget is a 200 with content "" and finish_reason "length": reasoning is paid from it first."""
     status, body, _ = await client.chat(chat(max_completion_tokens=3))
 
     choice = body["choices"][0]
@@ -95,9 +85,7 @@ async def test_chat_budget_spent_on_reasoning_gives_empty_content(client: Client
 
 
 async def test_chat_stop_word_ends_content_before_it(client: Client) -> None:
-    """
-    The stop word and what follows it are not in the answer.
-    """
+    """The stop word and what follows it are not in the answer."""
     _, undisturbed, _ = await client.chat(chat())
     text: str = undisturbed["choices"][0]["message"]["content"]
     word = text.split()[8]
@@ -109,9 +97,7 @@ async def test_chat_stop_word_ends_content_before_it(client: Client) -> None:
 
 
 async def test_chat_thinking_disabled_gives_no_reasoning(client: Client) -> None:
-    """
-    K3 and K2.6 can be told not to think.
-    """
+    """K3 and K2.6 can be told not to think."""
     _, body, _ = await client.chat(chat(thinking={"type": "disabled"}))
 
     assert "reasoning_content" not in body["choices"][0]["message"]
@@ -119,9 +105,7 @@ async def test_chat_thinking_disabled_gives_no_reasoning(client: Client) -> None
 
 
 async def test_chat_parallel_tool_calls_stream_in_fragments(client: Client) -> None:
-    """
-    The head of a call has an empty arguments string; the fragments join to JSON; ids restart at 0.
-    """
+    """The head of a call has an empty arguments string; the fragments join to JSON; ids restart at 0."""
     body = chat([{"role": "user", "content": "Weather in Beijing and Shanghai?"}], tools=[TOOL])
     chunks = await client.chunks(body)
 
@@ -137,9 +121,7 @@ async def test_chat_parallel_tool_calls_stream_in_fragments(client: Client) -> N
 
 
 async def test_chat_answers_in_text_after_tool_results(client: Client) -> None:
-    """
-    Once every call has its answer the model speaks.
-    """
+    """Once every call has its answer the model speaks."""
     call = {"id": "get_weather:0", "type": "function", "function": {"name": "get_weather", "arguments": "{}"}}
     messages = [
         *USER,
@@ -153,9 +135,7 @@ async def test_chat_answers_in_text_after_tool_results(client: Client) -> None:
 
 
 async def test_chat_web_search_call_is_builtin(client: Client) -> None:
-    """
-    `$web_search` comes back as a builtin_function; its tokens are billed in the next prompt.
-    """
+    """`$web_search` comes back as a builtin_function; its tokens are billed in the next prompt."""
     tool = {"type": "builtin_function", "function": {"name": "$web_search"}}
     _, body, _ = await client.chat(chat(tools=[tool], thinking={"type": "disabled"}))
     message = body["choices"][0]["message"]
@@ -177,9 +157,7 @@ async def test_chat_web_search_call_is_builtin(client: Client) -> None:
 
 @pytest.mark.parametrize("words", [(1, 3), (200, 300)])
 async def test_chat_words_bound_the_length(words: tuple[int, int]) -> None:
-    """
-    `words` is the least and greatest length of the prose, so a test can ask for long streams.
-    """
+    """`words` is the least and greatest length of the prose, so a test can ask for long streams."""
     turn = think(MODELS[2], {"messages": []}, words=words)
     count = len([word for word in turn.content.split() if word.strip()])
 
@@ -188,9 +166,7 @@ async def test_chat_words_bound_the_length(words: tuple[int, int]) -> None:
 
 @pytest.mark.parametrize("seed", range(40))
 def test_think_json_schema_is_satisfied(seed: int) -> None:
-    """
-    A structured answer parses and satisfies its schema, bounds, enums, anyOf and recursion included.
-    """
+    """A structured answer parses and satisfies its schema, bounds, enums, anyOf and recursion included."""
     schema: dict[str, Any] = {
         "type": "object",
         "properties": {
@@ -227,9 +203,7 @@ def test_think_json_schema_is_satisfied(seed: int) -> None:
 
 
 async def test_say_scripts_the_next_answers(sim: KimiSimulator, client: Client) -> None:
-    """
-    Scripted turns are given out once each, in order; then the usual text returns.
-    """
+    """Scripted turns are given out once each, in order; then the usual text returns."""
     call = ToolCall("f:0", "f", "{}")
     sim.say("One.", Turn("Two.", "hm", (call,)), error_reply("overloaded"))
 
@@ -245,9 +219,7 @@ async def test_say_scripts_the_next_answers(sim: KimiSimulator, client: Client) 
 
 
 async def test_responder_sees_the_request() -> None:
-    """
-    A function may answer instead; None leaves the question to the model.
-    """
+    """A function may answer instead; None leaves the question to the model."""
     answers = {"ping": "pong"}
 
     def responder(request: dict[str, Any]) -> str | None:
@@ -266,9 +238,7 @@ async def test_responder_sees_the_request() -> None:
 
 
 async def test_partial_continues_content_at_every_character(client: Client) -> None:
-    """
-    Whatever prefix of the text is given back, the reply is the rest of it, and no reasoning again.
-    """
+    """Whatever prefix of the text is given back, the reply is the rest of it, and no reasoning again."""
     turn = undisturbed()
     service = KimiService()
     for at in range(1, len(turn.content) + 1):
@@ -283,9 +253,7 @@ async def test_partial_continues_content_at_every_character(client: Client) -> N
 
 
 async def test_partial_continues_reasoning_at_every_character() -> None:
-    """
-    With reasoning only, the thinking goes on where it stopped and the content follows whole.
-    """
+    """With reasoning only, the thinking goes on where it stopped and the content follows whole."""
     turn = undisturbed()
     service = KimiService()
     for at in range(1, len(turn.reasoning) + 1):
@@ -300,9 +268,7 @@ async def test_partial_continues_reasoning_at_every_character() -> None:
 
 
 async def test_partial_reasoning_before_tool_calls_leads_to_the_same_calls() -> None:
-    """
-    Interrupted while thinking, the model still makes the calls it was thinking about.
-    """
+    """Interrupted while thinking, the model still makes the calls it was thinking about."""
     service = KimiService()
     body = chat([{"role": "user", "content": "Weather in Beijing and Shanghai?"}], tools=[TOOL])
     turn = service.turn(MODELS[2], body)
@@ -316,9 +282,7 @@ async def test_partial_reasoning_before_tool_calls_leads_to_the_same_calls() -> 
 
 
 async def test_partial_streams_only_the_continuation(client: Client) -> None:
-    """
-    On the wire too: prefix + streamed continuation is the undisturbed text.
-    """
+    """On the wire too: prefix + streamed continuation is the undisturbed text."""
     turn = undisturbed()
     partial = {"role": "assistant", "content": turn.content[:37], "partial": True}
     chunks = await client.chunks(chat([*USER, partial]))
@@ -328,9 +292,7 @@ async def test_partial_streams_only_the_continuation(client: Client) -> None:
 
 
 async def test_partial_foreign_prefix_gets_its_own_continuation(client: Client) -> None:
-    """
-    A prefix the model would not have said is continued all the same, always by the same words.
-    """
+    """A prefix the model would not have said is continued all the same, always by the same words."""
     partial = {"role": "assistant", "content": "Quoth the raven: ", "partial": True}
     texts = [joined(await client.chunks(chat([*USER, partial])), "content") for _ in range(2)]
 
@@ -340,9 +302,7 @@ async def test_partial_foreign_prefix_gets_its_own_continuation(client: Client) 
 
 
 async def test_partial_on_an_earlier_message_means_nothing(client: Client) -> None:
-    """
-    Only the last message can be a prefix.
-    """
+    """Only the last message can be a prefix."""
     history = [
         *USER,
         {"role": "assistant", "content": "You said", "partial": True},

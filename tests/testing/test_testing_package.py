@@ -32,9 +32,7 @@ def test_import_of_testing_is_light() -> None:
 
 
 def test_testing_names_resolve() -> None:
-    """
-    Every name that the package offers is there.
-    """
+    """Every name that the package offers is there."""
     assert [] == [name for name in testing.__all__ if not hasattr(testing, name)]
     with pytest.raises(AttributeError, match="nothing_such"):
         _ = testing.nothing_such
@@ -99,16 +97,12 @@ GUIDE = (Path(testing.__file__).parent / "README.md").read_text("utf-8")
 
 @pytest.mark.parametrize("block", re.findall(r"```python\n(.*?)```", GUIDE, re.DOTALL))
 def test_guide_examples_run(block: str) -> None:
-    """
-    The programs in the guide do what they say.
-    """
+    """The programs in the guide do what they say."""
     exec(compile(block, "README.md", "exec"), {"__name__": "__main__"})
 
 
 def test_guide_names_every_fault() -> None:
-    """
-    A fault nobody can find might as well not be there.
-    """
+    """A fault nobody can find might as well not be there."""
     table = GUIDE.partition("| layer | faults |")[2]
 
     assert [] == [kind.__name__ for kind in Fault.__subclasses__() if f"`{kind.__name__}`" not in table]

@@ -147,9 +147,7 @@ ASSISTANT_CALL = {
     ],
 )
 def test_check_chat_refuses(change: dict[str, Any], text: str) -> None:
-    """
-    Each mistake is a 400 that names it.
-    """
+    """Each mistake is a 400 that names it."""
     refusal = check_chat({**chat(), **change}, MODELS)
 
     assert refusal is not None
@@ -182,16 +180,12 @@ def test_check_chat_refuses(change: dict[str, Any], text: str) -> None:
     ],
 )
 def test_check_chat_lets_pass(change: dict[str, Any]) -> None:
-    """
-    Fixed values, unknown fields and the odd shapes that work live are not refused.
-    """
+    """Fixed values, unknown fields and the odd shapes that work live are not refused."""
     assert check_chat({**chat(), **change}, MODELS) is None
 
 
 async def test_body_that_is_not_json_is_400(client: Client) -> None:
-    """
-    Neither broken JSON nor JSON of another shape brings the server down.
-    """
+    """Neither broken JSON nor JSON of another shape brings the server down."""
     for data in (b"{", b"[]", b"\xff", b"[" * 200_000):
         headers = {"Authorization": f"Bearer {client.key}"}
         async with client.session.post(
@@ -233,9 +227,7 @@ LIKELY = st.recursive(
 )
 @settings(max_examples=80, deadline=None)
 def test_service_never_breaks_on_strange_requests(fields: dict[str, Any], known: bool, talks: bool) -> None:
-    """
-    Whatever JSON comes, the answer is a completion or a refusal, never an exception.
-    """
+    """Whatever JSON comes, the answer is a completion or a refusal, never an exception."""
     if known:
         fields["model"] = "kimi-k3"
     if talks:
@@ -261,9 +253,7 @@ SCHEMAS = st.recursive(
 @given(SCHEMAS, st.booleans())
 @settings(max_examples=80, deadline=None)
 def test_service_never_breaks_on_strange_schemas(schema: Any, tool: bool) -> None:
-    """
-    With `strict: false` any schema may come; it gets some value.
-    """
+    """With `strict: false` any schema may come; it gets some value."""
     root = {"type": "object", "properties": {"a": schema}, "required": ["a"], "$defs": {"a": schema}}
     options: dict[str, Any] = {
         "response_format": {
@@ -283,9 +273,7 @@ def test_service_never_breaks_on_strange_schemas(schema: Any, tool: bool) -> Non
 
 
 def test_service_refuses_what_is_nested_too_deeply() -> None:
-    """
-    A schema without a bottom is a 400.
-    """
+    """A schema without a bottom is a 400."""
     schema: dict[str, Any] = {"type": "string"}
     for _ in range(400):
         schema = {"type": "object", "properties": {"a": schema}}
@@ -298,9 +286,7 @@ def test_service_refuses_what_is_nested_too_deeply() -> None:
 
 @given(st.text(), st.integers(1, 40))
 def test_generate_keeps_to_the_budget(text: str, budget: int) -> None:
-    """
-    Tokens join to a prefix of the text, no more than the budget allows, and the whole text if it fits.
-    """
+    """Tokens join to a prefix of the text, no more than the budget allows, and the whole text if it fits."""
     generated = generate(Turn(text), budget=budget)
 
     assert text == "".join(tokenize(text))

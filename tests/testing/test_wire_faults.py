@@ -40,9 +40,7 @@ from support.bare_socket import (
 
 
 async def test_comments_flood_without_disturbing_events(sim: KimiSimulator) -> None:
-    """
-    A thousand comment lines; the events are the same.
-    """
+    """A thousand comment lines; the events are the same."""
     seen = await ask(sim, Comments(count=1_000, after_events=4))
     everywhere = await ask(sim, Comments(count=2, after_events=-1))
 
@@ -53,9 +51,7 @@ async def test_comments_flood_without_disturbing_events(sim: KimiSimulator) -> N
 
 
 async def test_comments_without_end_stop_when_the_client_leaves(sim: KimiSimulator) -> None:
-    """
-    An endless flood ends with its reader, on the server too.
-    """
+    """An endless flood ends with its reader, on the server too."""
     seen = await ask(sim, Comments(count=-1, after_events=2), limit=1 << 16)
     await sim.until(lambda stats: stats.in_flight == 0)
 
@@ -65,9 +61,7 @@ async def test_comments_without_end_stop_when_the_client_leaves(sim: KimiSimulat
 
 @pytest.mark.parametrize("style", ["event", "empty", "null", "blank", "retry", "id"])
 async def test_pings_stand_between_events(sim: KimiSimulator, style: Any) -> None:
-    """
-    Blocks without a chunk; [DONE] is still the last event.
-    """
+    """Blocks without a chunk; [DONE] is still the last event."""
     seen = await ask(sim, Pings(style))
 
     chunks = [json.loads(data) for data in seen.data if data not in (b"", b"null", b"[DONE]")]
@@ -78,9 +72,7 @@ async def test_pings_stand_between_events(sim: KimiSimulator, style: Any) -> Non
 
 @pytest.mark.parametrize("style", ["crlf", "cr", "no_space", "bom"])
 async def test_line_endings_are_the_same_stream(sim: KimiSimulator, style: Any) -> None:
-    """
-    The standard allows them all.
-    """
+    """The standard allows them all."""
     plain = await ask(sim)
     seen = await ask(sim, LineEndings(style))
 
@@ -89,18 +81,14 @@ async def test_line_endings_are_the_same_stream(sim: KimiSimulator, style: Any) 
 
 
 async def test_line_endings_unterminated_leaves_done_open(sim: KimiSimulator) -> None:
-    """
-    The last event lacks its blank line.
-    """
+    """The last event lacks its blank line."""
     seen = await ask(sim, LineEndings("unterminated"))
 
     assert seen.body.endswith(b"\n\ndata: [DONE]")
 
 
 async def test_joined_events_hold_two_chunks(sim: KimiSimulator) -> None:
-    """
-    In one line, or in two lines of one event.
-    """
+    """In one line, or in two lines of one event."""
     line = await ask(sim, JoinedEvents("one_line"))
     lines = await ask(sim, JoinedEvents("two_lines"))
 
@@ -111,9 +99,7 @@ async def test_joined_events_hold_two_chunks(sim: KimiSimulator) -> None:
 
 
 async def test_garbage_and_invalid_utf8_are_in_place(sim: KimiSimulator) -> None:
-    """
-    Broken events after the number of good ones that was asked for.
-    """
+    """Broken events after the number of good ones that was asked for."""
     event = await ask(sim, Garbage(after_events=2))
     raw = await ask(sim, Garbage(after_events=2, raw=True, data=b"\xde\xad"))
     utf8 = await ask(sim, InvalidUtf8(after_events=2))
@@ -132,9 +118,7 @@ async def test_garbage_and_invalid_utf8_are_in_place(sim: KimiSimulator) -> None
     ("how", "ending", "complete"), [("fin", "fin", False), ("rst", "rst", False), ("clean", "fin", True)]
 )
 async def test_drop_after_events(sim: KimiSimulator, how: Any, ending: str, complete: bool) -> None:
-    """
-    Exactly so many events arrive; the end is as ordered.
-    """
+    """Exactly so many events arrive; the end is as ordered."""
     seen = await ask(sim, Drop(after_events=7, how=how))
 
     assert (ending, complete) == (seen.ending, seen.complete)
@@ -144,9 +128,7 @@ async def test_drop_after_events(sim: KimiSimulator, how: Any, ending: str, comp
 
 @pytest.mark.parametrize("size", [0, 1, 100, 777, 3_000])
 async def test_drop_after_bytes(sim: KimiSimulator, size: int) -> None:
-    """
-    Exactly so many bytes of the body arrive.
-    """
+    """Exactly so many bytes of the body arrive."""
     whole = await ask(sim)
     seen = await ask(sim, Drop(after_bytes=size, how="fin"))
 
@@ -155,18 +137,14 @@ async def test_drop_after_bytes(sim: KimiSimulator, size: int) -> None:
 
 
 async def test_drop_beyond_the_end_does_nothing(sim: KimiSimulator) -> None:
-    """
-    A place past the body's end is never reached.
-    """
+    """A place past the body's end is never reached."""
     seen = await ask(sim, Drop(after_bytes=10**9))
 
     assert (TEXT, True) == (seen.text, seen.complete)
 
 
 async def test_drop_truncated_breaks_inside_a_chunk(sim: KimiSimulator) -> None:
-    """
-    The last chunk promised more bytes than came.
-    """
+    """The last chunk promised more bytes than came."""
     seen = await ask(sim, Drop(after_events=3, how="truncated"))
 
     assert sum(seen.sizes) > len(seen.body)
@@ -175,9 +153,7 @@ async def test_drop_truncated_breaks_inside_a_chunk(sim: KimiSimulator) -> None:
 
 @pytest.mark.parametrize("how", ["fin", "rst"])
 async def test_drop_before_headers_sends_nothing(sim: KimiSimulator, how: Any) -> None:
-    """
-    The connection ends without a status line.
-    """
+    """The connection ends without a status line."""
     seen = await ask(sim, Drop(before_headers=True, how=how))
 
     assert (b"", how) == (seen.raw, seen.ending)
@@ -185,9 +161,7 @@ async def test_drop_before_headers_sends_nothing(sim: KimiSimulator, how: Any) -
 
 
 async def test_drop_splits_writes_of_many_events() -> None:
-    """
-    Places are exact also where several events share a write.
-    """
+    """Places are exact also where several events share a write."""
     async with KimiSimulator(pace=Pace(events_per_write=16)) as sim:
         seen = await ask(sim, Drop(after_events=21, how="fin"))
 
@@ -195,9 +169,7 @@ async def test_drop_splits_writes_of_many_events() -> None:
 
 
 async def test_drop_in_a_reply_that_is_not_a_stream(sim: KimiSimulator) -> None:
-    """
-    The body is shorter than its Content-Length.
-    """
+    """The body is shorter than its Content-Length."""
     seen = await ask(sim, Drop(after_events=1, how="fin"), sent=body(stream=False))
 
     assert 0 < len(seen.body) < int(seen.headers["Content-Length"])
@@ -207,9 +179,7 @@ async def test_drop_in_a_reply_that_is_not_a_stream(sim: KimiSimulator) -> None:
     "place", [{"before_headers": True}, {"after_events": 0}, {"after_events": 4}, {"after_bytes": 10}]
 )
 async def test_stall_is_silent_and_goes_on(sim: KimiSimulator, place: Any) -> None:
-    """
-    A stall costs time and nothing else.
-    """
+    """A stall costs time and nothing else."""
     seen = await ask(sim, Stall(**place, seconds=0.05))
 
     assert (TEXT, True) == (seen.text, seen.complete)
@@ -217,9 +187,7 @@ async def test_stall_is_silent_and_goes_on(sim: KimiSimulator, place: Any) -> No
 
 
 async def test_stall_lasts_as_long_late_in_a_stream() -> None:
-    """
-    A stall is counted from the moment it begins, however long the stream has been going.
-    """
+    """A stall is counted from the moment it begins, however long the stream has been going."""
     async with KimiSimulator(pace=Pace(headers=0.1)) as sim:
         seen = await ask(sim, [Stall(after_events=10, seconds=0.05), Stall(after_events=20, seconds=0.05)])
 
@@ -227,9 +195,7 @@ async def test_stall_lasts_as_long_late_in_a_stream() -> None:
 
 
 async def test_stall_without_end_frees_the_server_when_the_client_leaves(sim: KimiSimulator) -> None:
-    """
-    Events before the stall arrive, then nothing; the handler ends with the connection.
-    """
+    """Events before the stall arrive, then nothing; the handler ends with the connection."""
     sim.faults = FaultPlan([Stall(after_events=2)])
     reader, writer = await asyncio.open_connection(sim.host, sim.port)
     writer.write(
@@ -248,9 +214,7 @@ async def test_stall_without_end_frees_the_server_when_the_client_leaves(sim: Ki
 
 
 async def test_trickle_sends_single_bytes(sim: KimiSimulator) -> None:
-    """
-    Each byte is a chunk of its own; the stream is the same.
-    """
+    """Each byte is a chunk of its own; the stream is the same."""
     seen = await ask(sim, Trickle())
 
     assert {1} == set(seen.sizes)
@@ -258,9 +222,7 @@ async def test_trickle_sends_single_bytes(sim: KimiSimulator) -> None:
 
 
 async def test_compress_unpacks_to_the_stream(sim: KimiSimulator) -> None:
-    """
-    Sound gzip, flushed with every event.
-    """
+    """Sound gzip, flushed with every event."""
     plain = await ask(sim)
     seen = await ask(sim, Compress())
 
@@ -270,9 +232,7 @@ async def test_compress_unpacks_to_the_stream(sim: KimiSimulator) -> None:
 
 
 async def test_compress_broken(sim: KimiSimulator) -> None:
-    """
-    Cut short without a sign in HTTP, wrong in the middle, or not gzip at all.
-    """
+    """Cut short without a sign in HTTP, wrong in the middle, or not gzip at all."""
     truncated = await ask(sim, Compress("truncated"))
     corrupt = await ask(sim, Compress("corrupt"))
     lie = await ask(sim, Compress("lie"))
@@ -286,9 +246,7 @@ async def test_compress_broken(sim: KimiSimulator) -> None:
 
 
 async def test_bomb_unpacks_a_thousandfold(sim: KimiSimulator) -> None:
-    """
-    Little travels, much comes out.
-    """
+    """Little travels, much comes out."""
     seen = await ask(sim, Bomb(size=16 << 20))
 
     assert len(seen.body) < 40_000
@@ -305,9 +263,7 @@ async def test_bomb_unpacks_a_thousandfold(sim: KimiSimulator) -> None:
     ],
 )
 async def test_bad_framing_is_on_the_wire(sim: KimiSimulator, kind: Any, sign: bytes) -> None:
-    """
-    HTTP broken at the place that was named.
-    """
+    """HTTP broken at the place that was named."""
     seen = await ask(sim, BadFraming(kind))
 
     assert sign in seen.raw
@@ -315,18 +271,14 @@ async def test_bad_framing_is_on_the_wire(sim: KimiSimulator, kind: Any, sign: b
 
 
 async def test_bad_framing_short_length(sim: KimiSimulator) -> None:
-    """
-    A hundred bytes are promised that never come.
-    """
+    """A hundred bytes are promised that never come."""
     seen = await ask(sim, BadFraming("short_length"), sent=body(stream=False))
 
     assert 100 == int(seen.headers["Content-Length"]) - len(seen.body)
 
 
 async def test_late_terminator_keeps_the_connection_open_meanwhile(sim: KimiSimulator) -> None:
-    """
-    [DONE] arrives at once, the end of the body later.
-    """
+    """[DONE] arrives at once, the end of the body later."""
     sim.faults = FaultPlan([LateTerminator(0.05)])
     reader, writer = await asyncio.open_connection(sim.host, sim.port)
     writer.write(
@@ -344,9 +296,7 @@ async def test_late_terminator_keeps_the_connection_open_meanwhile(sim: KimiSimu
 
 
 async def test_close_idle_ends_the_connection_after_the_reply(sim: KimiSimulator) -> None:
-    """
-    The reply says nothing of closing; then the server hangs up.
-    """
+    """The reply says nothing of closing; then the server hangs up."""
     sim.faults = FaultPlan([CloseIdle(0.01)])
     reader, writer = await asyncio.open_connection(sim.host, sim.port)
     writer.write(

@@ -49,16 +49,12 @@ def deltas(shape: Shape) -> list[dict[str, Any]]:
 
 @pytest.mark.parametrize("shape", STREAMS, ids=lambda shape: shape.kind)
 def test_shape_rendered_twice_is_the_same(shape: Shape) -> None:
-    """
-    A seed gives the same bytes every time, or two rounds would measure different work.
-    """
+    """A seed gives the same bytes every time, or two rounds would measure different work."""
     assert shapes.writes(shape) == shapes.writes(shape)
 
 
 def test_shape_other_seed_other_text() -> None:
-    """
-    The seed reaches the text: no client can win by remembering the published one.
-    """
+    """The seed reaches the text: no client can win by remembering the published one."""
     assert shapes.text_of(Shape("text", events=50)) != shapes.text_of(Shape("text", events=50, seed=1))
 
 
@@ -73,27 +69,21 @@ def test_shape_other_seed_other_text() -> None:
     ids=lambda shape: shape.name,
 )
 def test_shape_name_reads_back(shape: Shape) -> None:
-    """
-    A name in a URL stands for exactly one shape, every knob included.
-    """
+    """A name in a URL stands for exactly one shape, every knob included."""
     assert shape == Shape.parse(shape.name)
     assert re.fullmatch(r"[a-z0-9.]+", shape.name)
 
 
 @pytest.mark.parametrize("name", ["", "video", "text.q5", "text.n", "text.n-5", "text.n5.n", "../text"])
 def test_shape_unknown_name_is_an_error(name: str) -> None:
-    """
-    A misspelt shape is refused, not served as something else.
-    """
+    """A misspelt shape is refused, not served as something else."""
     with pytest.raises(ValueError, match="no such"):
         Shape.parse(name)
 
 
 @pytest.mark.parametrize("shape", STREAMS, ids=lambda shape: shape.kind)
 def test_shape_has_as_many_deltas_as_it_says(shape: Shape) -> None:
-    """
-    CPU per delta divides by the number of deltas: role, finish and `[DONE]` come on top of it.
-    """
+    """CPU per delta divides by the number of deltas: role, finish and `[DONE]` come on top of it."""
     choices = deltas(shape)
 
     assert shape.events == len(choices) - 2
@@ -104,9 +94,7 @@ def test_shape_has_as_many_deltas_as_it_says(shape: Shape) -> None:
 
 
 def test_shape_text_visits_the_slow_string_paths() -> None:
-    """
-    Some tokens are Chinese and some need an escape: a client that is only quick on ASCII would show.
-    """
+    """Some tokens are Chinese and some need an escape: a client that is only quick on ASCII would show."""
     texts = [choice["delta"].get("content", "") for choice in deltas(Shape("text", events=2_000))]
 
     assert 0.05 < sum(not text.isascii() for text in texts) / len(texts) < 0.2
@@ -124,9 +112,7 @@ def test_shape_text_events_are_of_kimis_size() -> None:
 
 @pytest.mark.parametrize("kind", ["text", "reasoning"])
 def test_shape_text_is_what_its_deltas_join_to(kind: shapes.Kind) -> None:
-    """
-    The text that clients are checked against is the text that is sent.
-    """
+    """The text that clients are checked against is the text that is sent."""
     shape = Shape(kind, events=300)
     key = "content" if kind == "text" else "reasoning_content"
 
@@ -143,9 +129,7 @@ def test_shape_reasoning_is_in_its_own_field() -> None:
 
 
 def test_shape_tools_fragments_join_to_json() -> None:
-    """
-    Two parallel calls, fragments told apart only by index, whose joined arguments are JSON objects.
-    """
+    """Two parallel calls, fragments told apart only by index, whose joined arguments are JSON objects."""
     shape = Shape("tools", events=301)
     joined = ["", ""]
     for choice in deltas(shape)[1:-1]:
@@ -177,17 +161,13 @@ def test_shape_writes_hold_so_many_events(per_write: int) -> None:
 
 
 def test_shape_stamp_has_a_fixed_width() -> None:
-    """
-    The server writes the time over the stamp in a rendered event, so that no length may change.
-    """
+    """The server writes the time over the stamp in a rendered event, so that no length may change."""
     assert len(shapes.stamp(0)) == len(shapes.stamp(2**63))
 
 
 @pytest.mark.parametrize("size", [1, 40, 100_000])
 def test_reply_content_has_the_size_asked_for(size: int) -> None:
-    """
-    The content of a `reply` has `size` characters.
-    """
+    """The content of a `reply` has `size` characters."""
     assert size == len(
         json.loads(shapes.reply(Shape("reply", size=size)))["choices"][0]["message"]["content"]
     )
@@ -237,9 +217,7 @@ async def test_client_delivers_what_the_server_sent(name: str, port: int) -> Non
 
 @pytest.mark.parametrize("name", HERE)
 async def test_client_helper_gives_the_whole_text(name: str, port: int) -> None:
-    """
-    What the helper accumulates is the text, to the character.
-    """
+    """What the helper accumulates is the text, to the character."""
     shape = Shape("text", events=130, per_write=64)
     client = await opened(name, port, shape)
     try:
@@ -250,9 +228,7 @@ async def test_client_helper_gives_the_whole_text(name: str, port: int) -> None:
 
 @pytest.mark.parametrize("name", HERE)
 async def test_client_call_reads_the_whole_answer(name: str, port: int) -> None:
-    """
-    Answers larger than one read of the socket come whole, and prompts larger than one write are taken.
-    """
+    """Answers larger than one read of the socket come whole, and prompts larger than one write are taken."""
     client = await opened(name, port, Shape("reply", size=300_000))
     try:
         assert 300_000 == await client.call([{"role": "user", "content": "moon " * 100_000}])
@@ -301,9 +277,7 @@ async def test_server_reads_any_request_body(port: int, chunked: bool) -> None:
 
 
 async def test_server_unknown_shape_is_not_found(port: int) -> None:
-    """
-    A URL that names no shape is a 404 with an error body, so that a typing error is not measured.
-    """
+    """A URL that names no shape is a 404 with an error body, so that a typing error is not measured."""
     aiohttp = pytest.importorskip("aiohttp")
     async with (
         aiohttp.ClientSession() as session,
@@ -313,9 +287,7 @@ async def test_server_unknown_shape_is_not_found(port: int) -> None:
 
 
 async def test_workload_client_that_loses_text_has_no_figure() -> None:
-    """
-    A client that drops a character is an error in the table, whatever its speed.
-    """
+    """A client that drops a character is an error in the table, whatever its speed."""
 
     class Lossy(CLIENTS["raw"]):  # type: ignore[misc,name-defined]
         async def text(self) -> int:
@@ -345,9 +317,7 @@ def judged(goal: Goal, *results: dict[str, Any]) -> goals.Verdict:
 
 
 def test_goal_ratio_is_the_median_of_the_rounds_ratios() -> None:
-    """
-    Rounds are compared each with itself: a slow minute that hits both sides changes nothing.
-    """
+    """Rounds are compared each with itself: a slow minute that hits both sides changes nothing."""
     goal = Goal("x", "burst64", "cpu_us", 1.25, ("floor",))
     results = []
     for number, (ours, floor) in enumerate([(1.2, 1.0), (12.0, 10.0), (3.0, 1.0)]):
@@ -362,9 +332,7 @@ def test_goal_ratio_is_the_median_of_the_rounds_ratios() -> None:
 
 
 def test_goal_just_above_its_bound_is_missed() -> None:
-    """
-    The bound itself is still good; the least more is not.
-    """
+    """The bound itself is still good; the least more is not."""
     goal = Goal("x", "many9000", "kb_each", 24)
 
     assert judged(goal, result("many9000", "kimi-async", 0, kb_each=24)).met
@@ -388,9 +356,7 @@ def test_goal_against_several_takes_the_quickest() -> None:
 
 
 def test_goal_against_another_workload() -> None:
-    """
-    The helper is compared with plain iteration, which is another workload of the same client.
-    """
+    """The helper is compared with plain iteration, which is another workload of the same client."""
     goal = Goal("x", "helper", "cpu_us", 1.5, ("kimi-async",), "burst64")
     verdict = judged(
         goal, result("helper", "kimi-async", 0, cpu_us=1.4), result("burst64", "kimi-async", 0, cpu_us=1.0)
@@ -429,9 +395,7 @@ def test_goals_name_what_exists() -> None:
 def test_program_check_exit_status_tells(
     ours: float, status: int, tmp_path: Any, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """
-    `--check` exits with 1 when a goal is missed and with 0 when all that were judged are met.
-    """
+    """`--check` exits with 1 when a goal is missed and with 0 when all that were judged are met."""
     file = tmp_path / "results.json"
     file.write_text(
         json.dumps(
@@ -455,9 +419,7 @@ def test_program_check_exit_status_tells(
 def test_program_list_says_what_is_not_installed(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """
-    A client that is not installed is listed with the reason that it will be skipped.
-    """
+    """A client that is not installed is listed with the reason that it will be skipped."""
     monkeypatch.setattr(CLIENTS["groq"], "distribution", "no-such-distribution")
 
     assert 0 == program.main(["--list"])
@@ -471,16 +433,12 @@ def test_program_list_says_what_is_not_installed(
 
 @pytest.mark.parametrize(("share", "expected"), [(0.5, 50), (0.99, 99), (1.0, 100), (0.0, 1), (0.001, 1)])
 def test_percentile_is_the_nearest_rank(share: float, expected: int) -> None:
-    """
-    The p99 of 100 values is the 99th: a value that was measured, not one between two.
-    """
+    """The p99 of 100 values is the 99th: a value that was measured, not one between two."""
     assert expected == measure.percentile(list(range(100, 0, -1)), share)
 
 
 def test_percentile_of_nothing_is_an_error() -> None:
-    """
-    A latency of no tokens is not zero.
-    """
+    """A latency of no tokens is not zero."""
     with pytest.raises(ValueError, match="no values"):
         measure.percentile([], 0.5)
 
@@ -495,9 +453,7 @@ def test_percentile_of_nothing_is_an_error() -> None:
     ],
 )
 def test_figure_has_three_digits_and_its_unit(value: float, metric: str, expected: str) -> None:
-    """
-    No more digits than the spread allows.
-    """
+    """No more digits than the spread allows."""
     assert expected == report.figure(value, metric)
 
 
@@ -514,9 +470,7 @@ SUMMARY = report.summary(
 
 
 def test_summary_keeps_median_and_spread() -> None:
-    """
-    The rounds come down to their median, with the lowest and the highest beside it.
-    """
+    """The rounds come down to their median, with the lowest and the highest beside it."""
     assert {"median": 2.0, "low": 1.0, "high": 3.0} == SUMMARY["burst64"]["kimi-async"]["cpu_us"]
 
 
@@ -556,9 +510,7 @@ def test_picture_is_readable_in_both_themes() -> None:
 
 
 def test_line_goes_through_exact_points() -> None:
-    """
-    Points on a line give that line, with nothing left over.
-    """
+    """Points on a line give that line, with nothing left over."""
     fit = line([(10, 25.0), (100, 205.0), (1_000, 2_005.0)])
 
     assert fit.a == pytest.approx(5.0)
@@ -567,16 +519,12 @@ def test_line_goes_through_exact_points() -> None:
 
 
 def test_line_residual_is_the_worst_point_as_a_share() -> None:
-    """
-    A point off the line shows in the residual: growth that is not linear cannot hide in the fit.
-    """
+    """A point off the line shows in the residual: growth that is not linear cannot hide in the fit."""
     assert line([(0, 0.0), (1, 1.0), (2, 4.0)]).residual > 0.05
 
 
 def test_line_of_one_point_is_an_error() -> None:
-    """
-    One point has no slope to extrapolate from.
-    """
+    """One point has no slope to extrapolate from."""
     with pytest.raises(ValueError, match="at least two"):
         line([(1, 1.0)])
 
@@ -585,9 +533,7 @@ def test_line_of_one_point_is_an_error() -> None:
 
 
 def test_program_measures_and_writes_everything(tmp_path: Any, capsys: pytest.CaptureFixture[str]) -> None:
-    """
-    One command: server and worker in processes of their own, results as JSON, a table and a picture.
-    """
+    """One command: server and worker in processes of their own, results as JSON, a table and a picture."""
     files = {kind: tmp_path / f"results.{kind}" for kind in ("json", "markdown", "svg")}
     arguments = [part for kind, file in files.items() for part in (f"--{kind}", str(file))]
 

@@ -74,9 +74,7 @@ class Steps:
 
 
 async def cancelled_at(at: int, scenario: Callable[[], Coroutine[Any, Any, None]]) -> bool:
-    """
-    Runs the scenario in a task, cancelled at this suspension. False if it had ended before.
-    """
+    """Runs the scenario in a task, cancelled at this suspension. False if it had ended before."""
     steps = Steps(at)
     task = asyncio.ensure_future(steps.run(scenario()))
     await asyncio.wait([task])
@@ -345,9 +343,7 @@ async def test_cancel_at_every_suspension_on_a_socket(name: str, warm: bool):
 
 
 async def test_cancel_close():
-    """
-    A cancelled `close()` has still let the connection go.
-    """
+    """A cancelled `close()` has still let the connection go."""
     async with RawServer(every(lambda c: c.send(head(), chunked(WHOLE)))) as server:
         async with AsyncKimi(api_key=KEY, base_url=server.base_url) as client:
             stream = await client.chat.completions.create(model="kimi-k3", messages=QUESTION, stream=True)

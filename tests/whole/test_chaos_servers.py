@@ -43,9 +43,7 @@ HEAD = '{"id":"chatcmpl-%d","object":"chat.completion.chunk","created":179500000
 
 
 def llmock_chunk(number: int, delta: str, finish: str = "null") -> bytes:
-    """
-    An event as llmock 0.2.2 writes it: every optional field is there, as null.
-    """
+    """An event as llmock 0.2.2 writes it: every optional field is there, as null."""
     choice = '{"index":0,"delta":%s,"logprobs":null,"finish_reason":%s}' % (delta, finish)  # noqa: UP031
     return f'data: {HEAD % number}"choices":[{choice}]}}\n\n'.encode()
 
@@ -60,17 +58,13 @@ def llmock_events(number: int) -> list[bytes]:
 
 
 def corrupted(event: bytes) -> bytes:
-    """
-    Its JSON cut in half, its framing whole: llmock's `corrupt`.
-    """
+    """Its JSON cut in half, its framing whole: llmock's `corrupt`."""
     payload = event.removeprefix(b"data: ").rstrip(b"\n")
     return b"data: " + payload[: len(payload) // 2] + b"\n\n"
 
 
 class Broken:
-    """
-    A server whose first replies break: after `at` events, in the way that `fault` says.
-    """
+    """A server whose first replies break: after `at` events, in the way that `fault` says."""
 
     def __init__(self, fault: str, at: int, times: int = 1) -> None:
         self.fault, self.at, self.times = fault, at, times
@@ -121,9 +115,7 @@ BEGUN_ANEW: list[Any] = [
 @pytest.mark.parametrize(("at", "resume"), BEGUN_ANEW)
 @pytest.mark.parametrize("fault", ["disconnect", "truncate", "corrupt", "error"])
 def test_stream_broken_before_its_text_begun_anew(fault: str, at: int, resume: ResumePolicy | None) -> None:
-    """
-    An answer that had not begun is asked for again; the caller sees one whole answer.
-    """
+    """An answer that had not begun is asked for again; the caller sees one whole answer."""
 
     async def main() -> None:
         server = Broken(fault, at)
@@ -139,9 +131,7 @@ def test_stream_broken_before_its_text_begun_anew(fault: str, at: int, resume: R
 
 @pytest.mark.parametrize("fault", ["disconnect", "truncate", "corrupt"])
 def test_stream_broken_before_its_text_every_time(fault: str) -> None:
-    """
-    The retries are not without end, and the error is the stream's own, with the attempts before it.
-    """
+    """The retries are not without end, and the error is the stream's own, with the attempts before it."""
 
     async def main() -> None:
         server = Broken(fault, 0, times=9)
@@ -159,9 +149,7 @@ def test_stream_broken_before_its_text_every_time(fault: str) -> None:
 
 @pytest.mark.parametrize("fault", ["disconnect", "truncate", "corrupt"])
 def test_stream_broken_in_its_text_raises(fault: str) -> None:
-    """
-    Text that was handed out is never asked for again behind the caller's back: the error has it.
-    """
+    """Text that was handed out is never asked for again behind the caller's back: the error has it."""
 
     async def main() -> None:
         server = Broken(fault, 3)
@@ -215,17 +203,13 @@ async def _answer(body: AsyncIterator[bytes]) -> Reply:
 
 @pytest.fixture
 def chaos(request: pytest.FixtureRequest) -> Any:
-    """
-    llmock's own fixture: a server of its own thread, emptied for this test.
-    """
+    """llmock's own fixture: a server of its own thread, emptied for this test."""
     pytest.importorskip("llmock", reason="needs llmock; see tests/README.md")
     return request.getfixturevalue("llmock")
 
 
 async def findings(chaos: Any) -> list[str]:
-    """
-    What llmock finds wrong with the client, warnings included.
-    """
+    """What llmock finds wrong with the client, warnings included."""
     verdict = await asyncio.to_thread(chaos.verdict)
     return [each.code for each in verdict.findings]
 
@@ -257,9 +241,7 @@ async def asked(client: AsyncKimi, stream: bool, **options: Any) -> str:
 async def test_llmock_what_no_repetition_mends(
     chaos: Any, status: int, kind: type[KimiError], stream: bool
 ) -> None:
-    """
-    Asked once, and its own class.
-    """
+    """Asked once, and its own class."""
     chaos.fail(status)
     async with kimi(chaos) as client:
         with pytest.raises(kind):
@@ -272,9 +254,7 @@ async def test_llmock_what_no_repetition_mends(
 @pytest.mark.parametrize("stream", [False, True], ids=["whole", "stream"])
 @pytest.mark.parametrize("status", [408, 409, 429, 500, 502, 504, 529])
 async def test_llmock_what_a_repetition_mends(chaos: Any, status: int, stream: bool) -> None:
-    """
-    Repeated once, after a wait, and answered.
-    """
+    """Repeated once, after a wait, and answered."""
     chaos.fail(status)
     async with kimi(chaos) as client:
         assert await asked(client, stream)
@@ -285,9 +265,7 @@ async def test_llmock_what_a_repetition_mends(chaos: Any, status: int, stream: b
 
 @pytest.mark.parametrize("stream", [False, True], ids=["whole", "stream"])
 async def test_llmock_retry_after_is_waited(chaos: Any, stream: bool) -> None:
-    """
-    Two refusals with a wait of a broken second each.
-    """
+    """Two refusals with a wait of a broken second each."""
     chaos.rate_limit(times=2, retry_after=0.5)
     async with kimi(chaos) as client:
         assert await asked(client, stream)
@@ -298,9 +276,7 @@ async def test_llmock_retry_after_is_waited(chaos: Any, stream: bool) -> None:
 
 @pytest.mark.parametrize(("status", "kind"), [(500, InternalServerError), (429, RateLimitError)])
 async def test_llmock_outage_is_no_storm(chaos: Any, status: int, kind: type[KimiError]) -> None:
-    """
-    A service that stays down is asked three times, with growing waits.
-    """
+    """A service that stays down is asked three times, with growing waits."""
     chaos.outage(status=status)
     async with kimi(chaos) as client:
         with pytest.raises(kind):
@@ -312,9 +288,7 @@ async def test_llmock_outage_is_no_storm(chaos: Any, status: int, kind: type[Kim
 
 @pytest.mark.parametrize("stream", [False, True], ids=["whole", "stream"])
 async def test_llmock_context_overflow_is_told(chaos: Any, stream: bool) -> None:
-    """
-    OpenAI's words for too long a prompt have the same class as Kimi's.
-    """
+    """OpenAI's words for too long a prompt have the same class as Kimi's."""
     chaos.context_overflow()
     async with kimi(chaos) as client:
         with pytest.raises(ContextLengthExceededError):
@@ -338,9 +312,7 @@ async def test_llmock_context_overflow_is_told(chaos: Any, stream: bool) -> None
 async def test_llmock_stream_broken_before_its_text(
     chaos: Any, fault: str, at: int, resume: ResumePolicy | None
 ) -> None:
-    """
-    Mended without the caller's doing.
-    """
+    """Mended without the caller's doing."""
     getattr(chaos, fault)(after_chunks=at)
     async with kimi(chaos) as client:
         assert await asked(client, stream=True, resume=resume)
@@ -370,9 +342,7 @@ async def test_llmock_stream_broken_in_its_text(chaos: Any, fault: str) -> None:
 
 
 async def test_llmock_stall_has_a_bound(chaos: Any) -> None:
-    """
-    A stream that falls silent ends with what had come, when its time is up.
-    """
+    """A stream that falls silent ends with what had come, when its time is up."""
     chaos.stall(after_chunks=3, seconds=30)
     async with kimi(chaos, timeout=0.5) as client:
         with pytest.raises(StreamStalledError) as caught:
@@ -383,9 +353,7 @@ async def test_llmock_stall_has_a_bound(chaos: Any) -> None:
 
 
 async def test_llmock_stall_before_the_first_event(chaos: Any) -> None:
-    """
-    Silence before the answer begins is mended by asking again.
-    """
+    """Silence before the answer begins is mended by asking again."""
     chaos.stall(after_chunks=0, seconds=30)
     async with kimi(chaos, timeout=0.5) as client:
         assert await asked(client, stream=True)

@@ -23,9 +23,7 @@ ERRORS = sorted(
 
 @pytest.mark.parametrize("name", ERRORS)
 def test_docs_error_has_a_page(name: str) -> None:
-    """
-    A reader who met an error finds its cause, its cure and what is attached under its class name.
-    """
+    """A reader who met an error finds its cause, its cure and what is attached under its class name."""
     page = (DOCS / "errors" / f"{name}.md").read_text("utf-8")
 
     assert page.startswith(f"# {name}\n")
@@ -35,16 +33,12 @@ def test_docs_error_has_a_page(name: str) -> None:
 
 
 def test_docs_error_page_has_an_error() -> None:
-    """
-    No page is left of an error that is gone.
-    """
+    """No page is left of an error that is gone."""
     assert [] == [path.name for path in (DOCS / "errors").glob("*.md") if path.stem not in {*ERRORS, "index"}]
 
 
 def test_docs_reference_has_every_public_name() -> None:
-    """
-    What the package offers is in the reference, or is an error and has a page.
-    """
+    """What the package offers is in the reference, or is an error and has a page."""
     reference = "\n".join(path.read_text("utf-8") for path in (DOCS / "reference").glob("*.md"))
     shown = set(re.findall(r"^::: kimi_async\.([\w.]+)$", reference, re.M))
     missing = [
@@ -61,9 +55,7 @@ def test_docs_reference_has_every_public_name() -> None:
 
 @pytest.mark.parametrize("page", PAGES)
 def test_docs_page_is_in_the_navigation(page: str) -> None:
-    """
-    A page that nothing leads to is not found.
-    """
+    """A page that nothing leads to is not found."""
     assert re.search(rf"^\s+(?:- )?(?:.*: )?{re.escape(page)}$|- {re.escape(page)}$", NAVIGATION, re.M)
 
 

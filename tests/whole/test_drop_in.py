@@ -203,9 +203,7 @@ async def options_not_given(client: Any, sdk: Any) -> Any:
 
 @pytest.mark.parametrize("story", PROGRAMS, ids=lambda each: each.__name__)
 async def test_drop_in_program(story: Program) -> None:
-    """
-    The program tells the same with either client.
-    """
+    """The program tells the same with either client."""
     told = []
     for sdk, make in ((openai, openai.AsyncOpenAI), (kimi_async, kimi_async.AsyncKimi)):
         async with (
@@ -219,9 +217,7 @@ async def test_drop_in_program(story: Program) -> None:
 
 
 def test_drop_in_names() -> None:
-    """
-    What programs import from the OpenAI SDK is there, at the same place.
-    """
+    """What programs import from the OpenAI SDK is there, at the same place."""
     names = [
         "APIError", "APIStatusError", "APIConnectionError", "APITimeoutError", "APIResponseValidationError",
         "BadRequestError", "AuthenticationError", "PermissionDeniedError", "NotFoundError", "ConflictError",
@@ -250,9 +246,7 @@ async def test_drop_in_aiohttp_client() -> None:
 
 
 def test_drop_in_httpx_client_refused() -> None:
-    """
-    An httpx client cannot carry this SDK, and is told what to pass instead.
-    """
+    """An httpx client cannot carry this SDK, and is told what to pass instead."""
     session_type = type(
         "AsyncClient", (), {"__module__": "httpx._client", "request": None, "connector": None}
     )

@@ -42,27 +42,21 @@ def example(name: str, env: dict[str, str], cwd: Path, *arguments: str, quiet: b
 def test_example_first_stream_prints_reasoning_and_answer(
     neighbourhood: dict[str, str], tmp_path: Path
 ) -> None:
-    """
-    The question on the command line is answered.
-    """
+    """The question on the command line is answered."""
     text = example("first_stream.py", neighbourhood, tmp_path, "Why", "do", "rivers", "bend?")
 
     assert len(text.split()) > 20
 
 
 def test_example_from_openai_answers_twice(neighbourhood: dict[str, str], tmp_path: Path) -> None:
-    """
-    A whole answer, then a streamed one.
-    """
+    """A whole answer, then a streamed one."""
     lines = [line for line in example("from_openai.py", neighbourhood, tmp_path).splitlines() if line]
 
     assert len(lines) >= 2
 
 
 def test_example_pipeline_goes_on_where_it_was(neighbourhood: dict[str, str], tmp_path: Path) -> None:
-    """
-    A second run with a larger input sends only what is missing, and nothing is answered twice.
-    """
+    """A second run with a larger input sends only what is missing, and nothing is answered twice."""
     example("pipeline.py", neighbourhood, tmp_path, "out.jsonl", "20", quiet=False)
     first = (tmp_path / "out.jsonl").read_text("utf-8")
     text = example("pipeline.py", neighbourhood, tmp_path, "out.jsonl", "30", quiet=False)
@@ -76,9 +70,7 @@ def test_example_pipeline_goes_on_where_it_was(neighbourhood: dict[str, str], tm
 
 
 def test_example_tool_loop_calls_and_answers(neighbourhood: dict[str, str], tmp_path: Path) -> None:
-    """
-    The model calls the function, is told its result, and answers.
-    """
+    """The model calls the function, is told its result, and answers."""
     called, told, *answer = example("tool_loop.py", neighbourhood, tmp_path).splitlines()
     arguments = json.loads(called.removeprefix("calls multiply(").removesuffix(")"))
 
@@ -98,9 +90,7 @@ def test_example_leaked_tools_mends_and_repairs(neighbourhood: dict[str, str], t
 
 
 def test_example_long_conversation_is_mended_and_fits(neighbourhood: dict[str, str], tmp_path: Path) -> None:
-    """
-    What is wrong is told, what was done is told, and the host takes what is left.
-    """
+    """What is wrong is told, what was done is told, and the host takes what is left."""
     *wrong, mended, sends, answer = example("long_conversation.py", neighbourhood, tmp_path).splitlines()
 
     assert 2 == len(wrong)
@@ -110,9 +100,7 @@ def test_example_long_conversation_is_mended_and_fits(neighbourhood: dict[str, s
 
 
 def test_example_failover_goes_over_and_back(neighbourhood: dict[str, str], tmp_path: Path) -> None:
-    """
-    The second question is answered by the second host, the third by the first again.
-    """
+    """The second question is answered by the second host, the third by the first again."""
     lines = example("failover.py", neighbourhood, tmp_path).splitlines()
 
     assert ["the first host", "the second host (before it: quota)", "the first host"] == [
@@ -121,9 +109,7 @@ def test_example_failover_goes_over_and_back(neighbourhood: dict[str, str], tmp_
 
 
 def test_example_structured_prints_a_recipe(neighbourhood: dict[str, str], tmp_path: Path) -> None:
-    """
-    The answer is an object of the type that was asked for.
-    """
+    """The answer is an object of the type that was asked for."""
     title, *ingredients = example("structured.py", neighbourhood, tmp_path).splitlines()
 
     assert title
@@ -133,9 +119,7 @@ def test_example_structured_prints_a_recipe(neighbourhood: dict[str, str], tmp_p
 def test_example_file_qa_reads_the_documents(
     neighbour: KimiSimulator, neighbourhood: dict[str, str], tmp_path: Path
 ) -> None:
-    """
-    The text of every document stands before the question, and nothing is left on the account.
-    """
+    """The text of every document stands before the question, and nothing is left on the account."""
     for name in ("one.txt", "two.md"):
         (tmp_path / name).write_text(f"This is {name}.", "utf-8")
     text = example(
@@ -153,9 +137,7 @@ def test_example_file_qa_reads_the_documents(
 
 
 def test_example_batch_answers_every_request(neighbourhood: dict[str, str], tmp_path: Path) -> None:
-    """
-    Four requests, four answers, in order.
-    """
+    """Four requests, four answers, in order."""
     text = example("batch.py", neighbourhood, tmp_path)
 
     assert ["Ghent", "Lviv", "Oaxaca", "Kyoto"] == re.findall(r"^city-(\w+): You said", text, re.M)
@@ -164,9 +146,7 @@ def test_example_batch_answers_every_request(neighbourhood: dict[str, str], tmp_
 def test_example_vision_sends_the_picture(
     neighbour: KimiSimulator, neighbourhood: dict[str, str], tmp_path: Path
 ) -> None:
-    """
-    A small picture travels inside the message.
-    """
+    """A small picture travels inside the message."""
     assert example("vision.py", neighbourhood, tmp_path)
     sent = [request for request in neighbour.requests if b"What is on it?" in request.body]
 
@@ -174,9 +154,7 @@ def test_example_vision_sends_the_picture(
 
 
 def test_example_testing_your_code_passes(tmp_path: Path) -> None:
-    """
-    The tests that the example shows pass under pytest, with the plugin that the package installs.
-    """
+    """The tests that the example shows pass under pytest, with the plugin that the package installs."""
     done = subprocess.run(
         [
             sys.executable,
@@ -198,9 +176,7 @@ def test_example_testing_your_code_passes(tmp_path: Path) -> None:
 
 
 def test_example_service_stops_when_the_browser_leaves(neighbourhood: dict[str, str], tmp_path: Path) -> None:
-    """
-    The relay answers; and when its client goes away in the middle, so does its request to Kimi.
-    """
+    """The relay answers; and when its client goes away in the middle, so does its request to Kimi."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -243,9 +219,7 @@ def answers(port: int) -> bool:
 
 
 def wait_until(done: Any, what: str) -> None:
-    """
-    Another process gives no sign but what it does, so it is looked at again and again.
-    """
+    """Another process gives no sign but what it does, so it is looked at again and again."""
     for _ in range(3000):
         if done():
             return

@@ -25,9 +25,7 @@ QUESTION: list[Any] = [{"role": "user", "content": "Hello?"}]
 
 @pytest.fixture(autouse=True)
 def short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
-    """
-    The bounds on goodbyes, shortened: what is tested is that there are some.
-    """
+    """The bounds on goodbyes, shortened: what is tested is that there are some."""
     monkeypatch.setattr(kimi_async.streaming.clocks, "GRACE", 0.1)
     monkeypatch.setattr(kimi_async.streaming.reading, "DRAIN", 0.1)
 
@@ -46,9 +44,7 @@ def client_for(server: RawServer, case: Case) -> AsyncKimi:
 
 
 async def call(client: AsyncKimi, case: Case) -> tuple[str | None, int, KimiError | None]:
-    """
-    Content, chunks handed out, and the error if there was one.
-    """
+    """Content, chunks handed out, and the error if there was one."""
     content: list[str] = []
     chunks = 0
     try:
@@ -109,9 +105,7 @@ async def test_stream_broken(case: Case):
 @pytest.mark.filterwarnings("ignore:.*without a finish_reason")
 @pytest.mark.parametrize("case", TOLERATED, ids=str)
 async def test_stream_odd_but_whole(case: Case):
-    """
-    What real servers and relays do differently costs nobody their answer.
-    """
+    """What real servers and relays do differently costs nobody their answer."""
     await play(case)
 
 

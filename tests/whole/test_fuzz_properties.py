@@ -128,9 +128,7 @@ async def outcome(pieces: list[bytes], *, stream: bool = True) -> tuple[Any, ...
 @RELAXED
 @given(streams, st.lists(st.integers(0, 400), max_size=6))
 def test_stream_of_any_bytes_however_cut(body: bytes, cuts: list[int]):
-    """
-    Any bytes at all give chunks, and then an end or one of our errors; the same however they are cut.
-    """
+    """Any bytes at all give chunks, and then an end or one of our errors; the same however they are cut."""
     edges = [0, *sorted(min(cut, len(body)) for cut in cuts), len(body)]
     pieces = [body[a:b] for a, b in itertools.pairwise(edges)]
 
@@ -145,9 +143,7 @@ def test_stream_of_any_bytes_however_cut(body: bytes, cuts: list[int]):
 @RELAXED
 @given(streams | chunks.map(lambda value: json.dumps(value).encode()) | st.binary(max_size=40))
 def test_reply_of_any_bytes(body: bytes):
-    """
-    A reply that is not streamed: a completion, or one of our errors.
-    """
+    """A reply that is not streamed: a completion, or one of our errors."""
     run(outcome([body], stream=False))
 
 
@@ -174,9 +170,7 @@ def test_decode_raises_only_our_errors(data: bytes):
 @RELAXED
 @given(st.integers(300, 599), anything, st.binary(max_size=40))
 def test_error_from_any_body(status: int, value: Any, raw: bytes):
-    """
-    Every failed reply is an error, whatever its body.
-    """
+    """Every failed reply is an error, whatever its body."""
     for body in (raw, json.dumps(value).encode(), json.dumps({"error": value}).encode()):
         error = error_from(status, {}, body)
         assert status == error.status_code
@@ -190,9 +184,7 @@ contents = st.text(alphabet=st.characters(), max_size=40)
 @RELAXED
 @given(contents, contents, contents, st.data())
 def test_accumulate_undoes_split(content: str, reasoning: str, arguments: str, data: st.DataObject):
-    """
-    An answer cut into deltas, however finely, and folded again is the answer.
-    """
+    """An answer cut into deltas, however finely, and folded again is the answer."""
 
     def parts(text: str) -> list[str]:
         cuts = sorted(data.draw(st.lists(st.integers(0, len(text)), max_size=5)))
@@ -240,9 +232,7 @@ def test_accumulate_undoes_split(content: str, reasoning: str, arguments: str, d
 @RELAXED
 @given(st.lists(st.text(alphabet="a🍵é\u2028", max_size=6), max_size=6))
 def test_surrogates_joined(words: list[str]):
-    """
-    Text cut anywhere in UTF-16, as JavaScript servers cut it, comes out whole.
-    """
+    """Text cut anywhere in UTF-16, as JavaScript servers cut it, comes out whole."""
     text = "".join(words)
     units = text.encode("utf-16-le")
     joiner = SurrogateJoiner()
@@ -262,9 +252,7 @@ def test_surrogates_joined(words: list[str]):
 @RELAXED
 @given(anything)
 def test_encode_anything(value: Any):
-    """
-    What JSON can hold is encoded; what it cannot is refused as a configuration error.
-    """
+    """What JSON can hold is encoded; what it cannot is refused as a configuration error."""
     try:
         data = encode(value)
     except ConfigurationError:

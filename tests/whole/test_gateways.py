@@ -29,9 +29,7 @@ MESSAGES: list[dict[str, Any]] = [{"role": "user", "content": "hi"}]
 
 @dataclass(frozen=True)
 class Shapes:
-    """
-    What one gateway sends.
-    """
+    """What one gateway sends."""
 
     whole: dict[str, Any]
     stream: list[str]
@@ -337,17 +335,13 @@ def client(name: str, reply: Reply, sent: list[Request] | None = None) -> AsyncK
 
 
 def test_gateways_complete() -> None:
-    """
-    Every row of the table of providers is held to its shapes here.
-    """
+    """Every row of the table of providers is held to its shapes here."""
     assert set(PROVIDERS) == set(GATEWAYS)
 
 
 @pytest.mark.parametrize("name", GATEWAYS)
 async def test_gateway_whole(name: str) -> None:
-    """
-    Text, reasoning, usage and request id are found under whatever names they have.
-    """
+    """Text, reasoning, usage and request id are found under whatever names they have."""
     shapes = GATEWAYS[name]
     header, value = shapes.request_id
     reply = Reply(headers={header: value, "content-type": "application/json"}, body=json.dumps(shapes.whole))
@@ -366,9 +360,7 @@ async def test_gateway_whole(name: str) -> None:
 @pytest.mark.parametrize("status", [200, 201])
 @pytest.mark.parametrize("name", GATEWAYS)
 async def test_gateway_stream(name: str, status: int) -> None:
-    """
-    A stream gives the same, from chunks of whatever shape; any 2xx is success.
-    """
+    """A stream gives the same, from chunks of whatever shape; any 2xx is success."""
     shapes = GATEWAYS[name]
     reply = Reply(status, {"content-type": "text/event-stream"}, events([*shapes.stream, "[DONE]"]))
 
@@ -392,9 +384,7 @@ async def test_gateway_stream(name: str, status: int) -> None:
     [(name, *error) for name, shapes in GATEWAYS.items() for error in shapes.errors],
 )
 async def test_gateway_error(name: str, status: int, body: str, expected: type[Exception]) -> None:
-    """
-    Money, limits, keys and outages are told apart in every gateway's words.
-    """
+    """Money, limits, keys and outages are told apart in every gateway's words."""
     with pytest.raises(expected) as caught:
         await client(name, Reply(status, {}, body)).chat.completions.create(model="m", messages=MESSAGES)
 
@@ -405,9 +395,7 @@ async def test_gateway_error(name: str, status: int, body: str, expected: type[E
 
 @pytest.mark.parametrize("name", GATEWAYS)
 async def test_gateway_error_in_stream(name: str) -> None:
-    """
-    An error inside a stream has the class that it would have outside, and brings what had arrived.
-    """
+    """An error inside a stream has the class that it would have outside, and brings what had arrived."""
     shapes = GATEWAYS[name]
     cut = [
         line for line in shapes.stream if 'finish_reason": "stop"' not in line and '"choices": []' not in line
@@ -427,9 +415,7 @@ async def test_gateway_error_in_stream(name: str) -> None:
 
 
 async def test_gateway_choice_is_error_under_200() -> None:
-    """
-    OpenRouter reports a provider's failure as the choice of a good reply.
-    """
+    """OpenRouter reports a provider's failure as the choice of a good reply."""
     body = json.dumps(
         {
             "id": "gen-1",
@@ -491,9 +477,7 @@ async def test_gateway_missing_endpoint(name: str, call: str) -> None:
 
 
 async def test_gateway_foreign_model_id() -> None:
-    """
-    A model id in another gateway's form says whose it is, and which ids exist here.
-    """
+    """A model id in another gateway's form says whose it is, and which ids exist here."""
 
     async def handler(request: Request) -> Reply:
         if request.path.endswith("/models"):
@@ -523,18 +507,14 @@ async def test_gateway_foreign_model_id() -> None:
     ],
 )
 async def test_models_resolve(wanted: str, known: list[str], found: str) -> None:
-    """
-    A model is found by any gateway's name for it, in the list that the host gives.
-    """
+    """A model is found by any gateway's name for it, in the list that the host gives."""
     body = json.dumps({"object": "list", "data": [{"id": each} for each in known]})
 
     assert found == (await client("moonshot", Reply(body=body)).models.resolve(wanted)).id
 
 
 async def test_models_resolve_unknown() -> None:
-    """
-    A name that fits nothing is refused with the ids there are.
-    """
+    """A name that fits nothing is refused with the ids there are."""
     body = '{"object":"list","data":[{"id":"kimi-k3"}]}'
 
     with pytest.raises(ConfigurationError, match="kimi-k3"):
@@ -542,9 +522,7 @@ async def test_models_resolve_unknown() -> None:
 
 
 def test_provider_base_url_beside(monkeypatch: pytest.MonkeyPatch) -> None:
-    """
-    `base_url` beside `provider` moves the address and keeps the rest.
-    """
+    """`base_url` beside `provider` moves the address and keeps the rest."""
     monkeypatch.setenv("OPENROUTER_API_KEY", "sk-or-0123456789abcdef")
 
     kimi = AsyncKimi(provider="openrouter", base_url="http://localhost:9/relay")
@@ -554,9 +532,7 @@ def test_provider_base_url_beside(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_provider_without_key(monkeypatch: pytest.MonkeyPatch) -> None:
-    """
-    A server of one's own needs no key, and then none is sent.
-    """
+    """A server of one's own needs no key, and then none is sent."""
     for name in ("MOONSHOT_API_KEY", "KIMI_API_KEY", "VLLM_API_KEY", "VLLM_BASE_URL"):
         monkeypatch.delenv(name, raising=False)
 

@@ -94,9 +94,7 @@ def wait_until_alive(url: str, process: subprocess.Popen[bytes], log: Path) -> N
 
 
 async def test_interop_create_returns_the_answer(server: Server) -> None:
-    """
-    A whole answer is decoded, with its usage.
-    """
+    """A whole answer is decoded, with its usage."""
     async with AsyncKimi(base_url=server.base_url, api_key=server.api_key) as client:
         completion = await client.chat.completions.create(
             model=server.model, messages=[{"role": "user", "content": "Speak."}], max_tokens=64
@@ -110,9 +108,7 @@ async def test_interop_create_returns_the_answer(server: Server) -> None:
 
 
 async def test_interop_stream_is_complete(server: Server) -> None:
-    """
-    A streamed answer ends by itself, with a reason, and its text is what the server was told to say.
-    """
+    """A streamed answer ends by itself, with a reason, and its text is what the server was told to say."""
     text, reasons = "", []
     async with AsyncKimi(base_url=server.base_url, api_key=server.api_key) as client:
         stream = await client.chat.completions.create(
@@ -129,9 +125,7 @@ async def test_interop_stream_is_complete(server: Server) -> None:
 
 
 async def test_interop_many_streams_at_once(server: Server) -> None:
-    """
-    Concurrent streams do not mix.
-    """
+    """Concurrent streams do not mix."""
     texts: list[str] = []
 
     async def one(client: AsyncKimi) -> None:
@@ -152,9 +146,7 @@ async def test_interop_many_streams_at_once(server: Server) -> None:
 
 
 async def test_interop_models_lists_the_model(server: Server) -> None:
-    """
-    The list of models is read.
-    """
+    """The list of models is read."""
     async with AsyncKimi(base_url=server.base_url, api_key=server.api_key) as client:
         ids = [model.id async for model in client.models.list()]
 
@@ -163,9 +155,7 @@ async def test_interop_models_lists_the_model(server: Server) -> None:
 
 
 async def test_interop_refusal_is_a_status_error_with_its_message(server: Server) -> None:
-    """
-    A foreign server's refusal becomes a typed error that says what the server said.
-    """
+    """A foreign server's refusal becomes a typed error that says what the server said."""
     async with AsyncKimi(base_url=server.base_url, api_key=server.api_key, max_retries=0) as client:
         with pytest.raises(APIStatusError) as caught:
             await client.post(

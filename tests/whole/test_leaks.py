@@ -58,9 +58,7 @@ def alive(*kinds: type) -> Counter[str]:
 @pytest.mark.filterwarnings("ignore:.*without a finish_reason")
 @pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="counts descriptors in /proc")
 async def test_nothing_left_after_everything_went_wrong(monkeypatch: pytest.MonkeyPatch):
-    """
-    One client, every quick fault there is, three times over, left early every second time.
-    """
+    """One client, every quick fault there is, three times over, left early every second time."""
     monkeypatch.setattr(kimi_async.streaming.clocks, "GRACE", 0.02)
     monkeypatch.setattr(kimi_async.streaming.reading, "DRAIN", 0.02)
 
@@ -115,9 +113,7 @@ async def test_nothing_left_after_everything_went_wrong(monkeypatch: pytest.Monk
 
 
 async def test_dropped_stream_closes_its_connection():
-    """
-    Dropping a stream is untidy, warned of, and tells the server to stop all the same.
-    """
+    """Dropping a stream is untidy, warned of, and tells the server to stop all the same."""
     async with RawServer(sends(head(), chunked(HELLO))) as server:
         async with AsyncKimi(api_key=KEY, base_url=server.base_url) as client:
             stream = await client.chat.completions.create(model="kimi-k3", messages=QUESTION, stream=True)
@@ -132,9 +128,7 @@ async def test_dropped_stream_closes_its_connection():
 
 
 async def test_dropped_stream_in_another_thread():
-    """
-    Also when the last reference dies in another thread.
-    """
+    """Also when the last reference dies in another thread."""
     async with RawServer(sends(head(), chunked(HELLO))) as server:
         async with AsyncKimi(api_key=KEY, base_url=server.base_url) as client:
             holder: list[Any] = [
@@ -152,9 +146,7 @@ async def test_dropped_stream_in_another_thread():
 
 
 async def test_dropped_events_close_their_connection():
-    """
-    The same for a stream of events whose `async with` was never left.
-    """
+    """The same for a stream of events whose `async with` was never left."""
     async with RawServer(sends(head(), chunked(HELLO))) as server:
         async with AsyncKimi(api_key=KEY, base_url=server.base_url) as client:
             manager: Any = client.chat.completions.stream(model="kimi-k3", messages=QUESTION)
@@ -170,9 +162,7 @@ async def test_dropped_events_close_their_connection():
 
 
 async def test_raw_response_dropped():
-    """
-    A raw reply that was read to its end gives its connection back.
-    """
+    """A raw reply that was read to its end gives its connection back."""
     async with RawServer(sends(head(kind="text/plain"), chunked(b"hello"), END)) as server:
         async with AsyncKimi(api_key=KEY, base_url=server.base_url) as client:
             for _ in range(3):
@@ -182,9 +172,7 @@ async def test_raw_response_dropped():
 
 
 def test_loop_that_ends_with_a_stream_open():
-    """
-    A program that forgets a stream and its client ends with our warning, and no traceback.
-    """
+    """A program that forgets a stream and its client ends with our warning, and no traceback."""
     program = """
         import asyncio, sys
         sys.path.insert(0, {tests!r})
@@ -218,9 +206,7 @@ def test_loop_that_ends_with_a_stream_open():
 
 
 async def test_many_streams_leave_no_memory():
-    """
-    A thousand streams cost what ten cost: nothing is kept of one that has ended.
-    """
+    """A thousand streams cost what ten cost: nothing is kept of one that has ended."""
     async with RawServer(sends(head(), chunked(HELLO + FINISH + DONE), END)) as server:
         async with AsyncKimi(api_key=KEY, base_url=server.base_url) as client:
 

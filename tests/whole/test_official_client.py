@@ -45,9 +45,7 @@ async def ask(client: Any, **options: Any) -> Any:
 
 
 async def test_completion_is_fully_typed(client: Any) -> None:
-    """
-    Every field of the official client's model is found where it looks for it, reasoning as an extra.
-    """
+    """Every field of the official client's model is found where it looks for it, reasoning as an extra."""
     completion = await ask(client)
 
     choice = completion.choices[0]
@@ -60,9 +58,7 @@ async def test_completion_is_fully_typed(client: Any) -> None:
 
 
 async def test_completion_from_cache_counts_cached_tokens(client: Any) -> None:
-    """
-    The nested count is where OpenAI's own is.
-    """
+    """The nested count is where OpenAI's own is."""
     await ask(client)
     completion = await ask(client)
 
@@ -70,9 +66,7 @@ async def test_completion_from_cache_counts_cached_tokens(client: Any) -> None:
 
 
 async def test_stream_adds_up_to_the_completion(client: Any) -> None:
-    """
-    Streamed deltas join to the whole answer; the last chunk carries the usage.
-    """
+    """Streamed deltas join to the whole answer; the last chunk carries the usage."""
     whole = await ask(client)
     content = reasoning = ""
     async for chunk in await ask(client, stream=True, stream_options={"include_usage": True}):
@@ -87,9 +81,7 @@ async def test_stream_adds_up_to_the_completion(client: Any) -> None:
 
 
 async def test_stream_manager_folds_events(client: Any) -> None:
-    """
-    Its stateful stream, which is strict about the order of chunks, reaches the same completion.
-    """
+    """Its stateful stream, which is strict about the order of chunks, reaches the same completion."""
     whole = await ask(client)
     async with client.chat.completions.stream(model="kimi-k3", messages=MESSAGES) as stream:
         kinds = {event.type async for event in stream}
@@ -100,9 +92,7 @@ async def test_stream_manager_folds_events(client: Any) -> None:
 
 
 async def test_tool_calls_round_trip(client: Any) -> None:
-    """
-    Parallel calls come out typed, go back in as they are, and the model then answers.
-    """
+    """Parallel calls come out typed, go back in as they are, and the model then answers."""
     question: list[Any] = [{"role": "user", "content": "Weather in Beijing and Shanghai?"}]
     async with client.chat.completions.stream(model="kimi-k3", messages=question, tools=[TOOL]) as stream:
         message = (await stream.get_final_completion()).choices[0].message
@@ -117,9 +107,7 @@ async def test_tool_calls_round_trip(client: Any) -> None:
 
 
 async def test_structured_output_parses(client: Any) -> None:
-    """
-    A json_schema answer satisfies the schema that the client made of a pydantic model.
-    """
+    """A json_schema answer satisfies the schema that the client made of a pydantic model."""
     pydantic = pytest.importorskip("pydantic")
     Answer = pydantic.create_model("Answer", city=(str, ...), degrees=(int, ...), notes=(list[str], ...))
 
@@ -131,9 +119,7 @@ async def test_structured_output_parses(client: Any) -> None:
 
 
 async def test_json_object_is_an_object(client: Any) -> None:
-    """
-    json_object gives JSON text, and costs prompt tokens for the injected instructions.
-    """
+    """json_object gives JSON text, and costs prompt tokens for the injected instructions."""
     plain = await ask(client)
     completion = await ask(client, response_format={"type": "json_object"})
 
@@ -142,9 +128,7 @@ async def test_json_object_is_an_object(client: Any) -> None:
 
 
 async def test_kimi_extras_travel_in_extra_body(sim: KimiSimulator, client: Any) -> None:
-    """
-    `thinking` through extra_body switches reasoning off.
-    """
+    """`thinking` through extra_body switches reasoning off."""
     completion = await ask(client, extra_body={"thinking": {"type": "disabled"}})
 
     assert not hasattr(completion.choices[0].message, "reasoning_content")
@@ -152,9 +136,7 @@ async def test_kimi_extras_travel_in_extra_body(sim: KimiSimulator, client: Any)
 
 
 async def test_models_list_and_retrieve(client: Any) -> None:
-    """
-    The list is a page of models, and each can be fetched alone.
-    """
+    """The list is a page of models, and each can be fetched alone."""
     models = [model async for model in client.models.list()]
     one = await client.models.retrieve("kimi-k2.6")
 
@@ -180,9 +162,7 @@ async def test_models_list_and_retrieve(client: Any) -> None:
     ],
 )
 async def test_errors_become_its_classes(sim: KimiSimulator, client: Any, kind: str, error: str) -> None:
-    """
-    Status and body of each refusal are those it knows; `type` is read out of the body.
-    """
+    """Status and body of each refusal are those it knows; `type` is read out of the body."""
     sim.say(error_reply(kind))
     with pytest.raises(openai.APIStatusError) as caught:
         await ask(client)
@@ -194,9 +174,7 @@ async def test_errors_become_its_classes(sim: KimiSimulator, client: Any, kind: 
 
 
 async def test_wrong_key_and_unknown_model(sim: KimiSimulator, client: Any) -> None:
-    """
-    The two mistakes of the first hour.
-    """
+    """The two mistakes of the first hour."""
     with pytest.raises(openai.AuthenticationError, match="Invalid Authentication"):
         await ask(client.with_options(api_key="sk-wrong"))
     with pytest.raises(openai.NotFoundError, match=r"Not found the model kimi-k2\.5 or Permission denied"):
@@ -204,17 +182,13 @@ async def test_wrong_key_and_unknown_model(sim: KimiSimulator, client: Any) -> N
 
 
 async def test_fixed_sampling_is_refused(client: Any) -> None:
-    """
-    A habit from other APIs, `temperature=0`, is a 400 here.
-    """
+    """A habit from other APIs, `temperature=0`, is a 400 here."""
     with pytest.raises(openai.BadRequestError, match="invalid temperature: only 1 is allowed for this model"):
         await ask(client, temperature=0)
 
 
 async def test_its_retries_come_through(sim: KimiSimulator, client: Any) -> None:
-    """
-    Two failures, then an answer: it is served by the third request.
-    """
+    """Two failures, then an answer: it is served by the third request."""
     sim.faults = FaultPlan([Drop(before_headers=True, how="fin"), Error("unavailable", retry_after="0")])
     completion = await ask(client.with_options(max_retries=2))
 
@@ -223,9 +197,7 @@ async def test_its_retries_come_through(sim: KimiSimulator, client: Any) -> None
 
 
 async def test_error_event_inside_a_stream_is_raised(sim: KimiSimulator, client: Any) -> None:
-    """
-    An error in place of a chunk ends the iteration with its message.
-    """
+    """An error in place of a chunk ends the iteration with its message."""
     sim.faults = FaultPlan([ErrorEvent(after_events=4)])
     stream = await ask(client, stream=True)
     received = [await anext(stream) for _ in range(4)]
@@ -236,9 +208,7 @@ async def test_error_event_inside_a_stream_is_raised(sim: KimiSimulator, client:
 
 
 async def test_concurrency_limit_is_enforced(client: Any) -> None:
-    """
-    Three streams at once against a limit of two: one is refused, and the limit is named.
-    """
+    """Three streams at once against a limit of two: one is refused, and the limit is named."""
     limits, slow = ServerLimits(concurrency=2), Pace(tokens_per_second=10)
     async with KimiSimulator(limits=limits, pace=slow) as limited:
         other = client.with_options(base_url=limited.base_url)
@@ -253,9 +223,7 @@ async def test_concurrency_limit_is_enforced(client: Any) -> None:
 
 
 async def test_pydantic_model_with_a_date_is_answered(client: Any) -> None:
-    """
-    The schemas that the official client makes of pydantic models are taken, and the answer validates.
-    """
+    """The schemas that the official client makes of pydantic models are taken, and the answer validates."""
 
     class Event(pydantic.BaseModel):
         when: date

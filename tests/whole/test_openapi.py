@@ -172,9 +172,7 @@ async def session(sim: KimiSimulator) -> AsyncIterator[aiohttp.ClientSession]:
 
 
 def test_faults_of_sees_what_is_wrong() -> None:
-    """
-    The comparison itself: a missing, an unknown and a mistyped key are told; a right value is not.
-    """
+    """The comparison itself: a missing, an unknown and a mistyped key are told; a right value is not."""
     shape: Shape = {"a": int, "b?": (str, NULL), "c": [{"d": str}]}
 
     assert [] == faults_of({"a": 1, "b": None, "c": [{"d": "x"}]}, shape)
@@ -186,9 +184,7 @@ def test_faults_of_sees_what_is_wrong() -> None:
 
 @pytest.mark.parametrize("tools", [[], TOOLS])
 async def test_completion_has_the_shape(session: aiohttp.ClientSession, tools: list[Any]) -> None:
-    """
-    Text and tool calls, fresh and from the cache.
-    """
+    """Text and tool calls, fresh and from the cache."""
     for _ in range(2):
         body = {"model": "kimi-k3", "messages": MESSAGES, "tools": tools}
         async with session.post("chat/completions", json=body) as response:
@@ -225,9 +221,7 @@ async def test_every_chunk_has_the_shape(session: aiohttp.ClientSession, tools: 
 
 
 async def test_models_have_the_shape(session: aiohttp.ClientSession) -> None:
-    """
-    A list object whose entries tell context and abilities.
-    """
+    """A list object whose entries tell context and abilities."""
     async with session.get("models") as response:
         value = await response.json()
 
@@ -236,9 +230,7 @@ async def test_models_have_the_shape(session: aiohttp.ClientSession) -> None:
 
 
 async def test_estimate_and_balance_have_the_shape(session: aiohttp.ClientSession) -> None:
-    """
-    The two small ones.
-    """
+    """The two small ones."""
     body = {"model": "kimi-k3", "messages": MESSAGES}
     async with session.post("tokenizers/estimate-token-count", json=body) as response:
         assert [] == faults_of(await response.json(), {"data": {"total_tokens": int}})
@@ -250,9 +242,7 @@ async def test_estimate_and_balance_have_the_shape(session: aiohttp.ClientSessio
 
 
 async def test_files_and_batches_have_the_shape(sim: KimiSimulator, session: aiohttp.ClientSession) -> None:
-    """
-    Upload, list, retrieve, content, delete; create, list, retrieve, cancel.
-    """
+    """Upload, list, retrieve, content, delete; create, list, retrieve, cancel."""
     sim.storage.pace.in_progress = 600.0
     form = aiohttp.FormData()
     line = {"custom_id": "1", "method": "POST", "url": "/v1/chat/completions"}
@@ -302,9 +292,7 @@ async def test_files_and_batches_have_the_shape(sim: KimiSimulator, session: aio
 async def test_errors_have_the_shape(
     session: aiohttp.ClientSession, method: str, path: str, body: Any, key: str | None, status: int
 ) -> None:
-    """
-    Every documented error reply is JSON with `error.message`.
-    """
+    """Every documented error reply is JSON with `error.message`."""
     headers = {} if key is None else {"Authorization": f"Bearer {key}"}
     async with session.request(method, path, json=body, headers=headers) as response:
         assert status == response.status
@@ -331,9 +319,7 @@ OPERATIONS = [
 
 @pytest.mark.parametrize(("method", "path"), OPERATIONS)
 async def test_every_operation_exists(session: aiohttp.ClientSession, method: str, path: str) -> None:
-    """
-    All thirteen are served: none is answered as an unknown path.
-    """
+    """All thirteen are served: none is answered as an unknown path."""
     async with session.request(method, path) as response:
         assert response.status in (200, 400, 404)
         assert b"method not found" not in await response.read()

@@ -32,9 +32,7 @@ def program(function: Program) -> Program:
 
 
 def make_client(sdk: Any) -> Any:
-    """
-    The import, changed: what the programs call `AsyncOpenAI`.
-    """
+    """The import, changed: what the programs call `AsyncOpenAI`."""
     cls = sdk.AsyncOpenAI if sdk is openai else sdk.AsyncKimi
     return cls(api_key=os.environ["MOONSHOT_API_KEY"], base_url=os.environ["MOONSHOT_BASE_URL"])
 
@@ -478,9 +476,7 @@ async def raw_and_buffers(sdk: Any, print: Print, tmp: Path) -> None:
 
 @pytest.mark.parametrize("story", PROGRAMS, ids=lambda each: each.__name__)
 async def test_published_program(story: Program, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """
-    With only the import changed it prints the same.
-    """
+    """With only the import changed it prints the same."""
     printed: list[list[tuple[Any, ...]]] = []
     for sdk in (openai, kimi_async):
         lines: list[tuple[Any, ...]] = []

@@ -43,9 +43,7 @@ class Block:
 
 
 def blocks(page: str) -> list[Block]:
-    """
-    The fenced code of a page, with the line of each fence and the heading it stands under.
-    """
+    """The fenced code of a page, with the line of each fence and the heading it stands under."""
     found: list[Block] = []
     section, opened, held = "", None, []
     for number, line in enumerate((ROOT / page).read_text("utf-8").splitlines(), 1):
@@ -152,9 +150,7 @@ FILES = {
 
 
 def commands(block: Block) -> list[list[str]]:
-    """
-    The commands of a shell block, without assignments before them, redirections and comments.
-    """
+    """The commands of a shell block, without assignments before them, redirections and comments."""
     found: list[list[str]] = []
     for line in block.text.splitlines():
         words = shlex.shlex(line, posix=True, punctuation_chars="|&;")
@@ -171,9 +167,7 @@ def commands(block: Block) -> list[list[str]]:
 
 @pytest.mark.parametrize("block", SHELL, ids=str)
 def test_readme_command_exists(block: Block) -> None:
-    """
-    What a reader is told to type exists: programs, extras, files and the options of our own commands.
-    """
+    """What a reader is told to type exists: programs, extras, files and the options of our own commands."""
     pyproject = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
     known = {
         "python3",
@@ -237,9 +231,7 @@ def test_readme_first_blocks_are_the_two_commands() -> None:
 
 
 def test_readme_gateways_are_those_there_are() -> None:
-    """
-    The table of gateways says what `providers.py` says, row by row.
-    """
+    """The table of gateways says what `providers.py` says, row by row."""
     page = (ROOT / "README.md").read_text("utf-8")
     rows = [
         f"| `{row.name}` | {row.base_url.partition('://')[2]} "
@@ -255,9 +247,7 @@ def test_readme_gateways_are_those_there_are() -> None:
 
 @pytest.mark.parametrize("page", [*PAGES, "SECURITY.md", "CHANGELOG.md"])
 def test_readme_links_lead_somewhere(page: str) -> None:
-    """
-    A link to a file of the repository has that file at its end.
-    """
+    """A link to a file of the repository has that file at its end."""
     text = (ROOT / page).read_text("utf-8")
     targets = [target for target in re.findall(r"\]\(([^)#\s]+)\)", text) if "://" not in target]
 

@@ -342,9 +342,7 @@ async def test_error_hides_a_key_from_the_environment(monkeypatch: pytest.Monkey
 
 
 async def test_repr_hides_the_key():
-    """
-    Clients, requests, headers, responses and streams print without it.
-    """
+    """Clients, requests, headers, responses and streams print without it."""
     seen: list[Request] = []
 
     async def handler(request: Request) -> Reply:
@@ -382,9 +380,7 @@ async def test_repr_hides_the_key():
 
 
 async def test_log_hides_the_key(caplog: pytest.LogCaptureFixture):
-    """
-    At debug level too, across a failing, repeated, streamed call.
-    """
+    """At debug level too, across a failing, repeated, streamed call."""
     caplog.set_level(logging.DEBUG)
     async with RawServer(sends(head(200, *ACCOUNT_HEADERS), chunked(event(ECHO)))) as server:
         with pytest.raises(KimiError):

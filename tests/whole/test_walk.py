@@ -47,9 +47,7 @@ async def ask(client: AsyncKimi, **options: Any) -> str:
 
 @pytest.mark.parametrize("milliseconds", [0, 5, 50, 200])
 async def test_connection_reused_late_terminator(milliseconds: int):
-    """
-    The end of the chunked body may trail `[DONE]`; the connection is used again all the same.
-    """
+    """The end of the chunked body may trail `[DONE]`; the connection is used again all the same."""
 
     async def answer(conversation: Conversation) -> None:
         await conversation.send(head(), chunked(WHOLE))
@@ -66,9 +64,7 @@ async def test_connection_reused_late_terminator(milliseconds: int):
 
 
 async def test_connection_reused_after_break_at_finish_reason():
-    """
-    Breaking at `finish_reason` does not cost the connection, though `[DONE]` comes in a later packet.
-    """
+    """Breaking at `finish_reason` does not cost the connection, though `[DONE]` comes in a later packet."""
 
     async def answer(conversation: Conversation) -> None:
         await conversation.send(head(), chunked(HELLO + FINISH))
@@ -88,9 +84,7 @@ async def test_connection_reused_after_break_at_finish_reason():
 
 
 async def test_connection_reused_whatever_came():
-    """
-    Streams, whole replies, errors and models in a row take one connection.
-    """
+    """Streams, whole replies, errors and models in a row take one connection."""
     async with RawServer(sends(reply(COMPLETION))) as server, client_for(server) as client:
         for _ in range(10):
             await client.chat.completions.create(model="kimi-k3", messages=QUESTION)
@@ -104,9 +98,7 @@ async def test_connection_reused_whatever_came():
 
 
 async def test_early_exit_tells_the_server():
-    """
-    Leaving a stream before its end closes the connection, which is how the server learns to stop.
-    """
+    """Leaving a stream before its end closes the connection, which is how the server learns to stop."""
     async with RawServer(sends(head(), chunked(HELLO))) as server, client_for(server) as client:
         async with await client.chat.completions.create(
             model="kimi-k3", messages=QUESTION, stream=True
@@ -141,9 +133,7 @@ async def test_connection_closed_while_idle_is_replaced_unseen():
 
 
 async def test_connection_reset_while_idle_is_replaced_unseen():
-    """
-    The same where the server resets it.
-    """
+    """The same where the server resets it."""
 
     async def script(conversation: Conversation) -> None:
         await conversation.request()
@@ -172,9 +162,7 @@ async def test_fresh_connection_that_is_closed_is_not_repeated_unseen():
 
 
 async def test_keep_alive_refused_by_the_server():
-    """
-    `Connection: close` is obeyed.
-    """
+    """`Connection: close` is obeyed."""
 
     async def answer(conversation: Conversation) -> None:
         await conversation.send(head(200, "Connection: close"), chunked(WHOLE), END)
@@ -231,9 +219,7 @@ async def test_headers_on_the_wire():
 
 
 async def test_redirect_elsewhere_sends_nothing_there():
-    """
-    Neither key nor prompt reaches the host that a redirect names.
-    """
+    """Neither key nor prompt reaches the host that a redirect names."""
     async with RawServer(sends(reply(COMPLETION))) as elsewhere:
         to = f"Location: {elsewhere.base_url}/chat/completions"
         async with RawServer(sends(reply(b"", 307, to))) as server, client_for(server) as client:
@@ -245,9 +231,7 @@ async def test_redirect_elsewhere_sends_nothing_there():
 
 
 async def test_refused_upload_is_heard():
-    """
-    A server that refuses a large request before it has read it is heard: 413, not a broken pipe.
-    """
+    """A server that refuses a large request before it has read it is heard: 413, not a broken pipe."""
 
     async def script(conversation: Conversation) -> None:
         await conversation.reader.readuntil(b"\r\n\r\n")
@@ -267,9 +251,7 @@ async def test_refused_upload_is_heard():
 
 
 async def test_server_that_closes_in_the_middle_of_a_request():
-    """
-    A connection that is closed while the request is sent is a connection error, and may be repeated.
-    """
+    """A connection that is closed while the request is sent is a connection error, and may be repeated."""
 
     async def script(conversation: Conversation) -> None:
         await conversation.reader.readuntil(b"\r\n\r\n")

@@ -19,9 +19,7 @@ __all__ = ["cancel_batch", "create_batch", "list_batches", "retrieve_batch"]
 
 
 def create_batch(storage: Storage, body: bytes, now: float) -> StorageReply:
-    """
-    `POST /v1/batches`.
-    """
+    """`POST /v1/batches`."""
     storage.calls["create_batch"] += 1
     if storage.faults.create:
         return refused(storage.faults.create.popleft())
@@ -63,9 +61,7 @@ def create_batch(storage: Storage, body: bytes, now: float) -> StorageReply:
 
 
 def retrieve_batch(storage: Storage, batch_id: str, now: float) -> StorageReply:
-    """
-    `GET /v1/batches/{id}`.
-    """
+    """`GET /v1/batches/{id}`."""
     storage.calls["batch"] += 1
     if storage.faults.polls:
         return refused(storage.faults.polls.popleft())
@@ -77,9 +73,7 @@ def retrieve_batch(storage: Storage, batch_id: str, now: float) -> StorageReply:
 
 
 def list_batches(storage: Storage, query: Mapping[str, str], now: float) -> StorageReply:
-    """
-    `GET /v1/batches`: newest first.
-    """
+    """`GET /v1/batches`: newest first."""
     storage.calls["list_batches"] += 1
     for batch in storage.batches.values():
         _advance(storage, batch, now)
@@ -92,9 +86,7 @@ def list_batches(storage: Storage, query: Mapping[str, str], now: float) -> Stor
 
 
 def cancel_batch(storage: Storage, batch_id: str, now: float) -> StorageReply:
-    """
-    `POST /v1/batches/{id}/cancel`: only while it runs.
-    """
+    """`POST /v1/batches/{id}/cancel`: only while it runs."""
     storage.calls["cancel"] += 1
     batch = storage.batches.get(batch_id)
     if batch is None:
@@ -116,9 +108,7 @@ def _enter(storage: Storage, batch: StoredBatch, status: str, now: float) -> Non
 
 
 def _advance(storage: Storage, batch: StoredBatch, now: float) -> None:
-    """
-    Bring a batch to where it would be at this time.
-    """
+    """Bring a batch to where it would be at this time."""
     pace = storage.pace
     while True:
         elapsed = now - batch.since
@@ -170,9 +160,7 @@ def _validate(storage: Storage, batch: StoredBatch) -> None:
 
 
 def _process(storage: Storage, batch: StoredBatch, count: int) -> None:
-    """
-    Answer the first `count` requests and write the output files, in an order of their own.
-    """
+    """Answer the first `count` requests and write the output files, in an order of their own."""
     faults = storage.faults
     good: list[bytes] = []
     bad: list[bytes] = []

@@ -39,9 +39,7 @@ def add_file(
     content_type: str = "",
     now: float = 0.0,
 ) -> StorageReply:
-    """
-    Keep an uploaded file, or say why not. `data` may be None for a file that is not kept.
-    """
+    """Keep an uploaded file, or say why not. `data` may be None for a file that is not kept."""
     storage.calls["upload"] += 1
     if storage.faults.uploads:
         return refused(storage.faults.uploads.popleft())
@@ -119,18 +117,14 @@ def upload_whole(storage: Storage, body: bytes, content_type: str, now: float) -
 
 
 def retrieve_file(storage: Storage, file_id: str, now: float) -> StorageReply:
-    """
-    `GET /v1/files/{id}`.
-    """
+    """`GET /v1/files/{id}`."""
     storage.calls["retrieve"] += 1
     file = storage.files.get(file_id)
     return ok(file.public(now)) if file is not None else missing(f"file {file_id} not found")
 
 
 def list_files(storage: Storage, query: Mapping[str, str], now: float) -> StorageReply:
-    """
-    `GET /v1/files`: newest last, all at once unless `page` is set.
-    """
+    """`GET /v1/files`: newest last, all at once unless `page` is set."""
     storage.calls["list"] += 1
     files = [file for file in storage.files.values() if query.get("purpose") in (None, file.purpose)]
     found = page_of([file.id for file in files], query, storage.page)
@@ -162,9 +156,7 @@ def page_of(
 
 
 def delete_file(storage: Storage, file_id: str) -> StorageReply:
-    """
-    `DELETE /v1/files/{id}`.
-    """
+    """`DELETE /v1/files/{id}`."""
     storage.calls["delete"] += 1
     if storage.files.pop(file_id, None) is None:
         return missing(f"file {file_id} not found")

@@ -26,9 +26,7 @@ Auth = Callable[[web.Request], "web.StreamResponse | Awaitable[web.StreamRespons
 def answer(
     storage: Storage, method: str, path: str, body: bytes, now: float, content_type: str = ""
 ) -> StorageReply | None:
-    """
-    The reply to one request; None if the path is not ours. `now` is the loop's clock.
-    """
+    """The reply to one request; None if the path is not ours. `now` is the loop's clock."""
     route, _, query = path.partition("?")
     route = "/" + urllib.parse.unquote(route).removeprefix("/v1").strip("/")
     wanted = dict(urllib.parse.parse_qsl(query))
@@ -100,9 +98,7 @@ def add_routes(app: web.Application, auth: Auth, storage: Storage | None = None)
 
 
 async def _receive(request: web.Request, storage: Storage) -> StorageReply:
-    """
-    Read an upload to its end, or reset the connection where that was asked for.
-    """
+    """Read an upload to its end, or reset the connection where that was asked for."""
     if request.content_type != "multipart/form-data":
         return invalid("Invalid request: multipart/form-data expected")
     purpose = name = None

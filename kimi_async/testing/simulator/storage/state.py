@@ -35,9 +35,7 @@ _JSON: Final = "application/json; charset=utf-8"
 
 @dataclass(slots=True)
 class BatchPace:
-    """
-    Seconds that a batch spends in each status.
-    """
+    """Seconds that a batch spends in each status."""
 
     validating: float = 0.02
     in_progress: float = 0.05
@@ -47,9 +45,7 @@ class BatchPace:
 
 @dataclass(slots=True)
 class StorageFaults:
-    """
-    What goes wrong. Everything that has a number happens so many times, then no more.
-    """
+    """What goes wrong. Everything that has a number happens so many times, then no more."""
 
     uploads: deque[Refusal] = field(default_factory=deque[Refusal])
     """Answers to the next uploads, after their body was read."""
@@ -77,9 +73,7 @@ class StorageFaults:
 
 @dataclass(slots=True)
 class StoredFile:
-    """
-    A file as it is kept.
-    """
+    """A file as it is kept."""
 
     id: str
     name: str
@@ -96,9 +90,7 @@ class StoredFile:
     uploads: int = 1
 
     def public(self, now: float) -> dict[str, Any]:
-        """
-        As the API shows it.
-        """
+        """As the API shows it."""
         return {
             "id": self.id,
             "object": "file",
@@ -114,9 +106,7 @@ class StoredFile:
 
 @dataclass(slots=True)
 class StorageReply:
-    """
-    A decided reply.
-    """
+    """A decided reply."""
 
     status: int
     body: bytes
@@ -237,9 +227,7 @@ class Storage:
         self._ordinal = 0
 
     def headers(self, content_type: str) -> list[tuple[str, str]]:
-        """
-        The headers of the next reply.
-        """
+        """The headers of the next reply."""
         self._ordinal += 1
         return headers_for(
             self._ordinal, seed=self._seed ^ 0xF11E5, account=self._account, content_type=content_type
