@@ -2,6 +2,7 @@
 One client's middleware, put together: the chain of each organisation, from its hooks down to the transport.
 """
 
+import asyncio
 from collections.abc import Awaitable, Sequence
 from dataclasses import dataclass
 from importlib import import_module
@@ -62,6 +63,16 @@ def quota_of(account: str) -> str:
     return account.rpartition(" ")[2][:24]
 
 
+class _Known:
+    """One organisation: who admits its requests, and the chain that they go through, made at the first of them."""
+
+    __slots__ = ("handle", "limiter")
+
+    def __init__(self, limiter: "Limiter") -> None:
+        self.limiter: Limiter = limiter
+        self.handle: Handler | None = None
+
+
 class Stack:
     """What a client shares with its `with_options` views: the transport, and the chains that lead to it."""
 
@@ -89,8 +100,10 @@ class Stack:
         self._limits = limits
         self._given_limiter: Limiter | None = limiter
         self._shared = shared
-        self._limiters: dict[tuple[str, str], Limiter] = {}
-        self._handlers: dict[tuple[str, str], Handler] = {}
+        # Which organisations were used last costs nothing to know by two generations, and a look-up for each call by order.
+        self._recent: dict[tuple[str, str], _Known] = {}
+        self._earlier: dict[tuple[str, str], _Known] = {}
+        self._leaving: set[asyncio.Future[None]] = set()
         self._budget: RetryBudget | None = None
         self._retry = retry
         self._hooks = hooks
@@ -105,39 +118,59 @@ class Stack:
         Who admits the requests of one organisation: the address and the key, as a digest. Views with another key have their own
         limits, since Kimi counts by organisation; a limiter that was passed in serves them all.
         """
+        return self._given_limiter or self._known(organisation).limiter
+
+    def _known(self, organisation: tuple[str, str]) -> "_Known":
+        known = self._recent.get(organisation)
+        if known is None:
+            known = self._earlier.pop(organisation, None)
+            if known is None:
+                known = _Known(self._given_limiter or self._limiter_of(organisation))
+            if len(self._recent) >= max(KEPT // 2, len(self._earlier)):
+                self._forget()
+            self._recent[organisation] = known
+        return known
+
+    def _limiter_of(self, organisation: tuple[str, str]) -> "Limiter":
         from .rate_limit.limits import unknown_limits
 
-        limiter = self._given_limiter or self._limiters.get(organisation)
-        if limiter is None and len(self._limiters) >= KEPT:
-            self._forget()
-        if limiter is None:
-            limits = self._limits
-            if limits is None and self._shared.where is None:
-                row = by_base_url(organisation[0])
-                limits = unknown_limits(organisation[0], official=row is not None and row.fixed_sampling)
-            limiter = self._limiters[organisation] = self._shared.limiter(limits, organisation)
-        return limiter
+        limits = self._limits
+        if limits is None and self._shared.where is None:
+            row = by_base_url(organisation[0])
+            limits = unknown_limits(organisation[0], official=row is not None and row.fixed_sampling)
+        return self._shared.limiter(limits, organisation)
 
     def _forget(self) -> None:
         """
-        Lets go the organisations that have nothing under way and nobody waiting: with a key for each user of a service there is
-        no end of them. What was learnt of their limits is learnt again if they return.
+        Lets go the organisations that were not used while half of `KEPT` others were, and have nothing under way and nobody waiting:
+        with a key for each user of a service there is no end of them. What was learnt of their limits is learnt again if they return.
         """
-        for organisation, limiter in list(self._limiters.items()):
-            stats = limiter.stats()
-            if not stats.in_flight and not stats.waiting:
-                del self._limiters[organisation]
-                self._handlers.pop(organisation, None)
-            if len(self._limiters) <= KEPT // 2:
-                return
+        earlier = self._earlier
+        self._earlier = self._recent
+        self._recent = {}
+        for organisation, known in earlier.items():
+            if self._given_limiter is None and not known.limiter.idle:
+                self._earlier[organisation] = known
+            elif self._shared.where is not None and self._given_limiter is None:
+                leaving = asyncio.ensure_future(self._leave(known.limiter))
+                self._leaving.add(leaving)
+                leaving.add_done_callback(self._leaving.discard)
+
+    async def _leave(self, limiter: "Limiter") -> None:
+        leave = getattr(limiter, "aclose", None)
+        if leave is not None:
+            await leave()
 
     def handler(self, organisation: tuple[str, str]) -> Handler:
         """
         The whole chain, made at an organisation's first call.
         """
-        known = self._handlers.get(organisation)
-        if known is not None:
-            return known
+        recent = self._recent.get(organisation)
+        if recent is not None and recent.handle is not None:
+            return recent.handle
+        known = self._known(organisation)
+        if known.handle is not None:
+            return known.handle
         from .events import TelemetryMiddleware, observer, setup_logging
         from .rate_limit.middleware import RateLimitMiddleware
         from .retry.breakers import RetryBudget
@@ -152,7 +185,7 @@ class Stack:
         if self._budget is None:
             self._budget = RetryBudget(500 if self._retry is None else self._retry.budget)
         watcher = observer(self._hooks)
-        limiter = self.limiter_for(organisation)
+        limiter = known.limiter
         layers: list[Middleware] = [
             *([TelemetryMiddleware(watcher)] if watcher is not None else []),
             *(layer for layer in self._middleware if getattr(layer, "per_call", False)),
@@ -161,7 +194,7 @@ class Stack:
             *([_authorized] if organisation[1].startswith("function-") else []),
             *(layer for layer in self._middleware if not getattr(layer, "per_call", False)),
         ]
-        handle = self._handlers[organisation] = chain(layers, attempt)
+        handle = known.handle = chain(layers, attempt)
         return handle
 
     @property
@@ -174,10 +207,11 @@ class Stack:
 
     async def aclose(self) -> None:
         self.closed = True
-        for limiter in self._limiters.values():
-            leave = getattr(limiter, "aclose", None)
-            if leave is not None:
-                await leave()
+        if self._given_limiter is None:
+            for known in (*self._recent.values(), *self._earlier.values()):
+                await self._leave(known.limiter)
+        if self._leaving:
+            await asyncio.wait(self._leaving)
         transport = self._transport
         close = getattr(transport, "aclose", None)
         if close is not None:

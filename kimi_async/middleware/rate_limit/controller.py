@@ -26,6 +26,9 @@ __all__ = ["AdmissionController", "Lease"]
 logger: logging.Logger = logging.getLogger("kimi_async")
 
 
+LOOK = 1.0
+"""Seconds after which those who wait look whether another thread's loop has ended with slots in its hands: it tells nobody."""
+
 _controllers: "weakref.WeakSet[AdmissionController]" = weakref.WeakSet()
 
 
@@ -373,6 +376,11 @@ class AdmissionController:
             self._law.done(lease.ticket, lease.loop.time())
         self._freed(self._queue)
 
+    @property
+    def idle(self) -> bool:
+        """Whether nothing is under way, and nobody waits."""
+        return not self._law.inflight and not any(queue.waiting for queue in self._queues)
+
     def give_back(self, lease: Lease) -> None:
         """
         For a lease that was not used: as if it had never been.
@@ -388,11 +396,7 @@ class AdmissionController:
 
     def _queue_of(self, loop: asyncio.AbstractEventLoop) -> Queue:
         with self._lock:
-            self._queues = [queue for queue in self._queues if not queue.loop.is_closed()]
-            # What was under way on a loop that is gone will never be given back by anybody.
-            for ticket in list(self._law.inflight.values()):
-                if ticket.loop is not None and ticket.loop.is_closed():
-                    self._law.done(ticket, loop.time())
+            self._bury(loop.time())
             for queue in self._queues:
                 if queue.loop is loop:
                     break
@@ -401,6 +405,16 @@ class AdmissionController:
                 self._queues.append(queue)
             self._queue = queue
             return queue
+
+    def _bury(self, now: float) -> None:
+        """What was under way on a loop that is gone will never be given back by anybody."""
+        living = [queue for queue in self._queues if not queue.loop.is_closed()]
+        if len(living) == len(self._queues):
+            return
+        self._queues = living
+        for ticket in list(self._law.inflight.values()):
+            if ticket.loop is not None and ticket.loop.is_closed():
+                self._law.done(ticket, now)
 
     def forked(self) -> None:
         """In a child process: what is under way belongs to the parent, as do its loops, its waiters and the holder of its lock."""
@@ -451,6 +465,9 @@ class AdmissionController:
         now = queue.loop.time()
         with self._lock:
             at = INF
+            if len(self._queues) > 1:
+                self._bury(now)
+                at = now + LOOK
             while queue.waiting:
                 waiter = queue.first()
                 if waiter is None:
@@ -464,7 +481,7 @@ class AdmissionController:
                 wait = law.delay(tokens, now)
                 if wait > 0.0:
                     waiter.reason = law.reason
-                    at = now + max(wait, TICK)
+                    at = min(at, now + max(wait, TICK))
                     break
                 waiter.ticket = law.send(tokens, now)
                 waiter.ticket.loop = queue.loop

@@ -68,6 +68,11 @@ class Limiter(Protocol):
         """Whether a limit on tokens is known, so that it matters what a request costs."""
         ...
 
+    @property
+    def idle(self) -> bool:
+        """Whether nothing is under way, and nobody waits."""
+        ...
+
     def try_acquire(self, tokens: int | Callable[[], int] = 0) -> Permission | None:
         """A permission if the request may go now and nobody waits before it."""
         ...

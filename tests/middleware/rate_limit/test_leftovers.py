@@ -7,6 +7,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import threading
 from typing import Any
 
 import pytest
@@ -67,18 +68,93 @@ def test_slot_of_a_parent_process_is_not_the_childs():
     assert 0 == os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 
 
-async def test_keys_of_the_past_are_forgotten():
+def kept(client: AsyncKimi) -> int:
+    return len(client._stack._recent) + len(client._stack._earlier)
+
+
+async def ask(client: AsyncKimi, key: str) -> None:
+    await client.with_options(api_key=key).chat.completions.create(model="kimi-k3", messages=MESSAGES)
+
+
+@pytest.mark.parametrize("given", [False, True])
+async def test_keys_of_the_past_are_forgotten(given: bool):
     """
-    A service with a key for each user does not keep the limits of all of them for ever.
+    A service with a key for each user does not keep what it knows of all of them for ever, be the limiter its own or not.
+    """
+    limiter = AdmissionController() if given else None
+    async with AsyncKimi(api_key="sk-test", limiter=limiter, transport=MemoryTransport(good)) as client:
+        for number in range(3 * KEPT):
+            await ask(client, f"sk-{number:06}")
+
+        assert kept(client) <= KEPT
+
+
+async def test_key_in_use_is_kept_while_others_are_forgotten():
+    """
+    What was learnt of an organisation that is used again and again stays, however many others come and go.
     """
     async with AsyncKimi(api_key="sk-test", transport=MemoryTransport(good)) as client:
+        busy = client.with_options(api_key="sk-busy")
+        limiter = busy.limiter
         for number in range(3 * KEPT):
-            await client.with_options(api_key=f"sk-{number:06}").chat.completions.create(
-                model="kimi-k3", messages=MESSAGES
-            )
+            await ask(client, f"sk-{number:06}")
+            if number % 50 == 0:
+                await ask(client, "sk-busy")
 
-        assert len(client._stack._limiters) <= KEPT
-        assert len(client._stack._handlers) <= KEPT
+        assert busy.limiter is limiter
+
+
+async def test_key_with_a_call_under_way_is_never_forgotten():
+    """
+    Hundreds of users at once have as many limiters, each with its own call, and are forgotten when those have ended.
+    """
+    gate = asyncio.Barrier(2 * KEPT)
+
+    async def slow(request: Request) -> Reply:
+        if not all_there:
+            await gate.wait()
+            all_there.append(kept(client))
+        return await good(request)
+
+    all_there: list[int] = []
+    users = 2 * KEPT
+    async with AsyncKimi(api_key="sk-test", transport=MemoryTransport(slow)) as client:
+        await asyncio.gather(*(ask(client, f"sk-{number:06}") for number in range(users)))
+        for number in range(users, 3 * users):
+            await ask(client, f"sk-{number:06}")
+
+        assert users == all_there[0]
+        assert kept(client) <= users
+
+
+def test_slot_of_a_dead_loop_is_free_for_whoever_waits_in_another_thread():
+    """
+    A loop that ends with a slot in its hands tells nobody; those who wait elsewhere find out.
+    """
+    controller = AdmissionController(RateLimits(concurrency=1))
+    taken, queued = threading.Event(), threading.Event()
+
+    def other() -> None:
+        async def take() -> None:
+            await controller.acquire()
+            taken.set()
+            await asyncio.to_thread(queued.wait, 5)
+
+        asyncio.run(take())
+
+    thread = threading.Thread(target=other)
+    thread.start()
+    assert taken.wait(5)
+
+    async def wait() -> None:
+        waiting = asyncio.ensure_future(controller.acquire())
+        await asyncio.sleep(0)
+        assert 1 == controller.stats().waiting
+        queued.set()
+        await asyncio.wait_for(waiting, 10)
+
+    asyncio.run(wait())
+    thread.join()
 
 
 async def test_told_limit_does_not_lock_the_client_for_good():

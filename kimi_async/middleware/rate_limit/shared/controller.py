@@ -448,6 +448,11 @@ class SharedController:
             refused=sum(line.refusals for line in lines),
         )
 
+    @property
+    def idle(self) -> bool:
+        """Whether this process has nothing under way, and nobody waits in it."""
+        return not any(line.under_way or line.waiting for line in self._lines)
+
     async def aclose(self) -> None:
         """Leaves the quota, so that what this process had is the others' at once."""
         await self.quota.aclose()
