@@ -39,9 +39,9 @@ class FileLimitError(KimiError):
 
     def __init__(self, message: str, *, files: int, size: int) -> None:
         super().__init__(message)
-        self.files = files
+        self.files: int = files
         """Files on the account."""
-        self.size = size
+        self.size: int = size
         """Their bytes together."""
 
 
@@ -201,8 +201,8 @@ class Room:
 
     def __init__(self, limits: FileLimits) -> None:
         self.limits = limits
-        self.files = 0
-        self.size = 0
+        self.files: int = 0
+        self.size: int = 0
 
     def lacks(self, size: int) -> tuple[int, int]:
         """How many files and bytes are too many, with one more of this size; 0 where there is room."""

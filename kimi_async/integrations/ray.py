@@ -74,7 +74,7 @@ class RayLedger:
     :param quota: names the organisation.
     """
 
-    patience = 2 * START
+    patience: float = 2 * START
     """Seconds for which whoever never reached it waits before that is an error."""
 
     def __init__(self, quota: str = "default") -> None:

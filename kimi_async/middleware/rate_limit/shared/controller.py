@@ -135,8 +135,8 @@ class _LoopLine:
         self.loop = loop
         self.queue: Queue = Queue(loop)
         self.numbers: int = 0
-        self.reason = ""
-        self.wait = 0.0
+        self.reason: str = ""
+        self.wait: float = 0.0
         self.under_way: dict[int, float] = {}
         self.last_admitted: float = float("-inf")
         self.admissions: int = 0
