@@ -405,6 +405,9 @@ class LeakScanner:
         """After `finish`: what was still held, as it came."""
         self._given: list[str] = []
         self._held = ""
+        self._blank = True
+        # Behind what is held: pieces that decide nothing (blanks behind blanks, all behind a token), so that none is read twice.
+        self._waiting: list[str] = []
         self._leaking = False
         # A name that may turn out to be that of a call whose first token was lost.
         forms = [f"{prefix}{name}:" for name in self.names for prefix in ("functions.", "")]
@@ -420,9 +423,10 @@ class LeakScanner:
         return self._leaking
 
     def feed(self, text: str) -> str:
-        self._held += text
-        if self._leaking:
+        if self._leaking or not text or (self._blank and text.isspace()):
+            self._waiting.append(text)
             return ""
+        self._gather(text)
         found = _TOKEN.search(self._held) if "<|" in self._held else None
         if found is None:
             return self._give(self._safe())
@@ -432,6 +436,7 @@ class LeakScanner:
 
     def finish(self) -> tuple[str, Leak | None]:
         """The text that is still to come, and the leak; with a leak that is whole the text has none of its markup."""
+        self._gather("")
         held, self._held = self._held, ""
         self.raw = held
         if not self._leaking:
@@ -442,8 +447,13 @@ class LeakScanner:
             return held, leak
         return leak.text[len(given) :], leak
 
+    def _gather(self, text: str) -> None:
+        self._held = "".join((self._held, *self._waiting, text))
+        self._waiting.clear()
+
     def _give(self, size: int) -> str:
         text, self._held = self._held[:size], self._held[size:]
+        self._blank = not self._held or self._held.isspace()
         if text:
             self._given.append(text)
         return text

@@ -5,6 +5,7 @@ Tool calls left in the text: both families, with the tokens that hosts lose, cut
 from __future__ import annotations
 
 import json
+import time
 from typing import Any
 
 import pytest
@@ -141,3 +142,13 @@ def test_leak_stream_gives_prose_at_once() -> None:
     assert " there, a" == scanner.feed(" there, a <")
     assert " < b" == scanner.feed(" b")
     assert not scanner.leaking
+
+
+def test_endless_blanks_in_small_pieces_cost_no_more_each() -> None:
+    """A model that loops on newlines holds up nobody: no piece makes what is held be read again (it took minutes)."""
+    scanner = LeakScanner(NAMES)
+    begun = time.process_time()
+    assert not any(scanner.feed("\n ") for _ in range(300_000))
+    assert "\n " * 300_000 + "end" == scanner.feed("end")
+    assert ("", None) == scanner.finish()
+    assert time.process_time() - begun < 10
