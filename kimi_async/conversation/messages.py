@@ -24,7 +24,8 @@ def role_of(message: Any) -> str:
 def calls_of(message: Any) -> list[Any]:
     """The tool calls of a message; what is no list of them is none."""
     calls = field_of(message, "tool_calls")
-    return list(cast("list[Any]", calls)) if isinstance(calls, (list, tuple)) else []
+    listed = cast("list[Any]", calls) if isinstance(calls, (list, tuple)) else []
+    return [call for call in listed if isinstance(call, Mapping) or hasattr(call, "model_copy")]
 
 
 def is_empty(message: Any) -> bool:

@@ -111,3 +111,24 @@ def test_history_spoiled_anyhow_is_mended(seed: int) -> None:
     assert [] == check_history(result.messages)
     assert refused(result.messages) is None
     assert result.messages == mend_history(result.messages).messages
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        {"role": "assistant", "tool_calls": [None, "x", {}], "content": "a"},
+        {"role": "assistant", "tool_calls": {"a": 1}},
+        {"role": "assistant", "tool_calls": [{"id": ["l"], "function": {"name": 5, "arguments": {}}}]},
+        {"role": "tool", "tool_call_id": 5, "content": 5},
+        {"role": "user", "content": [None, 5, {"type": None}]},
+        {"role": ["a"], "content": {}},
+        {},
+        "x",
+        None,
+    ],
+    ids=str,
+)
+def test_what_is_no_message_breaks_neither_check_nor_mending(message: Any) -> None:
+    """Both are advice: what they cannot read is the host's to refuse."""
+    check_history([message])
+    mend_history([message])
