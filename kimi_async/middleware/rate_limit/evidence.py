@@ -121,8 +121,11 @@ class Evidence:
         if through >= refused:
             return False
         below = [admitted for other, admitted in outcomes if other < load]
+        # Refusals overtake answers: what is under way has not been let in by that alone. (To conclude nothing while most below are
+        # unknown costs more where there is a limit: 300 calls before five slots took 94 s instead of 77.)
+        known = len(below) - below.count(None)
         chance = max(
-            (below.count(False) + self.PRIOR_REFUSED * self.PRIOR) / (len(below) + self.PRIOR),
+            (below.count(False) + self.PRIOR_REFUSED * self.PRIOR) / (known + self.PRIOR),
             self.accidents / max(self.total, self.FULL),
         )
         # An answer may have ended over there that has not ended here, so a few get through above a limit too.

@@ -313,7 +313,8 @@ class RetryMiddleware:
                     turn.kept = True
                 now = org.loop.time()
                 pause = 0.0 if call.request.turn is None else call.request.turn.pause
-                call.quick = call.quick + 1 if now - call.requeued < QUICK else 0
+                # A wait that the server asked for is no running against the wall.
+                call.quick = call.quick + 1 if not pause and now - call.requeued < QUICK else 0
                 # The limiter should have made us wait. If it lets us run against the same wall at once, we wait here.
                 wait = (
                     backoff(self.policy.rule("rate_limit"), call.quick - 2, 0.0, self.dice)
