@@ -385,7 +385,7 @@ class AsyncKimi(RequestBuilder, ResourceTree):
         """
         Sends a request through the whole chain: hooks, retries, limits, your middleware, the pool.
 
-        The door for whatever is not a method here. The reply may have any status, after as many attempts as `max_retries`
+        For whatever is not a method here. The reply may have any status, after as many attempts as `max_retries`
         allows; its body is still to be read, or to be closed (`async with response:`), unless `request.accept` has taken it.
         A slot of the limiter is held until then.
 

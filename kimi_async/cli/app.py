@@ -1,5 +1,5 @@
 """
-The commands and their options. Each is a thin door: what it does lives in the module it imports when it is called.
+The commands and their options. Each is thin: what it does lives in the module it imports when it is called.
 """
 
 from collections.abc import Sequence

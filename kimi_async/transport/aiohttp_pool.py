@@ -1,7 +1,7 @@
 """
 The transport of every day: aiohttp's connections, one session per event loop.
 
-This is the only room that knows aiohttp. Its exceptions are translated here, once, and none of them leaves: some print the
+This is the only module that opens connections with aiohttp. Its exceptions are translated here, once, and none of them leaves: some print the
 request's headers, key included, in their repr.
 
 Decisions, where aiohttp has defaults:

@@ -367,7 +367,7 @@ class RetryMiddleware:
         until = loop.time() + patience
         while org.lost is not None and (left := until - loop.time()) > 0:
             await self._pause(org, min(left, KNOCK))
-            if org.lost is None or org.take_turn(loop.time()):
+            if org.take_turn(loop.time()):
                 response = await self._attempt(org, call)
                 if response is None and not is_unreachable(call.error):
                     return await self._requeue(org, call)  # it is there, and something else is wrong

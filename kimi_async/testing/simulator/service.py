@@ -131,7 +131,7 @@ class KimiService:
             )
         return self._storage
 
-    # --- the door ---------------------------------------------------------------------------------------
+    # --- requests ---------------------------------------------------------------------------------------
 
     def reply(self, method: str, path: str, headers: Mapping[str, str], body: bytes, now: float) -> Scripted:
         """The answer to one request as steps, faults applied. Whoever carries them out must run `answer.closing`."""
