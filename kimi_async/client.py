@@ -225,9 +225,7 @@ class AsyncKimi(RequestBuilder, ResourceTree):
             fallback.stands_by_for(self)
 
     def _settle(self) -> None:
-        """
-        Works out, once, what every call of this configuration shares.
-        """
+        """Works out, once, what every call of this configuration shares."""
         self._headers = self._config.headers(user_agent(__version__))
         self._organisation = self._config.account
         self._row = self._provider or by_base_url(self._config.base_url)
@@ -256,9 +254,7 @@ class AsyncKimi(RequestBuilder, ResourceTree):
 
     @property
     def gives_advice(self) -> bool:
-        """
-        Whether requests are looked through for what the official host refuses.
-        """
+        """Whether requests are looked through for what the official host refuses."""
         return self._advice and self._row is not None and self._row.fixed_sampling
 
     @property
@@ -268,9 +264,7 @@ class AsyncKimi(RequestBuilder, ResourceTree):
 
     @property
     def limiter(self) -> "Limiter":
-        """
-        Who admits requests: `client.limiter.stats()` says what is waiting, and for what.
-        """
+        """Who admits requests: `client.limiter.stats()` says what is waiting, and for what."""
         return self._stack.limiter_for(self._organisation)
 
     @property
@@ -280,9 +274,7 @@ class AsyncKimi(RequestBuilder, ResourceTree):
     # --- life ---
 
     async def close(self) -> None:
-        """
-        Closes the connections, also those of streams still open. Views made by `with_options` are closed with it.
-        """
+        """Closes the connections, also those of streams still open. Views made by `with_options` are closed with it."""
         await self._stack.aclose()
         if self._fallback is not None:
             await self._fallback.aclose()

@@ -30,9 +30,7 @@ ApiKey = str | Callable[[], Awaitable[str]]
 
 
 def first_set(variables: tuple[str, ...], environ: Mapping[str, str]) -> str | None:
-    """
-    The first of these variables that is set and not blank.
-    """
+    """The first of these variables that is set and not blank."""
     for name in variables:
         value = environ.get(name, "").strip()
         if value:
@@ -71,9 +69,7 @@ def resolve_key(
 
 
 def masked(key: Any) -> Any:
-    """
-    The key as a `Secret`, before anything is said about it: what a traceback shows of the frame is masked from here on.
-    """
+    """The key as a `Secret`, before anything is said about it: what a traceback shows of the frame is masked from here on."""
     return Secret(key) if isinstance(key, str) else key
 
 
@@ -99,9 +95,7 @@ def resolve_base_url(
     *,
     environ: Mapping[str, str] | None = None,
 ) -> str:
-    """
-    The address, checked, with a slash at its end.
-    """
+    """The address, checked, with a slash at its end."""
     url = (
         str(given)
         if given is not None
@@ -208,16 +202,12 @@ def _mapping(value: Any, what: str) -> Mapping[str, Any]:
 
 
 def check_query(query: Mapping[str, Any] | None) -> dict[str, Any]:
-    """
-    A copy; `query_string` writes it out.
-    """
+    """A copy; `query_string` writes it out."""
     return dict(_mapping(query, "query parameters"))
 
 
 def query_string(query: Mapping[str, Any] | None) -> str:
-    """
-    `a=1&b=true&c=x&c=y`: as the OpenAI SDK writes it, lists as repeated names.
-    """
+    """`a=1&b=true&c=x&c=y`: as the OpenAI SDK writes it, lists as repeated names."""
     pairs: list[str] = []
     for name, value in (query or {}).items():
         if value is None or isinstance(value, (NotGiven, Omit)):
@@ -279,9 +269,7 @@ def user_agent(version: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Config:
-    """
-    What one client, or one `with_options` view of it, sends with every call.
-    """
+    """What one client, or one `with_options` view of it, sends with every call."""
 
     api_key: Secret | Callable[[], Awaitable[str]]
     base_url: str
@@ -344,9 +332,7 @@ class Config:
         return self.base_url, blake2b(str(key).encode(), digest_size=12).hexdigest()
 
     def headers(self, agent: str) -> Headers:
-        """
-        The headers of every request of this client; the key among them unless it must be asked for.
-        """
+        """The headers of every request of this client; the key among them unless it must be asked for."""
         headers = Headers(
             {"Accept": "application/json", "Content-Type": "application/json", "User-Agent": agent}
         )
@@ -413,9 +399,7 @@ class Configured:
 
     @property
     def api_key(self) -> str:
-        """
-        The key in plain. Empty where an async function gives it.
-        """
+        """The key in plain. Empty where an async function gives it."""
         key = self._config.api_key
         return str(key) if isinstance(key, str) else ""
 
@@ -426,9 +410,7 @@ class Configured:
 
     @property
     def base_url(self) -> str:
-        """
-        With a slash at its end. May be set.
-        """
+        """With a slash at its end. May be set."""
         return self._config.base_url
 
     @base_url.setter

@@ -106,9 +106,7 @@ REQUEST_ID_HEADERS = (
 
 
 def request_id_from(headers: Mapping[str, str]) -> str | None:
-    """
-    The id to give to support, or None. Looks at every header name that Kimi or a known gateway uses, in that order.
-    """
+    """The id to give to support, or None. Looks at every header name that Kimi or a known gateway uses, in that order."""
     for name in REQUEST_ID_HEADERS:
         value = headers.get(name)
         if value:
@@ -118,9 +116,7 @@ def request_id_from(headers: Mapping[str, str]) -> str | None:
 
 @dataclass(frozen=True, slots=True)
 class Attempt:
-    """
-    One failed attempt of a call.
-    """
+    """One failed attempt of a call."""
 
     number: int
     """1 for the first."""
@@ -142,9 +138,7 @@ class Attempt:
 
 @dataclass(frozen=True, slots=True)
 class RequestInfo:
-    """
-    What an error remembers of its request: no key, no body.
-    """
+    """What an error remembers of its request: no key, no body."""
 
     method: str
     url: str
@@ -155,9 +149,7 @@ class RequestInfo:
 
 @dataclass(frozen=True, slots=True)
 class ResponseInfo:
-    """
-    What an error remembers of its reply.
-    """
+    """What an error remembers of its reply."""
 
     status_code: int
     headers: Mapping[str, str]
@@ -201,9 +193,7 @@ def _secrets(request: Any) -> tuple[str, ...]:
 
 
 def _remember(request: Any) -> Any:
-    """
-    A picture of the request that is safe to keep, print and pickle. Foreign objects are kept as they are.
-    """
+    """A picture of the request that is safe to keep, print and pickle. Foreign objects are kept as they are."""
     if request is None or isinstance(request, RequestInfo):
         return request
     snapshot = getattr(request, "info", None)
@@ -221,9 +211,7 @@ MADE_AS: dict[type, type] = {}
 
 
 class KimiError(Exception):
-    """
-    The base of everything that this package raises on purpose.
-    """
+    """The base of everything that this package raises on purpose."""
 
     retryable: bool = False
     """Whether sending the same request again can help."""
@@ -244,21 +232,15 @@ class KimiError(Exception):
 
 
 class ConfigurationError(KimiError, ValueError):
-    """
-    The client cannot be made, or the request cannot be sent, with these arguments.
-    """
+    """The client cannot be made, or the request cannot be sent, with these arguments."""
 
 
 class ClientClosedError(KimiError, RuntimeError):
-    """
-    The client was closed before this call.
-    """
+    """The client was closed before this call."""
 
 
 class RateLimitWaitError(KimiError):
-    """
-    Our own limiter, not the server, refused: the wait would be longer than the caller allows.
-    """
+    """Our own limiter, not the server, refused: the wait would be longer than the caller allows."""
 
     def __init__(
         self,
@@ -280,21 +262,15 @@ class RateLimitWaitError(KimiError):
 
 
 class RequestTooCostlyError(RateLimitWaitError):
-    """
-    The request alone is larger than the limit: it could never be sent.
-    """
+    """The request alone is larger than the limit: it could never be sent."""
 
 
 class SharedLimitsError(KimiError):
-    """
-    The quota that several processes share cannot be reached, or its ledger failed; nothing was sent.
-    """
+    """The quota that several processes share cannot be reached, or its ledger failed; nothing was sent."""
 
 
 class CircuitOpenError(KimiError):
-    """
-    Nothing was sent, because the attempts before all failed for the same cause; `attempts` lists them.
-    """
+    """Nothing was sent, because the attempts before all failed for the same cause; `attempts` lists them."""
 
     def __init__(
         self,
@@ -320,9 +296,7 @@ class _FinishReasonError(KimiError):
 
 
 class LengthFinishReasonError(_FinishReasonError):
-    """
-    `finish_reason` is "length" where a whole answer was needed: raise `max_completion_tokens`, which includes reasoning.
-    """
+    """`finish_reason` is "length" where a whole answer was needed: raise `max_completion_tokens`, which includes reasoning."""
 
     def __init__(self, *, completion: Any) -> None:
         usage = getattr(completion, "usage", None)
@@ -335,9 +309,7 @@ class LengthFinishReasonError(_FinishReasonError):
 
 
 class ContentFilterFinishReasonError(_FinishReasonError):
-    """
-    `finish_reason` is "content_filter": the answer was stopped by moderation.
-    """
+    """`finish_reason` is "content_filter": the answer was stopped by moderation."""
 
     def __init__(self, *, completion: Any = None) -> None:
         super().__init__(
@@ -346,9 +318,7 @@ class ContentFilterFinishReasonError(_FinishReasonError):
 
 
 class EmptyResponseError(_FinishReasonError):
-    """
-    The answer holds neither text nor a tool call, and the caller asked for that to be an error.
-    """
+    """The answer holds neither text nor a tool call, and the caller asked for that to be an error."""
 
     retryable = True
 
@@ -360,9 +330,7 @@ class EmptyResponseError(_FinishReasonError):
 
 
 class APIError(KimiError):
-    """
-    Something went wrong between us and the server.
-    """
+    """Something went wrong between us and the server."""
 
     def __init__(self, message: str, request: Any = None, *, body: object | None = None) -> None:
         super().__init__(message)
@@ -430,9 +398,7 @@ class APIResponseValidationError(APIError):
 
 
 class APIConnectionError(APIError):
-    """
-    No reply came, or it broke off.
-    """
+    """No reply came, or it broke off."""
 
     retryable = True
 
@@ -456,9 +422,7 @@ class APIConnectionError(APIError):
 
 
 class RedirectRefusedError(APIConnectionError):
-    """
-    The reply is a redirect. Following it would hand prompt, and perhaps key, to another address.
-    """
+    """The reply is a redirect. Following it would hand prompt, and perhaps key, to another address."""
 
     retryable = False
 
@@ -473,17 +437,13 @@ class ProxyError(APIConnectionError):
 
 
 class ResponseTooLargeError(APIConnectionError):
-    """
-    The reply is larger than the bound set for it.
-    """
+    """The reply is larger than the bound set for it."""
 
     retryable = False
 
 
 class APITimeoutError(APIConnectionError):
-    """
-    A phase took longer than its part of `Timeout` allows.
-    """
+    """A phase took longer than its part of `Timeout` allows."""
 
     def __init__(
         self,
@@ -583,79 +543,55 @@ class APIStatusError(APIError):
 
 
 class BadRequestError(APIStatusError):
-    """
-    400: the request is malformed; the message says what.
-    """
+    """400: the request is malformed; the message says what."""
 
 
 class ContentFilterError(BadRequestError):
-    """
-    400 `content_filter`: moderation refused input or output.
-    """
+    """400 `content_filter`: moderation refused input or output."""
 
 
 class ContextLengthExceededError(BadRequestError):
-    """
-    400: the prompt, or prompt plus `max_completion_tokens`, is longer than the model's context.
-    """
+    """400: the prompt, or prompt plus `max_completion_tokens`, is longer than the model's context."""
 
 
 class AuthenticationError(APIStatusError):
-    """
-    401: no key, a wrong key, or a key of the other region (api.moonshot.ai and api.moonshot.cn do not share keys).
-    """
+    """401: no key, a wrong key, or a key of the other region (api.moonshot.ai and api.moonshot.cn do not share keys)."""
 
 
 class PermissionDeniedError(APIStatusError):
-    """
-    403.
-    """
+    """403."""
 
 
 class NotFoundError(APIStatusError):
-    """
-    404: an unknown or retired model, an unknown file or batch, or a wrong path.
-    """
+    """404: an unknown or retired model, an unknown file or batch, or a wrong path."""
 
 
 class ConflictError(APIStatusError):
-    """
-    409.
-    """
+    """409."""
 
     retryable = True
 
 
 class RequestTooLargeError(APIStatusError):
-    """
-    413: the request body is over 100 MB.
-    """
+    """413: the request body is over 100 MB."""
 
 
 class UnprocessableEntityError(APIStatusError):
-    """
-    422: not sent by Kimi, but by gateways.
-    """
+    """422: not sent by Kimi, but by gateways."""
 
 
 class RateLimitError(APIStatusError):
-    """
-    429, whatever its cause.
-    """
+    """429, whatever its cause."""
 
     retryable = True
 
 
 class RateLimitReachedError(RateLimitError):
-    """
-    429 `rate_limit_reached_error`: concurrency, requests per minute or tokens per minute.
-    """
+    """429 `rate_limit_reached_error`: concurrency, requests per minute or tokens per minute."""
 
 
 class TokensPerDayLimitError(RateLimitReachedError):
-    """
-    429 `rate_limit_reached_error` whose text names TPD: the day's tokens are spent, so waiting is a matter of hours.
-    """
+    """429 `rate_limit_reached_error` whose text names TPD: the day's tokens are spent, so waiting is a matter of hours."""
 
     retryable = False
 
@@ -667,22 +603,16 @@ class RequestOverLimitError(RequestTooLargeError, RateLimitError):
 
 
 class EngineOverloadedError(RateLimitError):
-    """
-    429 `engine_overloaded_error`: the service has no capacity now. A higher tier does not help.
-    """
+    """429 `engine_overloaded_error`: the service has no capacity now. A higher tier does not help."""
 
 
 class QuotaExceededError(RateLimitError):
-    """
-    Money: the balance, credit or plan is used up. Comes as 429, 402 or 403, depending on host and year.
-    """
+    """Money: the balance, credit or plan is used up. Comes as 429, 402 or 403, depending on host and year."""
 
     retryable = False
 
 
 class InternalServerError(APIStatusError):
-    """
-    500 and above, HTML from a gateway included.
-    """
+    """500 and above, HTML from a gateway included."""
 
     retryable = True

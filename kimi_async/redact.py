@@ -56,9 +56,7 @@ _SECRETS = re.compile(
 
 
 def mask(secret: str) -> str:
-    """
-    Enough of a key to tell two keys apart: `sk-…9f2c`. Keys too short to keep four characters show none.
-    """
+    """Enough of a key to tell two keys apart: `sk-…9f2c`. Keys too short to keep four characters show none."""
     if len(secret) < 16:
         return "…"
     head, dash, _ = secret.partition("-")
@@ -140,9 +138,7 @@ def shown(headers: Mapping[str, str], secrets: tuple[str, ...] = ()) -> PlainHea
 
 
 def redact_url(url: str) -> str:
-    """
-    The URL without user, password, query and fragment, which may all hold secrets.
-    """
+    """The URL without user, password, query and fragment, which may all hold secrets."""
     try:
         scheme, netloc, path, _, _ = urlsplit(url)
     except ValueError:
@@ -151,9 +147,7 @@ def redact_url(url: str) -> str:
 
 
 class Secret(str):
-    """
-    A string that a traceback or debugger shows masked. `str(secret)` gives the plain value, for the wire alone.
-    """
+    """A string that a traceback or debugger shows masked. `str(secret)` gives the plain value, for the wire alone."""
 
     __slots__ = ()
 

@@ -87,9 +87,7 @@ class ServerSentEvent(NamedTuple):
 
     @property
     def text(self) -> str:
-        """
-        The data as text, each invalid sequence replaced by U+FFFD as the standard has it.
-        """
+        """The data as text, each invalid sequence replaced by U+FFFD as the standard has it."""
         return str(self.data, "utf-8", "replace")
 
     def __repr__(self) -> str:
@@ -184,9 +182,7 @@ class SSEDecoder:
 
     @property
     def retry(self) -> int | None:
-        """
-        The latest valid `retry:` in milliseconds, also from blocks without data. None if none came.
-        """
+        """The latest valid `retry:` in milliseconds, also from blocks without data. None if none came."""
         return self._retry_last
 
     def feed(self, data: bytes) -> list[ServerSentEvent]:
@@ -276,9 +272,7 @@ class SSEDecoder:
 
     @property
     def typed(self) -> list[tuple[str, bytes | memoryview]]:
-        """
-        Type and data of those events of the last `payloads` that named a type.
-        """
+        """Type and data of those events of the last `payloads` that named a type."""
         return self._typed
 
     @property
@@ -315,9 +309,7 @@ class SSEDecoder:
     # The line and the event, in the order of the standard's text.
 
     def _begin(self, data: bytes) -> tuple[bytes, int]:
-        """
-        What to read, and from where: past the LF of a CRLF that was cut in two, and past a byte order mark.
-        """
+        """What to read, and from where: past the LF of a CRLF that was cut in two, and past a byte order mark."""
         if self._error:
             raise EventTooLargeError(self._max)
         if self._start is not None and data:
@@ -396,27 +388,21 @@ class SSEDecoder:
         return end
 
     def _hold(self, data: bytes, pos: int, stop: int) -> None:
-        """
-        Keep a part of a line.
-        """
+        """Keep a part of a line."""
         self._idle = False
         self._held += data if stop - pos == len(data) else data[pos:stop]
         if len(self._held) > self._max + FIELD:
             self._overflow()
 
     def _held_line(self) -> None:
-        """
-        A line whose parts came in several chunks has ended.
-        """
+        """A line whose parts came in several chunks has ended."""
         line, self._held = self._held, bytearray()
         self._field(line, memoryview(line), 0, len(line))
         if isinstance(self._data, memoryview):
             self._data = bytes(self._data)  # ours to keep, not a view on an array
 
     def _field(self, data: bytes | bytearray, source: Payload, pos: int, stop: int) -> None:
-        """
-        One line that is neither blank nor a comment.
-        """
+        """One line that is neither blank nor a comment."""
         self._idle = False
         if (colon := data.find(b":", pos, stop)) < 0:
             colon = start = stop
@@ -456,9 +442,7 @@ class SSEDecoder:
             self._strays += b"\n"
 
     def _take(self) -> Payload | None:
-        """
-        At a blank line: the event's data, or None if it is not to be dispatched.
-        """
+        """At a blank line: the event's data, or None if it is not to be dispatched."""
         self._last_event_id = self._id
         return self._data if self._joined is None else bytes(self._joined)
 

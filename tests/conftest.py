@@ -5,12 +5,17 @@ Shared fixtures. Async tests run on anyio's pytest plugin, on asyncio only: aioh
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Iterator
 
 import pytest
 
 from kimi_async.providers.hosts import PROVIDERS
 from kimi_async.testing import KimiSimulator
+
+# A shell that runs a job in the background has it ignore Ctrl-C, and so do the programs that a test starts and interrupts.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture

@@ -271,9 +271,7 @@ async def _find(client: Caller, marks: Mapping[str, str]) -> Batch | None:
 
 
 async def attach(client: Caller, batch_ids: str | Sequence[str]) -> BatchHandle:
-    """
-    A handle for batches that exist, by their ids, in the order of their requests: for results from another machine.
-    """
+    """A handle for batches that exist, by their ids, in the order of their requests: for results from another machine."""
     ids = [batch_ids] if isinstance(batch_ids, str) else list(batch_ids)
     parts: list[BatchPart] = []
     job = ""

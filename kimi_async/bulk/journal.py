@@ -429,9 +429,7 @@ def _same_file(fd: int, path: Path) -> bool:
 
 
 def _lock(fd: int, path: Path) -> None:
-    """
-    Take the advisory lock, or raise `JournalLockedError`. It falls with the descriptor, however the process ends.
-    """
+    """Take the advisory lock, or raise `JournalLockedError`. It falls with the descriptor, however the process ends."""
     try:
         if sys.platform == "win32":
             import msvcrt

@@ -150,9 +150,7 @@ def id_of(line: bytes) -> str:
 
 
 def request_lines(path: str | os.PathLike[str]) -> Generator[bytes, None, None]:
-    """
-    The lines of a request file that was checked before, as they may be sent: no byte order mark, no CR, none blank.
-    """
+    """The lines of a request file that was checked before, as they may be sent: no byte order mark, no CR, none blank."""
     first = True
     with plain_file(path) as file:
         for _, lines in read_blocks(file, max_line=_ANY):

@@ -19,9 +19,7 @@ __all__ = ["ResultFiles", "refuse_overwriting"]
 
 
 def refuse_overwriting(path: str | os.PathLike[str], inputs: Iterable[str | os.PathLike[str]] = ()) -> None:
-    """
-    :raises ConfigurationError: if there is something in this file, if it is one of the inputs, or no plain file.
-    """
+    """:raises ConfigurationError: if there is something in this file, if it is one of the inputs, or no plain file."""
     try:
         found = os.stat(path)
     except FileNotFoundError:

@@ -189,9 +189,7 @@ def failure_line(
     request_id: str | None = None,
     run: RunInfo,
 ) -> bytes:
-    """
-    The output line for a request that failed. Without a ``status_code`` there was no reply, and ``response`` is null.
-    """
+    """The output line for a request that failed. Without a ``status_code`` there was no reply, and ``response`` is null."""
     response: dict[str, Any] | None = None
     if status_code is not None:
         response = {"status_code": status_code, "request_id": request_id or "", "body": body}

@@ -62,9 +62,7 @@ class Source:
             self.total = len(requests)
 
     async def next(self) -> tuple[int, Any]:
-        """
-        The next item and its position. Raises StopAsyncIteration at the end, and whatever the caller's iterable raises.
-        """
+        """The next item and its position. Raises StopAsyncIteration at the end, and whatever the caller's iterable raises."""
         try:
             item = next(self._next) if self._next is not None else await self._awaited()
         except StopIteration:

@@ -72,9 +72,7 @@ def run(
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> int:
-    """
-    Check, upload, create, wait, download and join. The same command goes on where an interrupted one was.
-    """
+    """Check, upload, create, wait, download and join. The same command goes on where an interrupted one was."""
     target = output_beside(source, output)
     plan = _Plan.of(source, state=state, window=window, restart=restart)
     if not overwrite and not plan.state.exists():
@@ -364,9 +362,7 @@ async def _finished(
 
 
 def _what_next(state: Path, results: "BatchResults") -> str | None:
-    """
-    Forgets a job of which nothing can come any more; gives what a person should know about the next run.
-    """
+    """Forgets a job of which nothing can come any more; gives what a person should know about the next run."""
     statuses = {batch.status for batch in results.batches}
     if statuses == {"failed"} and state.exists():
         # Refused as a whole: there is nothing to go on with, and the mended input must not be taken for another job.

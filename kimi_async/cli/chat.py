@@ -95,9 +95,7 @@ def prompt_from(words: Sequence[str]) -> str:
 
 
 async def answer(client: "AsyncKimi", conversation: Conversation, messages: Any, manner: Manner) -> None:
-    """
-    Streams one answer to standard output, reasoning on a terminal only, and takes it into the conversation.
-    """
+    """Streams one answer to standard output, reasoning on a terminal only, and takes it into the conversation."""
     clock = time.perf_counter  # not the loop's: uvloop counts in milliseconds, and an answer may be quicker
     started = clock()
     first: float | None = None
@@ -176,9 +174,7 @@ class Reader(Protocol):
 
 
 class _LineReader:
-    """
-    With editing, history and completion of commands. Alt-Enter begins a new line, and what is pasted stays together.
-    """
+    """With editing, history and completion of commands. Alt-Enter begins a new line, and what is pasted stays together."""
 
     def __init__(self) -> None:
         from prompt_toolkit import PromptSession
@@ -211,9 +207,7 @@ class _LineReader:
 
 
 def _history() -> Any:
-    """
-    What was typed in earlier conversations, in a file for its owner alone; in memory where there is no place for it.
-    """
+    """What was typed in earlier conversations, in a file for its owner alone; in memory where there is no place for it."""
     from prompt_toolkit.history import FileHistory, InMemoryHistory
 
     state = os.environ.get("XDG_STATE_HOME") or os.path.expanduser("~/.local/state")

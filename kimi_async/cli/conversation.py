@@ -66,9 +66,7 @@ class _Saved(msgspec.Struct):
 
 @dataclass(slots=True)
 class Conversation:
-    """
-    The messages so far, the system message apart, and the parts and documents that wait for the next question.
-    """
+    """The messages so far, the system message apart, and the parts and documents that wait for the next question."""
 
     model: str
     messages: list[dict[str, Any]] = field(default_factory=list[dict[str, Any]])
@@ -119,9 +117,7 @@ class Conversation:
         return [*first, *self.messages[: len(self.messages) - self.replaced], *self.asked]
 
     def answered(self, content: str, reasoning: str) -> None:
-        """
-        Takes in the answer to what was asked, with the reasoning that led to it: the model reads it again.
-        """
+        """Takes in the answer to what was asked, with the reasoning that led to it: the model reads it again."""
         answer: dict[str, Any] = {"role": "assistant", "content": content}
         if reasoning:
             answer["reasoning_content"] = reasoning

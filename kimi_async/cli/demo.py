@@ -122,9 +122,7 @@ def summary(run: Run, comma: str = "") -> list[tuple[str, str]]:
 
 
 class Screen:
-    """
-    What a person watches: a line for the whole, and a line a chat for as many as fit, the busiest first.
-    """
+    """What a person watches: a line for the whole, and a line a chat for as many as fit, the busiest first."""
 
     def __init__(self, run: Run) -> None:
         self.run = run

@@ -158,9 +158,7 @@ class Source:
 
 
 def encoding_of(path: Path) -> str:
-    """
-    UTF-16 where the file begins with its mark, as what Windows programs write; else UTF-8, with or without one.
-    """
+    """UTF-16 where the file begins with its mark, as what Windows programs write; else UTF-8, with or without one."""
     with open(path, "rb") as file:
         return "utf-16" if file.read(2) in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE) else "utf-8-sig"
 

@@ -96,9 +96,7 @@ def screen(quiet: bool) -> "Generator[Screen]":
 
 @contextmanager
 def interrupts(stop: Callable[[], None]) -> "Generator[CancelScope]":
-    """
-    The first Ctrl-C calls `stop`; the second gives up what is in here, and the scope says so (`cancelled_caught`).
-    """
+    """The first Ctrl-C calls `stop`; the second gives up what is in here, and the scope says so (`cancelled_caught`)."""
     loop = asyncio.get_running_loop()
     asked = False
 

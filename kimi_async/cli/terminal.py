@@ -45,9 +45,7 @@ PIPE_CLOSED = 1  # whoever read us has had enough; silent, as with other program
 
 
 class Failure(Exception):
-    """
-    Ends the command with one line on standard error, or with several where `lines` says that they are meant.
-    """
+    """Ends the command with one line on standard error, or with several where `lines` says that they are meant."""
 
     def __init__(self, message: str, *, status: int = 1, lines: bool = False) -> None:
         super().__init__(message)
@@ -70,9 +68,7 @@ def notes() -> Console:
 
 
 def explain(error: BaseException) -> str:
-    """
-    One line for a person: what happened, whose turn it is. No traceback, no key, no name of an argument.
-    """
+    """One line for a person: what happened, whose turn it is. No traceback, no key, no name of an argument."""
     text = in_our_words(redact(" ".join(str(error).split()))) or type(error).__name__
     if isinstance(error, AuthenticationError):
         return (
@@ -255,9 +251,7 @@ def table(columns: Sequence[Column], rows: Sequence[Sequence[object]]) -> None:
 
 
 def grid_of(columns: Sequence[Column], rows: Sequence[Sequence[object]], width: int) -> Table:
-    """
-    The table for a terminal of this width. It is wider only where an id alone is: no character of an id is lost.
-    """
+    """The table for a terminal of this width. It is wider only where an id alone is: no character of an id is lost."""
     cells = [[column.pretty(value) for column, value in zip(columns, row, strict=True)] for row in rows]
     kept = fitting(columns, cells, width)
     least, most = least_width(columns, cells, kept), sum(widths(columns, cells)) + GAP * len(kept)

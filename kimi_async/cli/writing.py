@@ -165,9 +165,7 @@ class _Tail:
 
 
 class _Screen:
-    """
-    What is finished is printed and scrolls away; the block that is being written is drawn anew with each piece.
-    """
+    """What is finished is printed and scrolls away; the block that is being written is drawn anew with each piece."""
 
     def __init__(self, out: Console, markdown: bool) -> None:
         self._out = out

@@ -84,9 +84,7 @@ def error_from(
 def error_in_stream(
     error: Any, headers: Mapping[str, str], request: Any = None, *, status: int = 200
 ) -> APIStatusError:
-    """
-    The error that an event inside a stream of status 200 means.
-    """
+    """The error that an event inside a stream of status 200 means."""
     try:
         data = msgspec.json.encode(error, enc_hook=str)
     except (UnicodeError, OverflowError, RecursionError, TypeError, ValueError):
@@ -132,9 +130,7 @@ def _error(
 
 
 def hint(status: int, request: Any) -> str:
-    """
-    What is probably wrong with the address or the key, where the request shows it; else "".
-    """
+    """What is probably wrong with the address or the key, where the request shows it; else ""."""
     url = str(getattr(request, "url", ""))
     if status in (404, 405):
         path = url.partition("://")[2].partition("?")[0].partition("/")[2]

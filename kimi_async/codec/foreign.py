@@ -46,9 +46,7 @@ def json_values(text: str, parse_int: Callable[[str], Any] = int) -> Iterator[tu
 
 
 def strays_in(text: str) -> tuple[list[Fields], str]:
-    """
-    The objects in lines that were no fields of an event stream, and the text that is left of them.
-    """
+    """The objects in lines that were no fields of an event stream, and the text that is left of them."""
     found: list[Fields] = []
     at = 0
     try:
@@ -68,9 +66,7 @@ _CODES = ("code", "status", "statusCode", "status_code", "error_code", "errcode"
 
 
 def error_object(value: Any) -> Any:
-    """
-    The part of a decoded body or event of status 200 that is one of the shapes errors come in; None if there is none.
-    """
+    """The part of a decoded body or event of status 200 that is one of the shapes errors come in; None if there is none."""
     if not isinstance(value, dict):
         return None
     fields = cast("Fields", value)
@@ -97,9 +93,7 @@ def error_object(value: Any) -> Any:
 
 
 def _refuses(fields: Fields) -> bool:
-    """
-    Whether it has an error's text, and a code that is none of success. A text alone may be a greeting.
-    """
+    """Whether it has an error's text, and a code that is none of success. A text alone may be a greeting."""
     code = _first(fields, _CODES)
     return code is not None and isinstance(_first(fields, _TEXTS), str)
 
@@ -137,9 +131,7 @@ _TEXT = frozenset(("content", "reasoning_content", "reasoning", "refusal"))
 
 
 def as_wire(value: Any, part: str) -> Any:
-    """
-    A decoded chunk (`part` "delta") or completion (`part` "message") with every field where and what it should be.
-    """
+    """A decoded chunk (`part` "delta") or completion (`part` "message") with every field where and what it should be."""
     if not isinstance(value, dict):
         return value
     fields = _softened(cast("Fields", value))
@@ -193,9 +185,7 @@ def _call(given: Any) -> Any:
 
 
 def _usage(fields: Fields) -> Fields | None:
-    """
-    Tokens from whichever place and under whichever names.
-    """
+    """Tokens from whichever place and under whichever names."""
     places: list[Any] = [
         fields.get("usage"),
         _object(fields.get("x_groq")).get("usage"),
@@ -247,9 +237,7 @@ _HITS = (
 
 
 def _list(value: object) -> list[Any]:
-    """
-    A list as it is, and one object as the list of it.
-    """
+    """A list as it is, and one object as the list of it."""
     if isinstance(value, list):
         return cast("list[object]", value)
     return [value] if value else []
@@ -260,9 +248,7 @@ def _object(value: Any) -> Fields:
 
 
 def _softened(value: Mapping[str, Any]) -> Fields:
-    """
-    Without nulls, which then read as the default, and with each known field as what it should be, or not at all.
-    """
+    """Without nulls, which then read as the default, and with each known field as what it should be, or not at all."""
     soft: Fields = {}
     for name, item in value.items():
         kept = _field(name, item)
@@ -294,9 +280,7 @@ def _field(name: str, item: Any) -> Any:
 
 
 def text_of(item: object) -> Any:
-    """
-    Text that came as a list of parts, or as a number. What holds no text is returned as it is, to be found wrong.
-    """
+    """Text that came as a list of parts, or as a number. What holds no text is returned as it is, to be found wrong."""
     if isinstance(item, str):
         return item
     if isinstance(item, bool):
@@ -327,9 +311,7 @@ def _int(item: Any) -> int | None:
 
 
 def _seconds(item: Any) -> int | None:
-    """
-    Unix time, from a number or from a date as ISO 8601 writes it.
-    """
+    """Unix time, from a number or from a date as ISO 8601 writes it."""
     if isinstance(item, str) and not item.replace(".", "", 1).isdigit():
         try:
             at = datetime.fromisoformat(item)

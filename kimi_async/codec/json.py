@@ -157,9 +157,7 @@ def decode_reply(body: bytes, cls: type[T], response: Any = None) -> T:
 
 
 def hides_something(completion: ChatCompletion, body: bytes) -> bool:
-    """
-    Whether a completion may hold more than its struct found: no text, call or usage, or tokens under a foreign name.
-    """
+    """Whether a completion may hold more than its struct found: no text, call or usage, or tokens under a foreign name."""
     choices, usage = completion.choices, completion.usage
     if not choices:
         return False  # for the errors that such a body may hold
@@ -226,9 +224,7 @@ def _unfit(body: bytes, cls: Any, response: Any, exc: Exception) -> APIResponseV
 
 
 def is_json(body: bytes) -> bool:
-    """
-    Whether it is JSON to its end.
-    """
+    """Whether it is JSON to its end."""
     try:
         msgspec.json.decode(body)
     except (msgspec.MsgspecError, UnicodeError, RecursionError):
@@ -266,9 +262,7 @@ _SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 
 
 def _mended(value: Any, joined: frozenset[str]) -> Any:
-    """
-    With U+FFFD for every half of a character, which no UTF-8 can hold, except in the fields named in `joined`.
-    """
+    """With U+FFFD for every half of a character, which no UTF-8 can hold, except in the fields named in `joined`."""
     if isinstance(value, str):
         return value if value.isascii() else _utf16(value)
     if isinstance(value, list):
@@ -337,9 +331,7 @@ LEFT_OUT = 16
 
 
 def _without(value: Any, path: list[str]) -> bool:
-    """
-    Takes a field out; whether it was there.
-    """
+    """Takes a field out; whether it was there."""
     for step in path[:-1]:
         value = (
             cast("list[object]", value)[int(step)]
@@ -350,9 +342,7 @@ def _without(value: Any, path: list[str]) -> bool:
 
 
 def _softened(value: Any) -> Any:
-    """
-    Without nulls, which then read as the default, and with whole floats as integers.
-    """
+    """Without nulls, which then read as the default, and with whole floats as integers."""
     if isinstance(value, dict):
         fields = cast("dict[str, Any]", value)
         soft = {name: _softened(item) for name, item in fields.items() if item is not None}
@@ -411,7 +401,5 @@ class SurrogateJoiner:
 
 
 def given(params: Mapping[str, Any]) -> dict[str, Any]:
-    """
-    The parameters that were passed.
-    """
+    """The parameters that were passed."""
     return {name: value for name, value in params.items() if is_given(value) and value is not UNSET}

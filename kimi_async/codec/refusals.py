@@ -59,9 +59,7 @@ LONGEST_MESSAGE = 4_000
 
 @dataclass(frozen=True, slots=True)
 class ErrorShape:
-    """
-    One failed reply, in words common to all gateways.
-    """
+    """One failed reply, in words common to all gateways."""
 
     message: str
     """The server's own text, without its envelope; a phrase for the status where it sent none. Not redacted."""
@@ -247,9 +245,7 @@ def classify(
 
 @lru_cache(maxsize=64)
 def _classified(status: int, body: bytes) -> ErrorShape:
-    """
-    What status and body say by themselves.
-    """
+    """What status and body say by themselves."""
     found = _open(body[:DECODED])
     inner = found.inner
     type_ = _text(inner.get("type")) or _text(found.outer.get("type"))
@@ -291,9 +287,7 @@ def _classified(status: int, body: bytes) -> ErrorShape:
 
 
 def should_retry(headers: Mapping[str, str]) -> bool | None:
-    """
-    The server's own verdict, `x-should-retry: true` or `false`, or None. It wins over everything else.
-    """
+    """The server's own verdict, `x-should-retry: true` or `false`, or None. It wins over everything else."""
     value = headers.get("x-should-retry")
     return None if value is None else {"true": True, "false": False}.get(value.strip().lower())
 
@@ -432,9 +426,7 @@ def _unpack(value: Any, depth: int) -> _Found:
 
 
 def _quoted(details: Mapping[str, Any]) -> _Found | None:
-    """
-    What the host behind a gateway answered: text, JSON as text, JSON, or JSON in `data`.
-    """
+    """What the host behind a gateway answered: text, JSON as text, JSON, or JSON in `data`."""
     raw: object = details.get("raw")
     if isinstance(raw, dict) and isinstance(inner := cast("dict[str, Any]", raw).get("data"), (str, dict)):
         raw = cast("object", inner)

@@ -335,9 +335,7 @@ def _module_of(kind: type) -> Any:
 
 
 class _Upload:
-    """
-    A body that httpx produces while it is sent.
-    """
+    """A body that httpx produces while it is sent."""
 
     def __init__(self, stream: Any, headers: Mapping[str, str]) -> None:
         self._stream = stream
@@ -376,9 +374,7 @@ def _body_of(request: Any, unread_error: type[Exception]) -> bytes | Body | None
 
 
 def _chat_fields(method: str, path: str, body: bytes | Body | None) -> dict[str, Any] | None:
-    """
-    What a chat request says; None for any other request, and for one that only the server can make sense of.
-    """
+    """What a chat request says; None for any other request, and for one that only the server can make sense of."""
     if method != "POST" or not path.endswith("/chat/completions") or not isinstance(body, bytes):
         return None
     try:
@@ -427,9 +423,7 @@ def _timeout(ours: Timeout, told: Mapping[str, Any] | None) -> Timeout:
 
 
 class _Tapped(AsyncStream[Any]):
-    """
-    A chat stream that keeps the bytes from which its chunks were made, for whoever wants those.
-    """
+    """A chat stream that keeps the bytes from which its chunks were made, for whoever wants those."""
 
     __slots__ = ("caught",)
 
@@ -467,9 +461,7 @@ async def _tapped(response: Response, *, max_event_size: int, usage_follows: boo
 
 
 class _Events:
-    """
-    The bytes of a chat stream, in the packets in which they came; an error after them if the answer is not whole.
-    """
+    """The bytes of a chat stream, in the packets in which they came; an error after them if the answer is not whole."""
 
     def __init__(
         self,
@@ -511,9 +503,7 @@ class _Events:
 
 
 class _Bytes:
-    """
-    The bytes of any other reply, as they come.
-    """
+    """The bytes of any other reply, as they come."""
 
     def __init__(self, response: Response, broken: Callable[[KimiError], Exception]) -> None:
         self._response = response

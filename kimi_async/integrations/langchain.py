@@ -132,9 +132,7 @@ class ChatKimi(BaseChatOpenAI):  # type: ignore[misc,unused-ignore]
         strict: bool | None = None,
         **kwargs: Any,
     ) -> Any:
-        """
-        The same model with answers of a given shape; see LangChain. By JSON schema where `method` says nothing else.
-        """
+        """The same model with answers of a given shape; see LangChain. By JSON schema where `method` says nothing else."""
         return super().with_structured_output(
             schema, method=method, include_raw=include_raw, strict=strict, **kwargs
         )

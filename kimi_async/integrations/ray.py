@@ -102,9 +102,7 @@ class RayLedger:
         return actor
 
     async def sync(self, message: Sync) -> Answer:
-        """
-        :raises LedgerUnavailable: the actor is being started or started again, or did not answer within a second.
-        """
+        """:raises LedgerUnavailable: the actor is being started or started again, or did not answer within a second."""
         errors = self._errors
         try:
             if self._actor is None:

@@ -85,9 +85,7 @@ class RedisLedger:
         self._digest = hashlib.sha1(self._source.encode(), usedforsecurity=False).hexdigest()
 
     async def sync(self, message: Sync) -> Answer:
-        """
-        :raises LedgerUnavailable: the server is not there, too slow, or cannot serve now.
-        """
+        """:raises LedgerUnavailable: the server is not there, too slow, or cannot serve now."""
         said = msgspec.json.encode(message)
         errors = self._errors
         try:

@@ -297,9 +297,7 @@ def by_base_url(url: str) -> Provider | None:
 
 
 def missing_endpoint_message(row: Provider, endpoint: str) -> str:
-    """
-    What to tell somebody who calls an endpoint that a host does not have: who lacks it, what it has, and who has it.
-    """
+    """What to tell somebody who calls an endpoint that a host does not have: who lacks it, what it has, and who has it."""
     name = _endpoint_of(endpoint) or endpoint
     having = [other.name for other in PROVIDERS.values() if name in other.endpoints]
     elsewhere = f"; it exists at {' and '.join(having)}" if having else ""

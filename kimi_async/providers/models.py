@@ -188,16 +188,12 @@ _CODE: Final[dict[str, ModelInfo]] = {
 
 
 def model_info(model: str) -> ModelInfo | None:
-    """
-    What is known about a model, None if nothing. A gateway's form of an id (`moonshotai/kimi-k3`) is understood.
-    """
+    """What is known about a model, None if nothing. A gateway's form of an id (`moonshotai/kimi-k3`) is understood."""
     return MODELS.get(model) or _CODE.get(model) or MODELS.get(official_id(model))
 
 
 def price(model: str, currency: Currency = "USD") -> Price | None:
-    """
-    The official list price of a model; None if it is not known. For gateways' ids too, as a measure: theirs differ.
-    """
+    """The official list price of a model; None if it is not known. For gateways' ids too, as a measure: theirs differ."""
     info = model_info(model)
     return None if info is None or info.prices is None else info.prices.get(currency)
 

@@ -27,9 +27,7 @@ class RequestBuilder(Configured):
 
     @property
     def provider(self) -> Provider | None:
-        """
-        The row of `kimi_async.providers` that this client goes by: the one it was given, or the one whose host it calls.
-        """
+        """The row of `kimi_async.providers` that this client goes by: the one it was given, or the one whose host it calls."""
         return self._row
 
     async def build_request(

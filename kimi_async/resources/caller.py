@@ -125,9 +125,7 @@ class Caller(Protocol):
         usage_follows: bool = False,
         **options: Unpack[CallOptions],
     ) -> AsyncStream[Any]:
-        """
-        A streamed call, its first event received. `cast_to` None means chat chunks, folded and checked for completeness.
-        """
+        """A streamed call, its first event received. `cast_to` None means chat chunks, folded and checked for completeness."""
 
         row = self.provider
         finishes = row is not None and row.finishes

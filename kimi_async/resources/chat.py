@@ -59,9 +59,7 @@ class AskOptions(ChatOptions, CallOptions, total=False):
 
 
 class AsyncCompletions(Resource["RawCompletions", "StreamingCompletions"]):
-    """
-    Chat completions.
-    """
+    """Chat completions."""
 
     # All three take `resume`, though the first refuses it: with `stream=False, **options` pyright can tell them apart only where
     # what the options may hold is the same.
@@ -600,9 +598,7 @@ class AsyncChat(Resource["RawChat", "StreamingChat"]):
 
 
 class AsyncBeta(Resource["RawBeta", "StreamingBeta"]):
-    """
-    Where the OpenAI SDK once kept `parse` and `stream`; the same objects.
-    """
+    """Where the OpenAI SDK once kept `parse` and `stream`; the same objects."""
 
     def __init__(self, chat: AsyncChat) -> None:
         super().__init__(chat._client)

@@ -111,9 +111,7 @@ def chat_body(
     prefix: str | Mapping[str, Any] | None = None,
     advise: bool = False,
 ) -> bytes:
-    """
-    The encoded request, its arguments checked as far as a wrong one can be known here.
-    """
+    """The encoded request, its arguments checked as far as a wrong one can be known here."""
     if not isinstance(model, str):  # pyright: ignore[reportUnnecessaryIsInstance]
         raise TypeError(f"model must be a string such as 'kimi-k3', not {type(model).__name__}")
     if not model.strip():
@@ -244,9 +242,7 @@ def read_completion(body: bytes, response: Response) -> ChatCompletion:
 
 
 async def accept_completion(response: Response) -> ChatCompletion:
-    """
-    A whole reply as a completion, checked; what `request.accept` is for a chat that is not streamed.
-    """
+    """A whole reply as a completion, checked; what `request.accept` is for a chat that is not streamed."""
     await read_whole(response)
     body = response.content
     completion = read_completion(body, response)

@@ -54,9 +54,7 @@ class FileContentReply:
 
     @property
     def text(self) -> str:
-        """
-        As UTF-8. What was extracted from a document is (at present) a JSON document: put it into a message as it is.
-        """
+        """As UTF-8. What was extracted from a document is (at present) a JSON document: put it into a message as it is."""
         return self.response.text
 
     def json(self) -> Any:

@@ -23,9 +23,7 @@ _URI = re.compile(r"[A-Za-z0-9_.-]+/[A-Za-z0-9_.-]+(?::[A-Za-z0-9_.-]+)?")
 
 
 class FormulaTool(Tool):
-    """
-    A function of a formula, ready for `tools`: the model's call is run by Kimi, and its result handed on unread.
-    """
+    """A function of a formula, ready for `tools`: the model's call is run by Kimi, and its result handed on unread."""
 
     def __init__(
         self,

@@ -28,17 +28,13 @@ class ModelList(Reply):
 
 
 class AsyncModels(Resource["RawModels", "StreamingModels"]):
-    """
-    Models. The list is live: ids come and go (`kimi-k2.5` went on 2026-08-31), so ask rather than guess.
-    """
+    """Models. The list is live: ids come and go (`kimi-k2.5` went on 2026-08-31), so ask rather than guess."""
 
     def list(
         self,
         **call: Unpack[CallOptions],
     ) -> AsyncPaginator[Model, AsyncPage[Model]]:
-        """
-        All models of the account. Await it for the page, or iterate it; Kimi gives all of them on one page.
-        """
+        """All models of the account. Await it for the page, or iterate it; Kimi gives all of them on one page."""
 
         async def fetch(params: Mapping[str, Any]) -> AsyncPage[Model]:
             reply = await self._client.request(

@@ -26,9 +26,7 @@ P = TypeVar("P", bound="AsyncPage[Any]")
 
 @dataclass(frozen=True, slots=True)
 class PageInfo:
-    """
-    What to change in the query to get the next page, e.g. ``{"after": "file_9"}``.
-    """
+    """What to change in the query to get the next page, e.g. ``{"after": "file_9"}``."""
 
     params: Mapping[str, Any] = field(default_factory=dict[str, Any])
 
@@ -51,30 +49,22 @@ class AsyncPage(Generic[T]):
         self._fetch: Callable[[Mapping[str, Any]], Awaitable[AsyncPage[T]]] | None = None
 
     def has_next_page(self) -> bool:
-        """
-        Whether `get_next_page` would fetch anything.
-        """
+        """Whether `get_next_page` would fetch anything."""
         return bool(self.data) and self.next_page_info() is not None
 
     def next_page_info(self) -> PageInfo | None:
-        """
-        The parameters of the next page, or None if this is the last.
-        """
+        """The parameters of the next page, or None if this is the last."""
         return None
 
     async def get_next_page(self) -> AsyncPage[T]:
-        """
-        Fetch the next page. Raises RuntimeError if there is none: ask `has_next_page` first.
-        """
+        """Fetch the next page. Raises RuntimeError if there is none: ask `has_next_page` first."""
         info = self.next_page_info()
         if info is None or self._fetch is None:
             raise RuntimeError("No next page expected; please check `.has_next_page()` first.")
         return await _fetched(self._fetch, {**self._params, **info.params})
 
     async def iter_pages(self) -> AsyncIterator[AsyncPage[T]]:
-        """
-        This page, then every page after it.
-        """
+        """This page, then every page after it."""
         page: AsyncPage[T] = self
         while True:
             yield page
@@ -152,9 +142,7 @@ class AsyncPaginator(Generic[T, P]):
             yield item
 
     async def iter_pages(self) -> AsyncIterator[P]:
-        """
-        Every page, the first included.
-        """
+        """Every page, the first included."""
         page = await self
         async for each in page.iter_pages():
             yield cast(P, each)

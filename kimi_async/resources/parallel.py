@@ -11,9 +11,7 @@ R = TypeVar("R")
 
 
 async def in_parallel(jobs: Sequence[Callable[[], Awaitable[R]]], concurrency: int) -> list[R]:
-    """
-    The results of all jobs, in order, at most ``concurrency`` running at a time. The first failure cancels the rest.
-    """
+    """The results of all jobs, in order, at most ``concurrency`` running at a time. The first failure cancels the rest."""
     import anyio
 
     results: list[Any] = [None] * len(jobs)

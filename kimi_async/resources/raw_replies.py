@@ -175,9 +175,7 @@ class _Reply:
 
     @property
     def retries_taken(self) -> int:
-        """
-        Failed attempts before this reply.
-        """
+        """Failed attempts before this reply."""
         return len(self.http_response.request.history)
 
     @property
@@ -189,9 +187,7 @@ class _Reply:
 
 
 class APIResponse(_Reply, Generic[T_co]):
-    """
-    A reply that has been read, and what it means. For a streamed call, `parse()` is the `AsyncStream`.
-    """
+    """A reply that has been read, and what it means. For a streamed call, `parse()` is the `AsyncStream`."""
 
     def __init__(
         self, response: Response, value: T_co | None, misfit: APIResponseValidationError | None = None
@@ -232,9 +228,7 @@ class APIResponse(_Reply, Generic[T_co]):
 
 
 class AsyncAPIResponse(_Reply, Generic[T_co]):
-    """
-    A reply whose body is still on the way: take it in with one of these, once.
-    """
+    """A reply whose body is still on the way: take it in with one of these, once."""
 
     def __init__(self, response: Response, go_on: Callable[[], Awaitable[T_co]]) -> None:
         super().__init__(response)
@@ -247,9 +241,7 @@ class AsyncAPIResponse(_Reply, Generic[T_co]):
     async def parse(self, *, to: type[U]) -> U: ...
 
     async def parse(self, *, to: Any = None) -> Any:
-        """
-        What the call would have returned; or the body decoded as another type.
-        """
+        """What the call would have returned; or the body decoded as another type."""
         if to is not None:
             return decode_reply(await self.http_response.read(), to, self.http_response)
         return await self._go_on()
@@ -264,9 +256,7 @@ class AsyncAPIResponse(_Reply, Generic[T_co]):
         return msgspec.json.decode(await self.http_response.read())
 
     async def iter_bytes(self, chunk_size: int | None = None) -> AsyncIterator[bytes]:
-        """
-        The body as it comes; or in blocks of `chunk_size` bytes, the last one shorter.
-        """
+        """The body as it comes; or in blocks of `chunk_size` bytes, the last one shorter."""
         held = bytearray()
         async for data in self.http_response:
             if chunk_size is None:
@@ -290,9 +280,7 @@ class AsyncAPIResponse(_Reply, Generic[T_co]):
             yield text
 
     async def iter_lines(self) -> AsyncIterator[str]:
-        """
-        Lines without their ends: LF, CRLF or CR, and no other (U+2028 belongs to the text).
-        """
+        """Lines without their ends: LF, CRLF or CR, and no other (U+2028 belongs to the text)."""
         held = b""
         async for data in self.http_response:
             held += data
@@ -319,9 +307,7 @@ class AsyncAPIResponse(_Reply, Generic[T_co]):
 
 
 class AsyncStreamedResponseManager(Generic[T_co]):
-    """
-    Sends on entering; the body is read inside, or not at all.
-    """
+    """Sends on entering; the body is read inside, or not at all."""
 
     def __init__(self, call: Callable[[Catch], Awaitable[T_co]]) -> None:
         self._call = call
@@ -374,9 +360,7 @@ class AsyncStreamedResponseManager(Generic[T_co]):
 
 
 class WithRawResponse:
-    """
-    The same methods; what they return is an `APIResponse`, whose `parse()` is what they would have returned.
-    """
+    """The same methods; what they return is an `APIResponse`, whose `parse()` is what they would have returned."""
 
     def __init__(self, target: Any) -> None:
         self._target = target
@@ -421,9 +405,7 @@ if TYPE_CHECKING:
 
 
 class WithStreamingResponse:
-    """
-    The same methods, as context managers that give the reply before its body.
-    """
+    """The same methods, as context managers that give the reply before its body."""
 
     def __init__(self, target: Any) -> None:
         self._target = target

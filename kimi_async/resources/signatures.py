@@ -22,9 +22,7 @@ NONCE_HEADER = "X-Msh-Request-Nonce"
 
 
 def new_nonce() -> str:
-    """
-    A nonce as Kimi recommends it, a random UUID.
-    """
+    """A nonce as Kimi recommends it, a random UUID."""
     from uuid import uuid4
 
     return str(uuid4())
@@ -69,9 +67,7 @@ class AsyncSignatures(Resource[WithRawResponse, WithStreamingResponse]):
     async def verify_response(
         self, reply: Any, *, model: str, timeout: TimeoutLike = NOT_GIVEN
     ) -> SignatureVerification:
-        """
-        Verifies a reply by its own headers. A reply without a signature is not valid, and nobody is asked.
-        """
+        """Verifies a reply by its own headers. A reply without a signature is not valid, and nobody is asked."""
         found = signature_of(reply)
         if found is None:
             return SignatureVerification(valid=False)

@@ -52,9 +52,7 @@ async def in_thread(function: Callable[[Unpack[Ts]], T], *arguments: *Ts) -> T:
 
 
 async def in_lost_thread(function: Callable[[], T]) -> T:
-    """
-    The same for what may never return: a cancelled caller leaves it behind, and so does the end of the process.
-    """
+    """The same for what may never return: a cancelled caller leaves it behind, and so does the end of the process."""
     loop = asyncio.get_running_loop()
     done: asyncio.Future[T] = loop.create_future()
 

@@ -154,9 +154,7 @@ class UploadFile:
             )
 
     def blocks(self, block: int = BLOCK) -> AsyncIterator[bytes]:
-        """
-        The content from its beginning. Raises `ConfigurationError` if it changed its size since it was measured.
-        """
+        """The content from its beginning. Raises `ConfigurationError` if it changed its size since it was measured."""
         return self._source.blocks(block)
 
     async def sha256(self) -> str:

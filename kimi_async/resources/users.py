@@ -17,9 +17,7 @@ class AsyncMe(Resource["RawMe", "StreamingMe"]):
         self,
         **call: Unpack[CallOptions],
     ) -> Balance:
-        """
-        What is left: `.available_balance`, as a Decimal, in US dollars (api.moonshot.ai) or yuan (api.moonshot.cn).
-        """
+        """What is left: `.available_balance`, as a Decimal, in US dollars (api.moonshot.ai) or yuan (api.moonshot.cn)."""
         return await self._client.request(
             "GET",
             "users/me/balance",

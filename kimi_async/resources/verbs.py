@@ -45,9 +45,7 @@ class Verbs(Caller):
     async def get(
         self, path: str, *, cast_to: Any = object, options: Mapping[str, Any] = {}, **more: Any
     ) -> Any:
-        """
-        Calls an endpoint that has no method yet. See `post`.
-        """
+        """Calls an endpoint that has no method yet. See `post`."""
         return await self._raw("GET", path, cast_to, None, options, more)
 
     async def post(

@@ -82,9 +82,7 @@ def arguments_reader(tools: Any) -> Callable[[str, str], Any] | None:
 
 
 def value_or_none(wanted: ResponseFormat[Any], text: str) -> Any:
-    """
-    The value of a text; None if it is not one. For events: what is wrong is raised at the end, with the whole answer.
-    """
+    """The value of a text; None if it is not one. For events: what is wrong is raised at the end, with the whole answer."""
     try:
         return wanted.decode(text)
     except OutputError:

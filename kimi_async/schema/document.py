@@ -16,9 +16,7 @@ __all__ = ["Document"]
 
 
 class Document:
-    """
-    One schema and what is found out about it. Works on a private copy, so nothing of the caller's is ever changed.
-    """
+    """One schema and what is found out about it. Works on a private copy, so nothing of the caller's is ever changed."""
 
     def __init__(self, schema: Json, *, describe: bool) -> None:
         self.root: Json = schema

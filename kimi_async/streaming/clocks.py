@@ -50,9 +50,7 @@ def limit_of(timeout: Timeout, state: int, started: float, since: float) -> tupl
 
 
 class Clocks:
-    """
-    Ends a wait by cancelling its task when the limit has passed; `expired` then says that it was we.
-    """
+    """Ends a wait by cancelling its task when the limit has passed; `expired` then says that it was we."""
 
     __slots__ = (
         "__weakref__",
@@ -205,9 +203,7 @@ TICK = 0.05
 
 
 class Ticks:
-    """
-    The moments at which the streams of one loop take up their connections again.
-    """
+    """The moments at which the streams of one loop take up their connections again."""
 
     __slots__ = ("_due", "_loop")
 

@@ -43,9 +43,7 @@ TELLING = re.compile(
 
 
 class Continuation(Protocol):
-    """
-    How the chunks of a reply that goes on with a broken answer fit into it.
-    """
+    """How the chunks of a reply that goes on with a broken answer fit into it."""
 
     @property
     def usage(self) -> CompletionUsage | None:
@@ -53,9 +51,7 @@ class Continuation(Protocol):
         ...
 
     def fits(self, chunk: ChatCompletionChunk) -> bool:
-        """
-        Makes it a chunk of the one answer. False if nothing of it is new.
-        """
+        """Makes it a chunk of the one answer. False if nothing of it is new."""
         ...
 
 
@@ -185,15 +181,11 @@ class Digest(Generic[T]):
 
     @property
     def passed_head(self) -> bool:
-        """
-        Whether the first packet is behind.
-        """
+        """Whether the first packet is behind."""
         return not self._head
 
     def hand_on(self) -> list[bytes]:
-        """
-        From here on `feed` gives events as they came. Returns those of the first packet.
-        """
+        """From here on `feed` gives events as they came. Returns those of the first packet."""
         self.settle()
         self._raw = True
         head, self._head = [payload for payload in self._head if payload != DONE], []
@@ -223,22 +215,16 @@ class Digest(Generic[T]):
 
     @property
     def waits(self) -> int:
-        """
-        How many chunks `next_run` has, before anything is read.
-        """
+        """How many chunks `next_run` has, before anything is read."""
         return 0 if self._waiting is None else len(self._waiting[0]) - self._waiting[2]
 
     def settle(self) -> None:
-        """
-        Folds what has arrived and will not be handed out.
-        """
+        """Folds what has arrived and will not be handed out."""
         while self.waits:
             self.next_run()
 
     def next_run(self) -> list[T]:
-        """
-        The next of the last packet's chunks: a run of text, or one of another kind.
-        """
+        """The next of the last packet's chunks: a run of text, or one of another kind."""
         if self._waiting is None:
             return []
         items, sources, at = self._waiting
@@ -263,9 +249,7 @@ class Digest(Generic[T]):
         return found
 
     def end(self) -> list[T]:
-        """
-        The body has ended: what its last, unterminated event holds.
-        """
+        """The body has ended: what its last, unterminated event holds."""
         try:
             last = [event.data for event in self._sse.finish()]
         except EventTooLargeError as exc:
@@ -321,9 +305,7 @@ class Digest(Generic[T]):
         return items
 
     def adopted(self, continuation: Continuation, fold: Accumulator, items: list[T]) -> list[T]:
-        """
-        From here on what comes goes on with the answer of `fold`. `items`, which came before, are fitted in.
-        """
+        """From here on what comes goes on with the answer of `fold`. `items`, which came before, are fitted in."""
         self._continuation, self.fold = continuation, fold
         chunks = [chunk for chunk in cast("list[ChatCompletionChunk]", items) if continuation.fits(chunk)]
         for chunk in chunks:
@@ -332,17 +314,13 @@ class Digest(Generic[T]):
 
     @property
     def charged(self) -> CompletionUsage | None:
-        """
-        What this reply was charged, once it has said so.
-        """
+        """What this reply was charged, once it has said so."""
         if self._continuation is not None:
             return self._continuation.usage
         return self.fold.usage if self.fold is not None else None
 
     def incomplete(self, why: str) -> IncompleteStreamError:
-        """
-        The error for a stream that did not come to its end. When it was noticed is for the reader to add.
-        """
+        """The error for a stream that did not come to its end. When it was noticed is for the reader to add."""
         response, fold = self._response, self.fold
         chunks = 0 if fold is None else fold.chunks
         rid = response.request_id
@@ -354,9 +332,7 @@ class Digest(Generic[T]):
         )
 
     def _conclude(self) -> None:
-        """
-        `[DONE]` has come: is the answer whole?
-        """
+        """`[DONE]` has come: is the answer whole?"""
         fold = self.fold
         if self.fault is not None or self.done:
             return
@@ -402,9 +378,7 @@ class Digest(Generic[T]):
         return items
 
     def _told(self, payload: bytes) -> bool:
-        """
-        Whether an event of type "error" is one: not where it is a chunk.
-        """
+        """Whether an event of type "error" is one: not where it is a chunk."""
         if self.fold is None:
             return False
         try:
@@ -420,9 +394,7 @@ class Digest(Generic[T]):
         return True
 
     def _patiently(self, payload: Payload, queue: list[Payload]) -> list[T]:
-        """
-        The chunks of one event. Lines that are events of their own, for want of a blank line, go back into the queue.
-        """
+        """The chunks of one event. Lines that are events of their own, for want of a blank line, go back into the queue."""
         found: list[T]
         try:
             found = [self._decode(payload)]
@@ -475,9 +447,7 @@ class Digest(Generic[T]):
         return cast("list[T]", chunks)
 
     def _looked_at(self, chunk: ChatCompletionChunk, payload: Payload) -> ChatCompletionChunk | None:
-        """
-        The chunk as it should be read; None for an error, which is then the fault.
-        """
+        """The chunk as it should be read; None for an error, which is then the fault."""
         chunk, error = second_look(chunk, payload)
         if error is None:
             return chunk
@@ -489,9 +459,7 @@ class Digest(Generic[T]):
 
 
 def second_look(chunk: ChatCompletionChunk, payload: Payload) -> tuple[ChatCompletionChunk, Any]:
-    """
-    The chunk, with what a foreign shape hides from its struct; and the error that the event is, or None.
-    """
+    """The chunk, with what a foreign shape hides from its struct; and the error that the event is, or None."""
     failed = any(choice.finish_reason == "error" for choice in chunk.choices)
     if chunk.choices and not chunk.error and not failed and SUSPECT.search(payload) is None:
         return chunk, None
@@ -512,18 +480,14 @@ def second_look(chunk: ChatCompletionChunk, payload: Payload) -> tuple[ChatCompl
 
 
 def as_events(payloads: list[Payload]) -> list[bytes]:
-    """
-    Events as bytes of a stream, in one piece.
-    """
+    """Events as bytes of a stream, in one piece."""
     if not payloads:
         return []
     return [b"".join([encode_event(payload) for payload in payloads])]
 
 
 def _is_whole(value: dict[str, Any]) -> bool:
-    """
-    Whether it is a completion, and not a chunk.
-    """
+    """Whether it is a completion, and not a chunk."""
     choices: object = value.get("choices")
     if not isinstance(choices, list) or value.get("object") == "chat.completion.chunk":
         return False

@@ -48,9 +48,7 @@ __all__ = [
 
 
 class _Choice:
-    """
-    Which "done" events a choice still owes.
-    """
+    """Which "done" events a choice still owes."""
 
     __slots__ = ("call", "content", "done", "named", "reasoning", "refusal")
 
@@ -117,9 +115,7 @@ class ChatCompletionStreamState:
         self.use(Accumulator())
 
     def use(self, fold: Accumulator) -> None:
-        """
-        From here on the events are those of an answer that somebody else folds.
-        """
+        """From here on the events are those of an answer that somebody else folds."""
         self._fold = fold
         # Not bound methods of self: events hold them, and would make a cycle of every event and its stream.
         self._snapshot = lambda: fold.completion() or ChatCompletion()
@@ -149,9 +145,7 @@ class ChatCompletionStreamState:
         return completion if self._finish is None else self._finish(completion)
 
     def handle_chunk(self, chunk: ChatCompletionChunk) -> list[ChatCompletionStreamEvent]:
-        """
-        The events of one chunk: the chunk itself first, then what it holds.
-        """
+        """The events of one chunk: the chunk itself first, then what it holds."""
         if not self._fold.add(chunk):
             self._fold.settle(chunk)
         return list(self.told(chunk))
@@ -176,9 +170,7 @@ class ChatCompletionStreamState:
             yield ContentDeltaEvent(text, content, so_far)
 
     def told(self, chunk: ChatCompletionChunk) -> Iterable[ChatCompletionStreamEvent]:
-        """
-        The events of one chunk, which has been folded.
-        """
+        """The events of one chunk, which has been folded."""
         choices = chunk.choices
         first = self._choices.get(0)
         # The chunk that comes a thousand times: one choice, with text, after text.
@@ -315,9 +307,7 @@ def _call_of(fold: ChoiceFold, index: int | None, call_id: str | None) -> CallFo
 
 @dataclass(frozen=True, slots=True)
 class StreamMetrics:
-    """
-    How an answer came. Times in seconds from the sending of the request.
-    """
+    """How an answer came. Times in seconds from the sending of the request."""
 
     time_to_first_token: float | None
     """Until the first reasoning, text or tool call; None if there was none yet."""
@@ -429,17 +419,13 @@ class AsyncChatCompletionStream(Generic[C]):
             yield StreamResumedEvent(each.number, each.error, each.restarted)
 
     async def text_stream(self) -> AsyncIterator[str]:
-        """
-        The text of the first choice, fragment by fragment, without reasoning.
-        """
+        """The text of the first choice, fragment by fragment, without reasoning."""
         async for event in self:
             if type(event) is ContentDeltaEvent:
                 yield event.delta
 
     async def until_done(self) -> Self:
-        """
-        Takes in the rest of the stream.
-        """
+        """Takes in the rest of the stream."""
         if self._begun:
             async for _ in self:
                 pass
@@ -480,17 +466,13 @@ class AsyncChatCompletionStream(Generic[C]):
         return cast("C", completion) if self._finish is None else self._finish(completion)
 
     async def get_final_text(self) -> str:
-        """
-        The text of the whole answer; `""` if it holds none.
-        """
+        """The text of the whole answer; `""` if it holds none."""
         completion = await self.get_final_completion()
         return (completion.choices[0].message.content or "") if completion.choices else ""
 
     @property
     def metrics(self) -> StreamMetrics:
-        """
-        How it came so far.
-        """
+        """How it came so far."""
         started = self._stream.started
         now = self._loop.time() if self._ended is None else self._ended
         usage = self._stream.usage
@@ -523,9 +505,7 @@ class AsyncChatCompletionStream(Generic[C]):
 
 
 class AsyncChatCompletionStreamManager(Generic[C]):
-    """
-    Sends the request on entering, closes the stream on leaving.
-    """
+    """Sends the request on entering, closes the stream on leaving."""
 
     def __init__(
         self,

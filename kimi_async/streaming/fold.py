@@ -51,9 +51,7 @@ def _whole_json(text: str) -> bool:
 
 
 class CallFold:
-    """
-    One tool call as far as it has arrived.
-    """
+    """One tool call as far as it has arrived."""
 
     __slots__ = ("arguments", "id", "index", "name", "type")
 
@@ -78,9 +76,7 @@ class CallFold:
 
     @property
     def text(self) -> str:
-        """
-        The arguments so far.
-        """
+        """The arguments so far."""
         if len(self.arguments) > 1:
             self.arguments[:] = ["".join(self.arguments)]
         return self.arguments[0] if self.arguments else ""
@@ -95,9 +91,7 @@ class CallFold:
 
 
 class ChoiceFold:
-    """
-    One choice as far as it has arrived.
-    """
+    """One choice as far as it has arrived."""
 
     __slots__ = (
         "calls",
@@ -154,9 +148,7 @@ class ChoiceFold:
                 self.logprobs.setdefault(name, []).extend(tokens)
 
     def call_for(self, fragment: ChoiceDeltaToolCall) -> CallFold:
-        """
-        The call that a fragment belongs to; a new one if it begins one.
-        """
+        """The call that a fragment belongs to; a new one if it begins one."""
         index = fragment.index
         name = fragment.function.name if fragment.function is not None else None
         if index is None:  # pyright: ignore[reportUnnecessaryComparison] (relays leave it out)
@@ -206,9 +198,7 @@ class ChoiceFold:
 
 
 def holds_little(choice: ChunkChoice) -> bool:
-    """
-    Whether a chunk's choice ends without more, or has a delta without anything: what it says may stand elsewhere.
-    """
+    """Whether a chunk's choice ends without more, or has a delta without anything: what it says may stand elsewhere."""
     delta = choice.delta
     return choice.finish_reason is not None or not (
         delta.content is not None
@@ -322,9 +312,7 @@ class Accumulator:
         return count
 
     def text_run(self, chunks: Sequence[ChatCompletionChunk], start: int) -> int:
-        """
-        Folds the chunks from `start` on that hold a piece of text after others and nothing else; says how many.
-        """
+        """Folds the chunks from `start` on that hold a piece of text after others and nothing else; says how many."""
         content = self._content
         if content is None:
             return 0
@@ -353,9 +341,7 @@ class Accumulator:
         return at - start
 
     def text(self, kind: str = "content") -> str:
-        """
-        The first choice's `content`, `reasoning` or `refusal` as far as it has been told of.
-        """
+        """The first choice's `content`, `reasoning` or `refusal` as far as it has been told of."""
         choice = self.choices.get(0)
         if choice is None:
             return ""
@@ -403,9 +389,7 @@ class Accumulator:
         return True
 
     def settle(self, chunk: ChatCompletionChunk) -> None:
-        """
-        Folds a chunk that `extend` or `add` stopped before, once it has been looked at.
-        """
+        """Folds a chunk that `extend` or `add` stopped before, once it has been looked at."""
         if chunk.choices or chunk.usage is not None:
             self._fold(chunk)
             self._counted(1)
@@ -462,25 +446,19 @@ class Accumulator:
 
     @property
     def says_something(self) -> bool:
-        """
-        Whether a first token has come: of text, reasoning or a call.
-        """
+        """Whether a first token has come: of text, reasoning or a call."""
         return any(fold.content or fold.reasoning or fold.calls for fold in self.choices.values())
 
     @property
     def in_a_call(self) -> bool:
-        """
-        Whether a tool call was being written when it stopped: one whose arguments are no whole JSON.
-        """
+        """Whether a tool call was being written when it stopped: one whose arguments are no whole JSON."""
         return any(
             fold.finish_reason is None and any(not _whole_json(call.text) for call in fold.calls)
             for fold in self.choices.values()
         )
 
     def completion(self) -> ChatCompletion | None:
-        """
-        What has arrived so far, or None before the first chunk. A choice without its end has `finish_reason` None.
-        """
+        """What has arrived so far, or None before the first chunk. A choice without its end has `finish_reason` None."""
         first = self.first
         if first is None:
             return None

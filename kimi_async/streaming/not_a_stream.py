@@ -19,18 +19,14 @@ __all__ = ["NotAStream", "as_chunk", "rest_of", "unfit"]
 
 
 class NotAStream(Exception):
-    """
-    The body begins like JSON or HTML. Caught where it was read; never leaves this folder.
-    """
+    """The body begins like JSON or HTML. Caught where it was read; never leaves this folder."""
 
     def __init__(self, head: bytes) -> None:
         self.head = head
 
 
 async def rest_of(response: Response, head: bytes) -> tuple[bytes, bool]:
-    """
-    The whole body, of which `head` has been read, as far as it comes; and whether its end was waited for in vain.
-    """
+    """The whole body, of which `head` has been read, as far as it comes; and whether its end was waited for in vain."""
     timeout = response.request.timeout
     seconds = min((each for each in (timeout.read, timeout.first_token) if each is not None), default=None)
     parts, size = [head], len(head)
@@ -48,9 +44,7 @@ async def rest_of(response: Response, head: bytes) -> tuple[bytes, bool]:
 
 
 def unfit(body: bytes, response: Response) -> APIResponseValidationError:
-    """
-    The error for a body that is none of these.
-    """
+    """The error for a body that is none of these."""
     kind = response.headers.get("content-type", "no content type")
     return APIResponseValidationError(
         response,
@@ -61,9 +55,7 @@ def unfit(body: bytes, response: Response) -> APIResponseValidationError:
 
 
 def as_chunk(completion: ChatCompletion) -> ChatCompletionChunk:
-    """
-    A whole completion as the one chunk of a stream.
-    """
+    """A whole completion as the one chunk of a stream."""
     return ChatCompletionChunk(
         id=completion.id,
         created=completion.created,

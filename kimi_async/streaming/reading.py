@@ -34,9 +34,7 @@ GROWTH = 0.25
 
 
 class Reading(Generic[T]):
-    """
-    One reply, packet after packet: `items = await reading.fill()`, until `digest.done` or `digest.fault`.
-    """
+    """One reply, packet after packet: `items = await reading.fill()`, until `digest.done` or `digest.fault`."""
 
     __slots__ = (
         "_held",
@@ -82,9 +80,7 @@ class Reading(Generic[T]):
         """Bytes that were read, and wait until others have had the loop."""
 
     async def fill(self) -> list[T]:
-        """
-        What has arrived, as soon as it holds something to hand out, or an end, or a fault.
-        """
+        """What has arrived, as soon as it holds something to hand out, or an end, or a fault."""
         response, digest, clocks = self.response, self.digest, self.clocks
         if digest.waits:
             items = digest.next_run()
@@ -181,9 +177,7 @@ class Reading(Generic[T]):
             self.end()
 
     async def finish(self) -> None:
-        """
-        Takes in the end of the body, within a bound, so that the connection can be used again.
-        """
+        """Takes in the end of the body, within a bound, so that the connection can be used again."""
         response = self.response
         self._take_up()
         try:
@@ -208,9 +202,7 @@ class Reading(Generic[T]):
         self.response.close()
 
     def drop(self) -> None:
-        """
-        Ends it where nobody asks for it any more.
-        """
+        """Ends it where nobody asks for it any more."""
         self.ended = True
         self.clocks.stop()
         self._take_up()
@@ -241,9 +233,7 @@ class Reading(Generic[T]):
         self.digest.fault = error
 
     def _run_out(self) -> None:
-        """
-        A clock ran out while we waited.
-        """
+        """A clock ran out while we waited."""
         limit = self.clocks.limit()
         phase = limit[1] if limit is not None else "idle"
         if phase == "grace" or (phase == "total" and self.clocks.state == SAID):

@@ -87,16 +87,12 @@ class ResumePolicy:
         raise TypeError(f"resume must be a ResumePolicy, True or None, not {type(value).__name__}{meant}")
 
     def delay(self, fruitless: int) -> float:
-        """
-        Seconds to wait after this many resumptions in a row without progress.
-        """
+        """Seconds to wait after this many resumptions in a row without progress."""
         return 0.0 if fruitless == 0 else min(self.cap, self.base * 2.0 ** (fruitless - 1))
 
 
 def why_not(body: dict[str, Any], partial: ChatCompletion | None) -> str | None:
-    """
-    Why a stream cannot be resumed, or None if it can.
-    """
+    """Why a stream cannot be resumed, or None if it can."""
     n = body.get("n")
     if isinstance(n, int) and n > 1:
         return "it has more than one choice (n > 1), and partial mode continues one"
@@ -116,9 +112,7 @@ def why_not(body: dict[str, Any], partial: ChatCompletion | None) -> str | None:
 
 
 def check_resume(provider: Provider | None) -> None:
-    """
-    :raises ConfigurationError: this host is not known to go on with a partial message. One that is unknown may.
-    """
+    """:raises ConfigurationError: this host is not known to go on with a partial message. One that is unknown may."""
     if provider is not None and not provider.continues_partial:
         raise ConfigurationError(
             f"resume= needs a host that goes on with a partial message, and {provider.title} is not known to: it would "
@@ -127,9 +121,7 @@ def check_resume(provider: Provider | None) -> None:
 
 
 def can_mend(error: BaseException) -> bool:
-    """
-    Whether asking again can help: the connection broke or fell silent, or the server failed in the middle.
-    """
+    """Whether asking again can help: the connection broke or fell silent, or the server failed in the middle."""
     if isinstance(error, APIStatusError):
         return error.retryable
     if isinstance(error, APIConnectionError):
@@ -258,9 +250,7 @@ class Resumer:
         return stream, rest
 
     def _judge(self, fault: APIError, fold: Accumulator) -> None:
-        """
-        :raises APIError: the fault, where it shall not be resumed.
-        """
+        """:raises APIError: the fault, where it shall not be resumed."""
         if not can_mend(fault):
             raise self._final(fault)
         reason = why_not(self._body, fold.completion())
@@ -271,9 +261,7 @@ class Resumer:
             raise self._final(fault)
 
     def _note_charge(self, fold: Accumulator) -> None:
-        """
-        The request that broke off is in the list, whether or not it has said what it was charged.
-        """
+        """The request that broke off is in the list, whether or not it has said what it was charged."""
         if not self._charged and (usage := fold.usage) is not None:
             self._charged.append(
                 UsageAttempt(prompt_tokens=usage.prompt_tokens, completion_tokens=usage.completion_tokens)
@@ -320,9 +308,7 @@ class Repeater:
         self.attempts: tuple[Attempt, ...] = ()
 
     async def again(self, fault: APIError) -> AsyncStream[ChatCompletionChunk]:
-        """
-        :raises APIError: the fault, where it is of no use to ask again; or what the last attempt ended with.
-        """
+        """:raises APIError: the fault, where it is of no use to ask again; or what the last attempt ended with."""
         while True:
             if not can_mend(fault) or self._left <= 0:
                 fault.attempts = (*self.attempts, *fault.attempts)
@@ -356,9 +342,7 @@ class Repeater:
 
 
 class Rest:
-    """
-    The rest of an answer, from a request that was given its beginning.
-    """
+    """The rest of an answer, from a request that was given its beginning."""
 
     __slots__ = (
         "_anew",
@@ -461,9 +445,7 @@ class Rest:
             self._held, delta.content = said, None
 
     def _count(self, chunk: ChatCompletionChunk, usage: CompletionUsage) -> None:
-        """
-        Adds what this request was charged to what those before it were. A request reports once, or the same twice.
-        """
+        """Adds what this request was charged to what those before it were. A request reports once, or the same twice."""
         self.usage = usage
         attempt = UsageAttempt(prompt_tokens=usage.prompt_tokens, completion_tokens=usage.completion_tokens)
         if self._request_id:

@@ -34,9 +34,7 @@ LONGEST_GATHER = 5.0
 
 @dataclass(frozen=True, slots=True)
 class Resumption:
-    """
-    One resumption of a stream.
-    """
+    """One resumption of a stream."""
 
     number: int
     """1 for the first."""
@@ -47,9 +45,7 @@ class Resumption:
 
 
 class Mender(Protocol):
-    """
-    Who finds another reply where one broke off.
-    """
+    """Who finds another reply where one broke off."""
 
     @property
     def resumptions(self) -> list[Resumption]: ...
@@ -64,9 +60,7 @@ class Mender(Protocol):
 
 
 class Repeats(Protocol):
-    """
-    Who asks again for an answer of which nobody has seen anything.
-    """
+    """Who asks again for an answer of which nobody has seen anything."""
 
     async def again(self, fault: APIError) -> "AsyncStream[Any]": ...
 
@@ -193,16 +187,12 @@ class AsyncStream(Generic[T]):
 
     @property
     def response(self) -> Response:
-        """
-        Status, headers and request id: of the latest reply, where it was resumed.
-        """
+        """Status, headers and request id: of the latest reply, where it was resumed."""
         return self._reading.response
 
     @property
     def resumptions(self) -> list[Resumption]:
-        """
-        Where it broke off and went on (`resume=`).
-        """
+        """Where it broke off and went on (`resume=`)."""
         return self._mender.resumptions if self._mender is not None else []
 
     @property
@@ -211,43 +201,31 @@ class AsyncStream(Generic[T]):
 
     @property
     def started(self) -> float:
-        """
-        `loop.time()` when the request was sent: the latest, where it was resumed.
-        """
+        """`loop.time()` when the request was sent: the latest, where it was resumed."""
         return self._reading.clocks.started
 
     @property
     def chunks(self) -> int:
-        """
-        Chunks decoded so far.
-        """
+        """Chunks decoded so far."""
         return self._fold.chunks + self._reading.digest.waits if self._fold is not None else 0
 
     @property
     def usage(self) -> CompletionUsage | None:
-        """
-        Tokens charged, once the server has said so.
-        """
+        """Tokens charged, once the server has said so."""
         return self._fold.usage if self._fold is not None else None
 
     def snapshot(self) -> ChatCompletion | None:
-        """
-        The answer as far as it has been decoded; None before the first chunk.
-        """
+        """The answer as far as it has been decoded; None before the first chunk."""
         return self._fold.completion() if self._fold is not None else None
 
     @property
     def fold(self) -> Accumulator | None:
-        """
-        What the chunks so far amount to. None for a stream of something else than chats.
-        """
+        """What the chunks so far amount to. None for a stream of something else than chats."""
         return self._fold
 
     @property
     def in_run(self) -> bool:
-        """
-        Whether the chunks at hand are pieces of text and nothing else; see `tell_by_runs`.
-        """
+        """Whether the chunks at hand are pieces of text and nothing else; see `tell_by_runs`."""
         return self._reading.digest.in_run
 
     def tell_by_runs(self) -> None:
@@ -327,9 +305,7 @@ class AsyncStream(Generic[T]):
         self._pending = iter(items)
 
     async def _advance(self) -> T:
-        """
-        The next chunk where one reply has ended, well or badly.
-        """
+        """The next chunk where one reply has ended, well or badly."""
         while not self._ended:
             digest = self._reading.digest
             if digest.fault is not None:
@@ -394,15 +370,11 @@ class AsyncStream(Generic[T]):
         return self._mender
 
     def mend_with(self, mender: Mender) -> None:
-        """
-        Where a reply breaks off, `mender` is asked for another.
-        """
+        """Where a reply breaks off, `mender` is asked for another."""
         self._mender = mender
 
     def handed_over(self) -> tuple[Reading[T], list[T]]:
-        """
-        The reading, and what it has brought that was not handed out; this stream has then ended.
-        """
+        """The reading, and what it has brought that was not handed out; this stream has then ended."""
         items = self.take()
         self._open, self._ended = False, True
         return self._reading, items
@@ -414,9 +386,7 @@ class AsyncStream(Generic[T]):
         self._reading.end()
 
     def _failed(self) -> Exception:
-        """
-        The fault, with what had arrived, and the connection closed.
-        """
+        """The fault, with what had arrived, and the connection closed."""
         fault = self._fault or cast("APIError", self._reading.digest.fault)
         self._fault = fault
         self._end()

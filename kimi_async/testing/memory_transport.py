@@ -21,9 +21,7 @@ __all__ = ["MemoryTransport", "Reply"]
 
 @dataclass(slots=True)
 class Reply:
-    """
-    What a handler answers. A body of bytes comes at once; an (async) iterable of bytes comes piece by piece.
-    """
+    """What a handler answers. A body of bytes comes at once; an (async) iterable of bytes comes piece by piece."""
 
     status: int = 200
     headers: Mapping[str, str] | Iterable[tuple[str, str]] = field(default_factory=dict[str, str])

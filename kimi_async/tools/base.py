@@ -31,9 +31,7 @@ class ToolError(KimiError):
 
 
 class ToolArgumentsError(ToolError):
-    """
-    The model's arguments do not fit the tool; the reason names the field, and is what the model is told.
-    """
+    """The model's arguments do not fit the tool; the reason names the field, and is what the model is told."""
 
 
 @dataclass(slots=True)
@@ -55,9 +53,7 @@ class ToolContext:
     stopped: bool = False
 
     def add_tools(self, *tools: Any) -> None:
-        """
-        Offers more tools from the next turn on, by a system message as K3 takes it (platform.kimi.ai, "Dynamic tools").
-        """
+        """Offers more tools from the next turn on, by a system message as K3 takes it (platform.kimi.ai, "Dynamic tools")."""
         self.added.extend(tools)
 
     def stop(self) -> None:

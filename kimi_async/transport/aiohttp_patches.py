@@ -67,9 +67,7 @@ AT_ONCE = 32 << 10
 
 
 class OneWriteRequest(aiohttp.ClientRequest):
-    """
-    Writes head and body of a small request in one go, without a task.
-    """
+    """Writes head and body of a small request in one go, without a task."""
 
     _small: bytes | None = None
 

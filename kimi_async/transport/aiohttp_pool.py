@@ -154,9 +154,7 @@ class SessionPool:
     # --- sessions ---
 
     def session(self) -> aiohttp.ClientSession:
-        """
-        The session of the running loop.
-        """
+        """The session of the running loop."""
         loop = asyncio.get_running_loop()
         if self._loop is loop and self._generation == leavings.generation:
             return cast("aiohttp.ClientSession", self._session)
@@ -207,9 +205,7 @@ class SessionPool:
         return session
 
     async def aclose(self) -> None:
-        """
-        Closes every session that this pool made. Replies still open end with an error at their next read.
-        """
+        """Closes every session that this pool made. Replies still open end with an error at their next read."""
         self._closed = True
         self._loop = self._session = None
         here = asyncio.get_running_loop()
@@ -358,9 +354,7 @@ class SessionPool:
 
 
 class _Reading:
-    """
-    The body of a reply, as bytes come.
-    """
+    """The body of a reply, as bytes come."""
 
     __slots__ = ("_content", "_fault", "_loop", "_pool", "_reply", "_request", "_started")
 
@@ -396,9 +390,7 @@ class _Reading:
         raise _translated(self._fault, self._request, "body", self._loop.time() - self._started)
 
     def gate(self, on: bool) -> None:
-        """
-        Takes up the reading of the connection, or stops it. One that has been given back already is left alone.
-        """
+        """Takes up the reading of the connection, or stops it. One that has been given back already is left alone."""
         connection = self._reply.connection
         transport = None if connection is None else connection.transport
         if transport is None or transport.is_closing():
@@ -426,9 +418,7 @@ class _Reading:
 
 
 class _Upload:
-    """
-    A request body on its way out, watched: `Timeout.write` bounds the time that the socket takes for one block.
-    """
+    """A request body on its way out, watched: `Timeout.write` bounds the time that the socket takes for one block."""
 
     def __init__(self, body: Body, seconds: float | None, loop: asyncio.AbstractEventLoop) -> None:
         self._body = body
@@ -467,9 +457,7 @@ class _Upload:
             self._task.cancel()
 
     def timed_out(self) -> bool:
-        """
-        Whether a cancellation that just came is ours. Takes it back if so.
-        """
+        """Whether a cancellation that just came is ours. Takes it back if so."""
         return self._expired and self._task is not None and self._task.uncancel() <= self._cancelling
 
     def stop(self) -> None:
@@ -497,9 +485,7 @@ _PHASES: tuple[tuple[type[BaseException], str, str], ...] = (
 def _translated(
     exc: BaseException | None, request: Request, phase: str, elapsed: float
 ) -> APIConnectionError | ConfigurationError:
-    """
-    Our error for one of aiohttp's. The cause it carries is a stand-in with the same words, but no headers and no frames.
-    """
+    """Our error for one of aiohttp's. The cause it carries is a stand-in with the same words, but no headers and no frames."""
     host = urlsplit(request.url).hostname
     if isinstance(exc, (aiohttp.InvalidURL, aiohttp.NonHttpUrlClientError)):
         return ConfigurationError(f"not a URL that can be called: {redact(str(exc))}")

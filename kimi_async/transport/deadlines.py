@@ -9,9 +9,7 @@ __all__ = ["Deadline"]
 
 
 class _Line:
-    """
-    Those on one loop who have equally long: first come, first to expire, so that one timer serves them all.
-    """
+    """Those on one loop who have equally long: first come, first to expire, so that one timer serves them all."""
 
     __slots__ = ("loop", "timer", "waiting")
 

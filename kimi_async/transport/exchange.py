@@ -46,9 +46,7 @@ TimeoutLike: TypeAlias = Any
 
 
 class Headers(CIMultiDict[str]):
-    """
-    A case-insensitive mapping of header fields that may repeat. Its repr hides keys, cookies and account ids.
-    """
+    """A case-insensitive mapping of header fields that may repeat. Its repr hides keys, cookies and account ids."""
 
     def __repr__(self) -> str:
         masked = {name: "…" if is_secret(name) else value for name, value in self.items()}
@@ -124,9 +122,7 @@ class Timeout:
 
 @runtime_checkable
 class Body(Protocol):
-    """
-    A request body that is produced while it is sent, such as a multipart upload.
-    """
+    """A request body that is produced while it is sent, such as a multipart upload."""
 
     replayable: bool
     """Whether a second iteration gives the same bytes, so that the request can be sent again."""
@@ -246,9 +242,7 @@ class Request:
         return self.body
 
     def json(self) -> Any:
-        """
-        The decoded body; None if there is none. A streamed body has no JSON: `TypeError`.
-        """
+        """The decoded body; None if there is none. A streamed body has no JSON: `TypeError`."""
         if self.body is None:
             return None
         if not isinstance(self.body, (bytes, bytearray)):
@@ -256,9 +250,7 @@ class Request:
         return msgspec.json.decode(self.body)
 
     async def read(self) -> bytes:
-        """
-        The whole body.
-        """
+        """The whole body."""
         if self.body is None:
             return b""
         return bytes(self.body) if isinstance(self.body, (bytes, bytearray)) else await self.body.read()
@@ -278,9 +270,7 @@ class Request:
         return other
 
     def info(self) -> RequestInfo:
-        """
-        What an error may keep: no key, no query, no body.
-        """
+        """What an error may keep: no key, no query, no body."""
         return RequestInfo(self.method, redact_url(self.url), shown(self.headers))
 
     def __repr__(self) -> str:
@@ -410,18 +400,14 @@ class Response:
 
     @property
     def content(self) -> bytes:
-        """
-        The body, once `read()` has taken it in.
-        """
+        """The body, once `read()` has taken it in."""
         if self._body is None:
             raise RuntimeError("the body has not been read yet: await response.read() first")
         return self._body
 
     @property
     def text(self) -> str:
-        """
-        The body as text, once `read()` has taken it in; what is not UTF-8 becomes U+FFFD.
-        """
+        """The body as text, once `read()` has taken it in; what is not UTF-8 becomes U+FFFD."""
         return self.content.decode("utf-8", "replace")
 
     def json(self) -> Any:
@@ -499,9 +485,7 @@ class Response:
         return self._reader if self._body is None else self._handed_out
 
     async def readany(self) -> bytes:
-        """
-        The next bytes, decompressed, as soon as there are any; `b""` at the end.
-        """
+        """The next bytes, decompressed, as soon as there are any; `b""` at the end."""
         data = await self.reader()
         self.bytes_received += len(data)
         return data
@@ -518,18 +502,14 @@ class Response:
             self.close()
 
     def on_close(self, callback: Callable[[], None]) -> None:
-        """
-        Calls back once, when the body has been read or given up; at once if that has happened.
-        """
+        """Calls back once, when the body has been read or given up; at once if that has happened."""
         if self._closed:
             callback()
         else:
             self._callbacks.append(callback)
 
     def close(self) -> None:
-        """
-        Gives the connection back if the body was read to its end, and closes it otherwise. May be called again.
-        """
+        """Gives the connection back if the body was read to its end, and closes it otherwise. May be called again."""
         if self._closed:
             return
         self._closed = True
@@ -552,9 +532,7 @@ class Response:
         self.close()
 
     def info(self) -> ResponseInfo:
-        """
-        What an error may keep.
-        """
+        """What an error may keep."""
         kept = shown(self.headers, secrets_in(self.request.headers))
         return ResponseInfo(self.status, kept, self.request.info())
 
@@ -564,9 +542,7 @@ class Response:
 
 @dataclass(frozen=True, slots=True)
 class TransportSettings:
-    """
-    How connections are to be made, where somebody else makes them.
-    """
+    """How connections are to be made, where somebody else makes them."""
 
     proxy: str | None = None
     ssl: Any = None
@@ -578,8 +554,6 @@ class TransportSettings:
 
 
 class Transport(Protocol):
-    """
-    Whatever can carry a request. `aclose()`, where there is one, is called when the client closes.
-    """
+    """Whatever can carry a request. `aclose()`, where there is one, is called when the client closes."""
 
     async def send(self, request: Request) -> Response: ...

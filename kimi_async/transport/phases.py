@@ -55,9 +55,7 @@ _FIELD = {
 
 
 async def read_whole(response: Response) -> None:
-    """
-    Takes in a whole reply, within what its headers have left of `Timeout.read`, and of `total`.
-    """
+    """Takes in a whole reply, within what its headers have left of `Timeout.read`, and of `total`."""
     if response.settle():
         return
     request = response.request

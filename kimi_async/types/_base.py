@@ -52,9 +52,7 @@ class NotGiven(metaclass=_Sentinel):
 
 
 class Omit(metaclass=_Sentinel):
-    """
-    As a parameter: leave it out. As a header value: remove the header that would be sent by default.
-    """
+    """As a parameter: leave it out. As a header value: remove the header that would be sent by default."""
 
     def __bool__(self) -> Literal[False]:
         return False
@@ -79,9 +77,7 @@ def is_given(value: object) -> bool:
 
 
 def absent() -> Any:
-    """
-    The default of a field that a server may leave out. The attribute then reads as None (see `wire`).
-    """
+    """The default of a field that a server may leave out. The attribute then reads as None (see `wire`)."""
     return UNSET
 
 
@@ -120,14 +116,10 @@ def held(model: object) -> dict[str, Any]:
 
 
 class BaseModel(msgspec.Struct, kw_only=True):
-    """
-    An object of the wire, with the methods that users of pydantic models look for.
-    """
+    """An object of the wire, with the methods that users of pydantic models look for."""
 
     def __iter__(self) -> Iterator[tuple[str, Any]]:
-        """
-        Names and values, so that `dict(model)` is one level of `model_dump()`, as with pydantic.
-        """
+        """Names and values, so that `dict(model)` is one level of `model_dump()`, as with pydantic."""
         for name in self.__struct_fields__:
             yield name, getattr(self, name)
         yield from (getattr(self, "model_extra", None) or {}).items()
@@ -169,9 +161,7 @@ class BaseModel(msgspec.Struct, kw_only=True):
         exclude_none: bool = False,
         **_: object,
     ) -> dict[str, Any]:
-        """
-        What the server sent, as plain dicts and lists.
-        """
+        """What the server sent, as plain dicts and lists."""
         return self.model_dump(exclude_unset=exclude_unset, exclude_none=exclude_none)
 
     def to_json(
@@ -180,9 +170,7 @@ class BaseModel(msgspec.Struct, kw_only=True):
         return self.model_dump_json(indent=indent, exclude_unset=exclude_unset, exclude_none=exclude_none)
 
     def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
-        """
-        A copy, shallow unless `deep`, with the fields in `update` set.
-        """
+        """A copy, shallow unless `deep`, with the fields in `update` set."""
         if deep:
             other = _restore(
                 type(self), {k: _clone(v) for k, v in _fields(self)}, dict(self.model_extra or {})
@@ -195,23 +183,17 @@ class BaseModel(msgspec.Struct, kw_only=True):
 
     @property
     def model_fields_set(self) -> set[str]:
-        """
-        Names of the fields that were sent or set. On chunks, those that differ from their default.
-        """
+        """Names of the fields that were sent or set. On chunks, those that differ from their default."""
         return {name for name, _ in _sent(self)}
 
     @property
     def model_extra(self) -> dict[str, Any] | None:
-        """
-        Unknown fields by name; None where the type does not keep them (chunks do not, for speed).
-        """
+        """Unknown fields by name; None where the type does not keep them (chunks do not, for speed)."""
         return None
 
     @classmethod
     def model_validate(cls, obj: Any, **_: object) -> Self:
-        """
-        :raises msgspec.ValidationError: with the path of what does not fit.
-        """
+        """:raises msgspec.ValidationError: with the path of what does not fit."""
         if isinstance(obj, cls):
             return obj
         self = msgspec.convert(obj, cls)
@@ -229,9 +211,7 @@ class BaseModel(msgspec.Struct, kw_only=True):
 
     @classmethod
     def construct(cls, _fields_set: set[str] | None = None, **values: Any) -> Self:
-        """
-        An object with these values, unchecked.
-        """
+        """An object with these values, unchecked."""
         known = {name: value for name, value in values.items() if name in cls.__struct_fields__}
         return _restore(cls, known, {name: value for name, value in values.items() if name not in known})
 
@@ -295,9 +275,7 @@ class Reply(BaseModel, dict=True):
 
     @property
     def _request_id(self) -> str | None:
-        """
-        The request id of the reply's headers (on the outermost object alone).
-        """
+        """The request id of the reply's headers (on the outermost object alone)."""
         return cast("str | None", held(self).get("_rid"))
 
     def __getattr__(self, name: str) -> Any:
@@ -309,9 +287,7 @@ class Reply(BaseModel, dict=True):
 
 
 def bind(reply: Reply, source: Any, path: tuple[str | int, ...] = ()) -> None:
-    """
-    Tells an object, and those inside it, where what they were made from is: in `source` (JSON, or decoded), down `path`.
-    """
+    """Tells an object, and those inside it, where what they were made from is: in `source` (JSON, or decoded), down `path`."""
     held(reply)["_source"] = (source, path)
     for name in type(reply).__children__:
         child = getattr(reply, name)
@@ -326,9 +302,7 @@ def bind(reply: Reply, source: Any, path: tuple[str | int, ...] = ()) -> None:
 
 
 def _origin(source: Any, path: tuple[str | int, ...]) -> dict[str, Any]:
-    """
-    The decoded object at `path`; an empty one if there is none.
-    """
+    """The decoded object at `path`; an empty one if there is none."""
     try:
         value = msgspec.json.decode(source) if isinstance(source, bytes) else source
         for step in path:
@@ -339,9 +313,7 @@ def _origin(source: Any, path: tuple[str | int, ...]) -> dict[str, Any]:
 
 
 def _fields(model: BaseModel) -> list[tuple[str, Any]]:
-    """
-    Name and value of every field that was sent or set; a field at its default counts as neither.
-    """
+    """Name and value of every field that was sent or set; a field at its default counts as neither."""
     cls = type(model)
     found: list[tuple[str, Any]] = []
     defaults = cls.__struct_defaults__

@@ -24,9 +24,7 @@ BatchStatus: TypeAlias = (
 
 @wire
 class BatchRequestCounts(Reply):
-    """
-    How many requests of a batch are where.
-    """
+    """How many requests of a batch are where."""
 
     completed: int = 0
     failed: int = 0
@@ -35,9 +33,7 @@ class BatchRequestCounts(Reply):
 
 @wire
 class Batch(Reply):
-    """
-    A batch. Times are Unix seconds, None until they have come.
-    """
+    """A batch. Times are Unix seconds, None until they have come."""
 
     __children__: ClassVar[tuple[str, ...]] = ("request_counts",)
 
@@ -69,17 +65,13 @@ class Batch(Reply):
 
     @property
     def ended(self) -> bool:
-        """
-        Whether the status is one that does not change any more.
-        """
+        """Whether the status is one that does not change any more."""
         return self.status in ("completed", "failed", "expired", "cancelled")
 
 
 @wire
 class BatchList(Reply):
-    """
-    One page of ``GET /v1/batches``.
-    """
+    """One page of ``GET /v1/batches``."""
 
     __children__: ClassVar[tuple[str, ...]] = ("data",)
 

@@ -60,9 +60,7 @@ class CompletionTokensDetails(Reply):
 
 @wire
 class UsageAttempt(BaseModel):
-    """
-    What one request of a resumed stream was charged.
-    """
+    """What one request of a resumed stream was charged."""
 
     prompt_tokens: int = 0
     completion_tokens: int = 0
@@ -71,9 +69,7 @@ class UsageAttempt(BaseModel):
 
 @wire
 class CompletionUsage(Reply):
-    """
-    Tokens charged. `prompt_tokens` includes cached ones, `completion_tokens` includes reasoning.
-    """
+    """Tokens charged. `prompt_tokens` includes cached ones, `completion_tokens` includes reasoning."""
 
     __children__: ClassVar[tuple[str, ...]] = ("completion_tokens_details", "prompt_tokens_details")
 
@@ -130,9 +126,7 @@ class Function(Reply):
 
 @wire
 class ChatCompletionMessageToolCall(Reply):
-    """
-    A call that the model asks for. `id` looks like `get_weather:0` and starts again at 0 each turn; echo it unchanged.
-    """
+    """A call that the model asks for. `id` looks like `get_weather:0` and starts again at 0 each turn; echo it unchanged."""
 
     __children__: ClassVar[tuple[str, ...]] = ("function",)
 
@@ -145,9 +139,7 @@ class ChatCompletionMessageToolCall(Reply):
 
 @wire
 class ChatCompletionMessage(Reply):
-    """
-    An answer. Append it to `messages` as it is: Kimi needs `reasoning_content` and `tool_calls` back unchanged.
-    """
+    """An answer. Append it to `messages` as it is: Kimi needs `reasoning_content` and `tool_calls` back unchanged."""
 
     __children__: ClassVar[tuple[str, ...]] = ("tool_calls",)
 
@@ -182,9 +174,7 @@ class Choice(Reply):
 
 @wire
 class ChatCompletion(Reply):
-    """
-    A whole answer.
-    """
+    """A whole answer."""
 
     __children__: ClassVar[tuple[str, ...]] = ("choices", "usage")
 
@@ -211,9 +201,7 @@ class ChatCompletion(Reply):
 
     @property
     def is_empty(self) -> bool:
-        """
-        Whether no choice holds text or a tool call: typically all of `max_completion_tokens` went into reasoning.
-        """
+        """Whether no choice holds text or a tool call: typically all of `max_completion_tokens` went into reasoning."""
         return not any(c.message.content or c.message.tool_calls for c in self.choices)
 
 
@@ -228,9 +216,7 @@ class ChoiceDeltaToolCallFunction(BaseModel, gc=False):
 
 
 class ChoiceDeltaToolCall(BaseModel, gc=False):
-    """
-    A fragment of a call: `id`, `type` and `function.name` come once per `index`, `function.arguments` in many fragments.
-    """
+    """A fragment of a call: `id`, `type` and `function.name` come once per `index`, `function.arguments` in many fragments."""
 
     if TYPE_CHECKING:
         index: int
@@ -266,9 +252,7 @@ class ChunkChoice(BaseModel, gc=False):
 
 
 class ChatCompletionChunk(BaseModel, gc=False):
-    """
-    One event of a stream. `choices` may be empty: the usage chunk's are.
-    """
+    """One event of a stream. `choices` may be empty: the usage chunk's are."""
 
     choices: list[ChunkChoice] = msgspec.field(default_factory=list[ChunkChoice])
     id: str = ""
@@ -283,9 +267,7 @@ class ChatCompletionChunk(BaseModel, gc=False):
 
 
 def _fall_back(cls: Any, name: str, other: str) -> None:
-    """
-    Makes one field read from another where it is absent; what is encoded stays as it came.
-    """
+    """Makes one field read from another where it is absent; what is encoded stays as it came."""
     first, second = cls.__dict__[name], cls.__dict__[other]
     get, get_other = (
         getattr(first, "fget", None) or first.__get__,
@@ -315,9 +297,7 @@ def _read_usage(self: ChatCompletionChunk) -> CompletionUsage | None:
 
 
 def withhold_usage(chunk: ChatCompletionChunk) -> None:
-    """
-    Leaves a usage that stands in a choice there alone: `chunk.usage` is then None.
-    """
+    """Leaves a usage that stands in a choice there alone: `chunk.usage` is then None."""
     if _chunk_usage.__get__(chunk) is None:
         _chunk_usage.__set__(chunk, msgspec.UNSET)
 
@@ -408,9 +388,7 @@ class ChatOptions(TypedDict, total=False):
 
 
 class ChatParams(ChatOptions, total=False):
-    """
-    Everything optional that `chat.completions.create` takes by name. What is not given is not sent.
-    """
+    """Everything optional that `chat.completions.create` takes by name. What is not given is not sent."""
 
     response_format: Any
     """`{"type": "json_object"}` and so on; or a type, whose schema is then sent (`parse` reads the answer too)."""

@@ -33,9 +33,7 @@ __all__ = [
 
 
 class ChunkEvent(msgspec.Struct, gc=False):
-    """
-    Every chunk, before what it holds.
-    """
+    """Every chunk, before what it holds."""
 
     chunk: ChatCompletionChunk
     _snapshot: Callable[[], ChatCompletion]
@@ -76,9 +74,7 @@ class ContentDoneEvent(msgspec.Struct, gc=False):
 
 
 class ReasoningDeltaEvent(_Delta, gc=False):
-    """
-    Text of the model's thinking. Ours: the OpenAI SDK has no such event.
-    """
+    """Text of the model's thinking. Ours: the OpenAI SDK has no such event."""
 
     type: Literal["reasoning.delta"] = "reasoning.delta"
 
@@ -98,9 +94,7 @@ class RefusalDoneEvent(msgspec.Struct, gc=False):
 
 
 class FunctionToolCallArgumentsDeltaEvent(msgspec.Struct, gc=False):
-    """
-    A fragment of a call's arguments. `arguments` is what there is so far; it need not be JSON yet.
-    """
+    """A fragment of a call's arguments. `arguments` is what there is so far; it need not be JSON yet."""
 
     name: str
     index: int
@@ -115,9 +109,7 @@ class FunctionToolCallArgumentsDeltaEvent(msgspec.Struct, gc=False):
 
 
 class FunctionToolCallArgumentsDoneEvent(msgspec.Struct, gc=False):
-    """
-    A call is whole. `arguments` is the model's text, unchecked.
-    """
+    """A call is whole. `arguments` is the model's text, unchecked."""
 
     name: str
     index: int
@@ -149,18 +141,14 @@ class LogprobsRefusalDoneEvent(msgspec.Struct, gc=False):
 
 
 class UsageEvent(msgspec.Struct, gc=False):
-    """
-    Tokens charged, as soon as the server says so. Ours.
-    """
+    """Tokens charged, as soon as the server says so. Ours."""
 
     usage: CompletionUsage
     type: Literal["usage"] = "usage"
 
 
 class StreamResumedEvent(msgspec.Struct, gc=False):
-    """
-    The stream had dropped, and goes on from where it was. Ours; only with `resume=`.
-    """
+    """The stream had dropped, and goes on from where it was. Ours; only with `resume=`."""
 
     attempt: int
     """1 for the first resumption."""

@@ -19,9 +19,7 @@ What a file is for. The server names two more that it uses itself: ``batch_outpu
 
 @wire
 class FileObject(Reply):
-    """
-    A file on the account. There is no hash of its content.
-    """
+    """A file on the account. There is no hash of its content."""
 
     id: str
     bytes: int = 0
@@ -48,9 +46,7 @@ class FileObject(Reply):
 
 @wire
 class FileList(Reply):
-    """
-    One page of ``GET /v1/files``. Only ``object`` and ``data`` are promised.
-    """
+    """One page of ``GET /v1/files``. Only ``object`` and ``data`` are promised."""
 
     __children__: ClassVar[tuple[str, ...]] = ("data",)
 
@@ -63,9 +59,7 @@ class FileList(Reply):
 
 @wire
 class FileDeleted(Reply):
-    """
-    What ``DELETE /v1/files/{id}`` answers.
-    """
+    """What ``DELETE /v1/files/{id}`` answers."""
 
     id: str
     deleted: bool = True

@@ -13,9 +13,7 @@ __all__ = ["Fiber", "FiberContext", "FormulaTools"]
 
 @wire
 class FormulaTools(Reply):
-    """
-    `{"object": "list", "tools": [...]}` (platform.kimi.ai, "Use official tools").
-    """
+    """`{"object": "list", "tools": [...]}` (platform.kimi.ai, "Use official tools")."""
 
     tools: list[dict[str, Any]] = msgspec.field(default_factory=list[dict[str, Any]])
     """Definitions as `tools` of a chat takes them."""
@@ -33,9 +31,7 @@ class FiberContext(Reply):
 
 @wire
 class Fiber(Reply):
-    """
-    One run of a formula.
-    """
+    """One run of a formula."""
 
     __children__: ClassVar[tuple[str, ...]] = ("context",)
 
@@ -57,9 +53,7 @@ class Fiber(Reply):
 
     @property
     def content(self) -> str:
-        """
-        The content of the tool message: the output, plain or encrypted; of a run that failed, its error.
-        """
+        """The content of the tool message: the output, plain or encrypted; of a run that failed, its error."""
         context = self.context
         if not self.succeeded:
             error: Any = self.error or (context.error if context is not None else None)

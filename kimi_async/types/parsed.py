@@ -48,9 +48,7 @@ class ParsedChatCompletionMessage(ChatCompletionMessage, Generic[T]):
 
     @property
     def parsed(self) -> T | None:
-        """
-        The answer as a value; None where the model called tools instead, or refused.
-        """
+        """The answer as a value; None where the model called tools instead, or refused."""
         return cast("T | None", held(self).get("_parsed"))
 
 
@@ -67,7 +65,5 @@ class ParsedChatCompletion(ChatCompletion, Generic[T]):
 
     @property
     def parsed(self) -> T | None:
-        """
-        The value of the first choice.
-        """
+        """The value of the first choice."""
         return self.choices[0].message.parsed if self.choices else None

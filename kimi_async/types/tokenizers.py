@@ -18,9 +18,7 @@ class TokenCountData(Reply):
 
 @wire
 class TokenCount(Reply):
-    """
-    `{"data": {"total_tokens": 80}}` (platform.kimi.ai, "Estimate Tokens").
-    """
+    """`{"data": {"total_tokens": 80}}` (platform.kimi.ai, "Estimate Tokens")."""
 
     __children__: ClassVar[tuple[str, ...]] = ("data",)
 

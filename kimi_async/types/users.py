@@ -14,9 +14,7 @@ __all__ = ["Balance", "BalanceData"]
 
 @wire
 class BalanceData(Reply):
-    """
-    US dollars on api.moonshot.ai, yuan on api.moonshot.cn. Decimals as the server wrote them.
-    """
+    """US dollars on api.moonshot.ai, yuan on api.moonshot.cn. Decimals as the server wrote them."""
 
     available_balance: Decimal = Decimal(0)
     """At or below zero, inference is refused."""
@@ -27,9 +25,7 @@ class BalanceData(Reply):
 
 @wire
 class Balance(Reply):
-    """
-    `{"code": 0, "data": {…}, "scode": "0x0", "status": true}` (platform.kimi.ai, "Get Balance").
-    """
+    """`{"code": 0, "data": {…}, "scode": "0x0", "status": true}` (platform.kimi.ai, "Get Balance")."""
 
     __children__: ClassVar[tuple[str, ...]] = ("data",)
 

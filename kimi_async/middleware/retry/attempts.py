@@ -40,9 +40,7 @@ GRACE = 0.005
 
 
 def unsent(org: Organisation, history: tuple[Attempt, ...]) -> CircuitOpenError:
-    """
-    The error for a request that was not sent because a breaker is open.
-    """
+    """The error for a request that was not sent because a breaker is open."""
     now = org.loop.time()
     if org.quota is not None:
         return CircuitOpenError(
@@ -81,9 +79,7 @@ def too_long(hint: float, allowed: float) -> RateLimitWaitError:
 
 
 async def deliver(request: Request, send: Handler) -> Response:
-    """
-    One attempt: the reply, accepted if its status is good.
-    """
+    """One attempt: the reply, accepted if its status is good."""
     response = await send(request)
     if response.status < 300 and request.accept is not None:
         try:
@@ -100,9 +96,7 @@ async def deliver(request: Request, send: Handler) -> Response:
 
 
 async def deliver_in_time(request: Request, send: Handler) -> Response:
-    """
-    The same, within the caller's deadline.
-    """
+    """The same, within the caller's deadline."""
     assert request.deadline is not None
     began = asyncio.get_running_loop().time()
     bound = asyncio.timeout_at(request.deadline + GRACE)
@@ -132,9 +126,7 @@ def replayable(request: Request) -> bool:
 
 
 async def with_body(response: Response) -> Response:
-    """
-    A refused reply, read and closed. If its body breaks off, the status must still be heard.
-    """
+    """A refused reply, read and closed. If its body breaks off, the status must still be heard."""
     try:
         await response.read()
     except APIConnectionError:
@@ -148,9 +140,7 @@ async def with_body(response: Response) -> Response:
 
 
 def failure_of(error: KimiError, sent: float, now: float) -> Failure:
-    """
-    What an error says.
-    """
+    """What an error says."""
     elapsed = now - sent
     if isinstance(error, APIStatusError):
         return Failure(

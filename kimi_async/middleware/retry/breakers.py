@@ -37,18 +37,14 @@ class RetryBudget:
         self._waiters: deque[tuple[int, asyncio.Future[None]]] = deque()
 
     def spend(self, cost: int) -> bool:
-        """
-        Takes `cost`, if there is as much and nobody waits for it already.
-        """
+        """Takes `cost`, if there is as much and nobody waits for it already."""
         if cost > self.available or self._waiters:
             return False
         self.available -= cost
         return True
 
     def deposit(self, amount: int = DEPOSIT) -> None:
-        """
-        Gives back, and lets those go on who have waited longest.
-        """
+        """Gives back, and lets those go on who have waited longest."""
         self.available = min(self.capacity, self.available + amount)
         while self._waiters:
             cost, waiter = self._waiters[0]
@@ -131,9 +127,7 @@ class OverloadBreaker:
         """When one call may try again; None while closed."""
 
     def failed(self, sent: float, now: float) -> bool:
-        """
-        Notes an overload. True if this opens the breaker.
-        """
+        """Notes an overload. True if this opens the breaker."""
         if not self.generations:
             self.since = now
         elif sent < self.last:
@@ -147,17 +141,13 @@ class OverloadBreaker:
         return opened
 
     def succeeded(self, sent: float) -> None:
-        """
-        Notes a success.
-        """
+        """Notes a success."""
         if self.generations and sent >= self.since:
             self.generations = 0
             self.next_probe = None
 
     def blocked(self, now: float) -> float | None:
-        """
-        Seconds until a call may try, or None if this one may: while open, one every `cooldown`.
-        """
+        """Seconds until a call may try, or None if this one may: while open, one every `cooldown`."""
         if self.next_probe is None:
             return None
         if now < self.next_probe:

@@ -157,9 +157,7 @@ class RetryMiddleware:
     # --- one attempt --------------------------------------------------------------------------------------------
 
     async def _attempt(self, org: Organisation, call: Call) -> Response | None:
-        """
-        Sends once more. The response if it worked; otherwise None, and the call knows why.
-        """
+        """Sends once more. The response if it worked; otherwise None, and the call knows why."""
         request = call.request
         began = org.loop.time()
         call.attempts += 1
@@ -180,9 +178,7 @@ class RetryMiddleware:
         return None
 
     def _note(self, org: Organisation, call: Call, outcome: Response | KimiError, sent: float) -> None:
-        """
-        Takes in a failed attempt: what it was, what it means for everybody, and what to do.
-        """
+        """Takes in a failed attempt: what it was, what it means for everybody, and what to do."""
         now = org.loop.time()
         call.outcome = outcome
         if isinstance(outcome, Response):
@@ -300,9 +296,7 @@ class RetryMiddleware:
             del call.request, call.send, call.outcome, call.error, call.traceback
 
     async def _requeue(self, org: Organisation, call: Call) -> Response | None:
-        """
-        Sends again as long as that uses up no attempt.
-        """
+        """Sends again as long as that uses up no attempt."""
         while call.verdict.action == "requeue":
             if call.failure.reused:
                 self._remember(call, 0.0)
@@ -362,7 +356,9 @@ class RetryMiddleware:
         Waits for a host that cannot be reached, for as long as the call's retries would take. Meanwhile one caller tries every half
         second, for all and at nobody's cost; when that works, all go on at once.
         """
-        loop, patience = org.loop, self._patience(call)
+        loop, patience = org.loop, _retries_take(self.policy, call.request.max_retries)
+        if (allowed := self.remaining(call, loop.time())) is not None:
+            patience = min(patience, allowed)
         self._remember(call, patience)
         until = loop.time() + patience
         while org.lost is not None and (left := until - loop.time()) > 0:
@@ -379,19 +375,8 @@ class RetryMiddleware:
         call.verdict = Verdict("stop", f"the host could not be reached for {patience:.3g} s")
         return None
 
-    def _patience(self, call: Call) -> float:
-        """Seconds that the retries of a call would take at most, within what the caller allows."""
-        rule = self.policy.rule("connection")
-        retries = call.request.max_retries if rule.max_retries is None else rule.max_retries
-        base, cap, factor = rule.base or 0.0, rule.cap or 0.0, rule.factor or 1.0
-        seconds = sum(min(cap, base * factor**number) for number in range(retries))
-        left = self.remaining(call, asyncio.get_running_loop().time())
-        return seconds if left is None else min(seconds, left)
-
     async def sleep(self, org: Organisation, call: Call, seconds: float) -> None:
-        """
-        Waits before a retry, in nobody's way, then pays for it. A breaker that opens ends the wait.
-        """
+        """Waits before a retry, in nobody's way, then pays for it. A breaker that opens ends the wait."""
         call.previous = seconds
         self._remember(call, seconds)
         await self._pause(org, seconds)
@@ -413,9 +398,7 @@ class RetryMiddleware:
             call.spent += cost
 
     async def _pause(self, org: Organisation, seconds: float) -> None:
-        """
-        Sleeps, until a breaker opens at the latest.
-        """
+        """Sleeps, until a breaker opens at the latest."""
         if seconds <= 0:
             return
         sleeper: asyncio.Future[None] = org.loop.create_future()
@@ -428,9 +411,7 @@ class RetryMiddleware:
             timer.cancel()
 
     def _remember(self, call: Call, wait: float) -> None:
-        """
-        Writes a failed attempt into the history, now that another follows.
-        """
+        """Writes a failed attempt into the history, now that another follows."""
         request, verdict = call.request, call.verdict
         history = request.history
         history.append(attempt_of(call, call.failure, wait))
@@ -451,9 +432,7 @@ class RetryMiddleware:
         )
 
     def _finish(self, org: Organisation, call: Call) -> Response:
-        """
-        Returns the final reply, or raises the final error, with the history and the reason.
-        """
+        """Returns the final reply, or raises the final error, with the history and the reason."""
         outcome, history, reason = call.outcome, call.request.history, call.verdict.reason
         report(
             self._watcher,
@@ -486,9 +465,7 @@ class RetryMiddleware:
     # --- breakers -----------------------------------------------------------------------------------------------
 
     async def _check(self, org: Organisation, request: Request, call: Call | None) -> None:
-        """
-        Raises `CircuitOpenError` while a breaker is open, unless it is this call's turn to probe.
-        """
+        """Raises `CircuitOpenError` while a breaker is open, unless it is this call's turn to probe."""
         if request.method in HARMLESS:
             return
         now = org.loop.time()
@@ -506,16 +483,12 @@ class RetryMiddleware:
         raise unsent(org, tuple(request.history))
 
     def _fail_all(self, org: Organisation, request: Request) -> None:
-        """
-        Ends the waiting of everybody: of those who sleep before a retry, and of those who queue in the limiter.
-        """
+        """Ends the waiting of everybody: of those who sleep before a retry, and of those who queue in the limiter."""
         org.wake()
         self._fail(request, lambda: unsent(org, ()))
 
     def _fail(self, request: Request, error: Callable[[], KimiError]) -> None:
-        """
-        Ends the waiting in the limiter.
-        """
+        """Ends the waiting in the limiter."""
         if self._limiter is not None and request.method not in HARMLESS:
             self._limiter.fail(error)
 
@@ -536,3 +509,11 @@ class RetryMiddleware:
 def _wake(sleeper: asyncio.Future[None]) -> None:
     if not sleeper.done():
         sleeper.set_result(None)
+
+
+def _retries_take(policy: RetryPolicy, max_retries: int) -> float:
+    """Seconds that all retries for a lost connection take at most."""
+    rule = policy.rule("connection")
+    retries = max_retries if rule.max_retries is None else rule.max_retries
+    base, cap, factor = rule.base or 0.0, rule.cap or 0.0, rule.factor or 1.0
+    return sum(min(cap, base * factor**number) for number in range(retries))

@@ -44,9 +44,7 @@ class Admissions(Protocol):
 
 
 class Organisation:
-    """
-    What is known of one account at one host, on one loop.
-    """
+    """What is known of one account at one host, on one loop."""
 
     __slots__ = (
         "active",
@@ -128,9 +126,7 @@ class Organisation:
 
 
 class Call:
-    """
-    One call that has failed at least once.
-    """
+    """One call that has failed at least once."""
 
     __slots__ = (
         "attempts",

@@ -50,9 +50,7 @@ THROTTLED = frozenset({"rate_limit", "overloaded", "unavailable"})
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RetryRule:
-    """
-    How one cause is repeated. None leaves a point to the policy.
-    """
+    """How one cause is repeated. None leaves a point to the policy."""
 
     retry: bool | None = None
     """False: never. True: also where it would not be repeated by default."""
@@ -172,9 +170,7 @@ class RetryPolicy:
         object.__setattr__(self, "overrides", rules)
 
     def rule(self, cause: str) -> RetryRule:
-        """
-        The rule for a cause with nothing left open but, perhaps, `retry` and `max_retries`.
-        """
+        """The rule for a cause with nothing left open but, perhaps, `retry` and `max_retries`."""
         chosen = cast("Mapping[str, RetryRule]", self.overrides).get(cause)
         default = _DEFAULTS.get(cause)
 
@@ -206,9 +202,7 @@ def _check_jitter(jitter: object) -> None:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Failure:
-    """
-    What is known of one failed attempt.
-    """
+    """What is known of one failed attempt."""
 
     cause: str
     """`connection`, `timeout`, `invalid` (a reply of the wrong shape), `empty`, or a kind of `error_shapes`."""
@@ -231,9 +225,7 @@ class Failure:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """
-    What to do after a failed attempt.
-    """
+    """What to do after a failed attempt."""
 
     action: Literal["stop", "retry", "requeue"]
     """`requeue` sends it again without using up an attempt."""

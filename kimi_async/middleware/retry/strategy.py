@@ -31,9 +31,7 @@ class Repeater(Protocol):
 
 
 def stops(strategy: Any) -> bool:
-    """
-    Whether the user's strategy says itself when to stop.
-    """
+    """Whether the user's strategy says itself when to stop."""
     if strategy is None:
         return False
     import tenacity

@@ -175,9 +175,7 @@ class NullFields(Fault, frozen=True):
 def inserted(
     payloads: Iterator[bytes], after: int, make: Callable[[bytes], Iterable[bytes]]
 ) -> Iterator[bytes]:
-    """
-    Put what `make` gives after `after` payloads, at the latest before the finish chunk. It is shown a chunk to imitate.
-    """
+    """Put what `make` gives after `after` payloads, at the latest before the finish chunk. It is shown a chunk to imitate."""
     model = b""
     done = False
     for position, payload in enumerate(payloads):

@@ -14,9 +14,7 @@ DONE = b"[DONE]"
 
 
 class Fault(msgspec.Struct, frozen=True, kw_only=False, tag_field="fault", tag=str.lower):
-    """
-    One trouble. A subclass overrides the layers it troubles; each takes what is there and gives what shall be.
-    """
+    """One trouble. A subclass overrides the layers it troubles; each takes what is there and gives what shall be."""
 
     @property
     def name(self) -> str:

@@ -241,9 +241,7 @@ class KimiService:
         return answer
 
     def complete(self, request: dict[str, Any]) -> tuple[int, Any]:
-        """
-        Status and body of the reply to one chat request that is not streamed and not limited, as batches want it.
-        """
+        """Status and body of the reply to one chat request that is not streamed and not limited, as batches want it."""
         refusal = check_chat(request, self.models, strict=self.strict_history)
         model = find_model(self.models, request.get("model"))
         if refusal is not None or model is None:
