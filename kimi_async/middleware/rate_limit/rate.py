@@ -60,6 +60,32 @@ class Rate:
     """… and after the limit was seen to fall."""
     DROP_LASTS = 300.0
 
+    # Of a limit that others use too (`benchmarks.limits`, `test_law`: both come to have alike), who has more than half gives a
+    # quarter of the excess, a little for a refusal that may be an accident, and never so little that it would take minutes.
+    GIVES = 0.25
+    GIVES_ONCE = 0.08
+    GIVES_LEAST = 0.0075
+    """… as a share of the limit."""
+    KEEPS = 0.99
+    """What who has less than half keeps at a refusal, …"""
+    KEEPS_CROWDED = 0.95
+    """… and where the last one is less than `CROWDED` seconds ago."""
+    CROWDED = 3.0
+
+    # Growing is far slower than giving, so that those who share it come to have alike: a share of the limit, each second.
+    GROWS = 0.00015
+    GROWS_BELOW = 0.0003
+    """… below half of it, and beside that …"""
+    CLOSES = 0.01
+    """… this share of what is missing to half."""
+    GROWS_MOST = 0.1
+    ALONE_AFTER = 12.0
+    """Seconds without a refusal after which the others may have left, so that growth doubles every `DOUBLES` seconds, …"""
+    ALONE_AFTER_CONTEST = 45.0
+    """… and once `CONTEST` refusals have shown that they are there: most of a minute, in which they would have met us."""
+    CONTEST = 3
+    DOUBLES = 8.0
+
     __slots__ = (
         "budget",
         "canary",
@@ -391,9 +417,10 @@ class Rate:
         share = max(float(before), fair) if self.share == INF else self.share
         self.contended += 1
         if share > fair:
-            share -= max((share - fair) * (0.25 if self.contended > 1 else 0.08), 0.0075 * self.cap)
+            part = self.GIVES if self.contended > 1 else self.GIVES_ONCE
+            share -= max((share - fair) * part, self.GIVES_LEAST * self.cap)
         else:
-            share *= 0.95 if since < 3.0 else 0.99
+            share *= self.KEEPS_CROWDED if since < self.CROWDED else self.KEEPS
         self.share = max(1.0, share)
 
     def _regrow(self, now: float) -> None:
@@ -401,10 +428,12 @@ class Rate:
         Our share grows a little, more if it is below half, and ever faster once nobody objects for long: the others have left.
         """
         gap = max(0.0, self.cap / 2 - self.share)
-        speed = (0.0003 if gap else 0.00015) * self.cap + 0.01 * gap
-        clean = now - self.cut_at - (45.0 if self.contended >= 3 else 12.0)
+        speed = (self.GROWS_BELOW if gap else self.GROWS) * self.cap + self.CLOSES * gap
+        quiet = self.ALONE_AFTER_CONTEST if self.contended >= self.CONTEST else self.ALONE_AFTER
+        clean = now - self.cut_at - quiet
         if clean > 0:
-            speed = min(0.1 * self.cap, speed * 2.0 ** min(clean / 8.0, 30.0))
+            # 30 doublings are beyond any limit; a larger exponent would only overflow.
+            speed = min(self.GROWS_MOST * self.cap, speed * 2.0 ** min(clean / self.DOUBLES, 30.0))
         self.share += speed * (now - self.grown_at)
         self.grown_at = now
         if self.share >= self.cap:
