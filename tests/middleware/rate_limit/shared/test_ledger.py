@@ -339,7 +339,7 @@ STEP = st.tuples(
 def test_sync_any_order_keeps_the_limits(steps: list[tuple[int, str, int, int, int]]):
     """
     Whatever is lost, repeated, late, killed or forgotten: never more than the limit in any minute, nor more under way than there are
-    slots, except what those held who died.
+    slots, except what those held who died. Where the server's clock jumps, up to a fiftieth more may fall into a minute of ours.
     """
     conf = (6, 30, 600_000, 0)
     state = State()
@@ -389,7 +389,7 @@ def test_sync_any_order_keeps_the_limits(steps: list[tuple[int, str, int, int, i
     for at, _ in sent:
         inside = [cost for other, cost in sent if at <= other < at + MINUTE]
         assert len(inside) <= 30
-        assert sum(inside) <= 600_000
+        assert sum(inside) <= (612_000 if any(step[1] == "jumps" for step in steps) else 600_000)
     assert state.window == sorted(state.window)
     assert all(entry[0] % BUCKET == 0 for entry in state.window)
 
