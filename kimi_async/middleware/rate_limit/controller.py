@@ -42,9 +42,7 @@ if hasattr(os, "register_at_fork"):
 
 
 class Lease:
-    """
-    The permission to have one request under way. `release()` it when its reply has ended; more than once is harmless.
-    """
+    """The permission to have one request under way. `release()` it when its reply has ended; more than once is harmless."""
 
     __slots__ = ("_controller", "_loop", "_ticket", "pause", "reason", "waited")
 
@@ -164,9 +162,7 @@ class AdmissionController:
         return await self._wait(queue, tokens, priority, deadline, mode, queued)
 
     def try_acquire(self, tokens: int | Callable[[], int] = 0) -> Lease | None:
-        """
-        A lease if the request may go now and nobody waits before it; None otherwise. Raises `RequestTooCostlyError`.
-        """
+        """A lease if the request may go now and nobody waits before it; None otherwise. Raises `RequestTooCostlyError`."""
         loop = asyncio.get_running_loop()
         queue = self._queue
         if queue is None or queue.loop is not loop:
@@ -299,9 +295,7 @@ class AdmissionController:
             return self._law.alive(within, asyncio.get_running_loop().time())
 
     def stats(self) -> LimiterStats:
-        """
-        What is waiting, for what, and what is known of each limit.
-        """
+        """What is waiting, for what, and what is known of each limit."""
         try:
             now = asyncio.get_running_loop().time()
         except RuntimeError:
@@ -382,9 +376,7 @@ class AdmissionController:
         return not self._law.inflight and not any(queue.waiting for queue in self._queues)
 
     def give_back(self, lease: Lease) -> None:
-        """
-        For a lease that was not used: as if it had never been.
-        """
+        """For a lease that was not used: as if it had never been."""
         self._unsent(lease.ticket, lease.loop)
         self._freed(self._queue)
 
@@ -425,9 +417,7 @@ class AdmissionController:
             law.done(ticket, law.time)
 
     def _freed(self, mine: Queue | None) -> None:
-        """
-        Something may be possible that was not: those who wait are looked at, each on its own loop.
-        """
+        """Something may be possible that was not: those who wait are looked at, each on its own loop."""
         if len(self._queues) == 1:
             if mine is None or not mine.waiting:
                 return
@@ -455,9 +445,7 @@ class AdmissionController:
         self._pump(queue)
 
     def _pump(self, queue: Queue) -> None:
-        """
-        Lets go whoever may, in order, and sets the timer for the next.
-        """
+        """Lets go whoever may, in order, and sets the timer for the next."""
         if not queue.waiting:
             queue.drop_timer()
             return

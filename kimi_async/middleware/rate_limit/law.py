@@ -114,9 +114,7 @@ class Law:
         return self.tokens is not None or self.day is not None
 
     def delay(self, tokens: int, now: float) -> float:
-        """
-        Seconds until a request of `tokens` may go: 0 now, `inf` if that depends on others. `reason` says why.
-        """
+        """Seconds until a request of `tokens` may go: 0 now, `inf` if that depends on others. `reason` says why."""
         now = self._clock(now)
         if self.unsettled:
             self._settle(now)
@@ -165,9 +163,7 @@ class Law:
         return None
 
     def eta(self, ahead: int, tokens: int, now: float) -> float:
-        """
-        Seconds until a request with `ahead` others before it would go, as far as can be told now. `inf` is never given.
-        """
+        """Seconds until a request with `ahead` others before it would go, as far as can be told now. `inf` is never given."""
         wait = self.delay(tokens, now)
         now = self._clock(now)
         queue = 0.0
@@ -182,9 +178,7 @@ class Law:
         return queue if wait == INF else max(wait, 0.0) + queue
 
     def alive(self, within: float, now: float) -> bool:
-        """
-        Whether somebody was admitted within so many seconds, or is under way for longer than a refusal takes.
-        """
+        """Whether somebody was admitted within so many seconds, or is under way for longer than a refusal takes."""
         now = self._clock(now)
         if now - self.last_admitted <= within:
             return True
@@ -195,9 +189,7 @@ class Law:
     # --- told -------------------------------------------------------------------------------------------------------
 
     def send(self, tokens: int, now: float) -> Ticket:
-        """
-        A request goes. To be called when `delay` has just said 0.
-        """
+        """A request goes. To be called when `delay` has just said 0."""
         now = self._clock(now)
         self.seq += 1
         ticket = Ticket(self.seq, now, tokens)
@@ -216,9 +208,7 @@ class Law:
         return ticket
 
     def admitted(self, ticket: Ticket, now: float) -> bool:
-        """
-        A status below 400. Says whether more may be possible now than before.
-        """
+        """A status below 400. Says whether more may be possible now than before."""
         now = self._clock(now)
         self.last_admitted = now
         self.admissions += 1
@@ -323,9 +313,7 @@ class Law:
         return 0.0
 
     def overloaded(self, ticket: Ticket, hint: float | None, now: float) -> None:
-        """
-        No capacity, whatever our limits.
-        """
+        """No capacity, whatever our limits."""
         now = self._clock(now)
         self.rejections += 1
         self._settled(ticket)
@@ -334,9 +322,7 @@ class Law:
         self.outage.refused(ticket, hint, self.dice(), now)
 
     def done(self, ticket: Ticket, now: float) -> None:
-        """
-        The reply has ended, or the request failed, or was cancelled. May be called again.
-        """
+        """The reply has ended, or the request failed, or was cancelled. May be called again."""
         if ticket.done:
             return
         now = self._clock(now)
@@ -348,9 +334,7 @@ class Law:
         self.hold_takes = taken if not self.hold_takes else self.hold_takes + 0.1 * (taken - self.hold_takes)
 
     def unsent(self, ticket: Ticket, now: float) -> None:
-        """
-        It was let go and then did not go: nothing has reached the server.
-        """
+        """It was let go and then did not go: nothing has reached the server."""
         if not ticket.done:
             self.done(ticket, now)
             self._give_back(ticket)
@@ -358,9 +342,7 @@ class Law:
                 self.requests.window.take(ticket.counted, 1)
 
     def tier(self, limits: RateLimits) -> None:
-        """
-        The reply names the organisation's tier: believed where nobody knows better.
-        """
+        """The reply names the organisation's tier: believed where nobody knows better."""
         if self.concurrency.source == "none" and limits.concurrency is not None:
             self.concurrency.learn(limits.concurrency, "tier")
         if self.requests.source == "none" and limits.rpm is not None:

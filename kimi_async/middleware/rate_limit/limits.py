@@ -51,9 +51,7 @@ class RateLimits:
 
     @classmethod
     def of(cls, value: "RateLimits | str | Mapping[str, Any] | None") -> "RateLimits":
-        """
-        Understands a `RateLimits`, a mapping of its fields, `"tier0"` … `"tier5"`, and None: learn everything.
-        """
+        """Understands a `RateLimits`, a mapping of its fields, `"tier0"` … `"tier5"`, and None: learn everything."""
         if value is None:
             return cls()
         if isinstance(value, cls):
@@ -104,9 +102,7 @@ TIERS: Mapping[str, RateLimits] = {
 
 
 def tier_of(group: str | None) -> RateLimits | None:
-    """
-    The limits that a `Msh-Gid` header names (`enterprise-tier-5`, captured 2026-09), or None.
-    """
+    """The limits that a `Msh-Gid` header names (`enterprise-tier-5`, captured 2026-09), or None."""
     if not group or len(group) > 40:
         return None
     name, _, number = group.strip().lower().rpartition("-tier-")

@@ -149,9 +149,7 @@ def _heard(lease: Permission, error: APIStatusError) -> None:
 
 
 async def _refused(response: Response, lease: Permission) -> None:
-    """
-    Tells the limiter why. The body is read here; it stays for whoever asks again.
-    """
+    """Tells the limiter why. The body is read here; it stays for whoever asks again."""
     try:
         body = await response.read()
     except APIConnectionError:

@@ -11,9 +11,7 @@ __all__ = ["Outage"]
 
 
 class Outage:
-    """
-    The service has no capacity: one request every few seconds asks whether it has again.
-    """
+    """The service has no capacity: one request every few seconds asks whether it has again."""
 
     MOST = 0.75
     """The share of the latest outcomes that must be overloads for the service to count as down. A replica of many that is full fails

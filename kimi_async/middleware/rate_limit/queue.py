@@ -41,9 +41,7 @@ class Waiter:
 
 
 class Queue:
-    """
-    Those who wait on one event loop. Only that loop's thread touches it.
-    """
+    """Those who wait on one event loop. Only that loop's thread touches it."""
 
     __slots__ = (
         "deadlines",
@@ -87,9 +85,7 @@ class Queue:
         self.waiting += 1
 
     def first(self) -> Waiter | None:
-        """
-        Whose turn it is.
-        """
+        """Whose turn it is."""
         if self.mixed and self.granted % FAIR_EVERY == FAIR_EVERY - 1:
             line = self.line
             while line and line[0].future.done():

@@ -31,9 +31,7 @@ class Budget:
 
 
 class Rate:
-    """
-    Requests, or tokens, per `span` seconds.
-    """
+    """Requests, or tokens, per `span` seconds."""
 
     # A server counts when a request arrives, we when it leaves: two requests a minute apart are less than a minute
     # apart over there if the first travelled longer. This is how much longer, to begin with; refusals near the limit

@@ -11,9 +11,7 @@ __all__ = ["Concurrency"]
 
 
 class Concurrency:
-    """
-    Requests under way at once.
-    """
+    """Requests under way at once."""
 
     # A round's worth sent at once would overshoot by as many as the limit is away. In pieces of an eighth, a refusal
     # (30 ms from nearby, 100–300 from afar) stops the rest; where admissions come quicker than this, they set the pace.
@@ -135,9 +133,7 @@ class Concurrency:
             self.canaries.append(ticket)
 
     def admitted(self, ticket: Ticket, proven: int, now: float) -> None:
-        """
-        `proven`: how many are under way that are known to be admitted, this one included.
-        """
+        """`proven`: how many are under way that are known to be admitted, this one included."""
         if self.canaries and ticket in self.canaries:
             self.over(ticket)
             # One admitted proves little: an answer may have ended over there that had not ended here. So the
@@ -158,9 +154,7 @@ class Concurrency:
                 self.limit = min(self.cap, self.limit + 1.0 / max(1.0, self.limit))
 
     def refused(self, ticket: Ticket, told: int | None, holding: int, now: float) -> None:
-        """
-        `holding`: how many sent before this one are still under way, that is, what the server had of ours.
-        """
+        """`holding`: how many sent before this one are still under way, that is, what the server had of ours."""
         self.refusals += 1
         tested = bool(self.canaries) or self.extra > 0
         if tested:

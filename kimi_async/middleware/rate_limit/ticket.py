@@ -17,9 +17,7 @@ class Tested(Protocol):
 
 
 class Ticket:
-    """
-    One request on its way, from its sending to the end of its reply.
-    """
+    """One request on its way, from its sending to the end of its reply."""
 
     __slots__ = (
         "before",

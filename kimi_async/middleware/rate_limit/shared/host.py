@@ -57,9 +57,7 @@ class HostLedger:
         self._me = _process_of(os.getpid())
 
     async def sync(self, message: Sync) -> Answer:
-        """
-        :raises LedgerUnavailable: the file cannot be opened, or another process has held it for half a second.
-        """
+        """:raises LedgerUnavailable: the file cannot be opened, or another process has held it for half a second."""
         import fcntl
 
         try:
