@@ -25,7 +25,7 @@ import time
 from functools import partial
 
 from ...codec.refusals import classify
-from ...codec.waits import limit_told
+from ...codec.waits import LimitTold, limit_told
 from ...errors import APIConnectionError, APIStatusError, RequestTooCostlyError
 from ...transport.exchange import Request, Response, Turn
 from ..chain import Handler
@@ -135,17 +135,7 @@ def _fitting(request: Request, error: RequestTooCostlyError) -> int:
 
 def _heard(lease: Permission, error: APIStatusError) -> None:
     """A refusal that came inside a reply of status 200 teaches what one of status 429 does."""
-    if error.kind == "rate_limit":
-        told = limit_told(error.message)
-        dimension = told.dimension if told is not None else None
-        lease.refused(
-            "rpm" if dimension == "qps" else dimension,
-            limit=told.limit if told is not None else None,
-            current=told.current if told is not None else None,
-            retry_after=error.retry_after,
-        )
-    elif error.kind in ("overloaded", "unavailable"):
-        lease.overloaded(error.retry_after)
+    _teach(lease, error.kind, limit_told(error.message), error.retry_after)
 
 
 async def _refused(response: Response, lease: Permission) -> None:
@@ -158,16 +148,19 @@ async def _refused(response: Response, lease: Permission) -> None:
         lease.release()
         raise
     shape = response.refusal = classify(response.status, response.headers, body, time.time())
-    if shape.kind == "rate_limit":
-        told = shape.limit
+    _teach(lease, shape.kind, shape.limit, shape.retry_after)
+    lease.release()
+
+
+def _teach(lease: Permission, kind: str | None, told: LimitTold | None, retry_after: float | None) -> None:
+    """Tells the limiter of a refusal for a limit or for want of capacity, which ends the lease; others teach it nothing."""
+    if kind == "rate_limit":
         dimension = told.dimension if told is not None else None
         lease.refused(
             "rpm" if dimension == "qps" else dimension,
             limit=told.limit if told is not None else None,
             current=told.current if told is not None else None,
-            retry_after=shape.retry_after,
+            retry_after=retry_after,
         )
-    elif shape.kind in ("overloaded", "unavailable"):
-        lease.overloaded(shape.retry_after)
-    else:
-        lease.release()
+    elif kind in ("overloaded", "unavailable"):
+        lease.overloaded(retry_after)
