@@ -214,12 +214,7 @@ class _LoopLine:
                 left = max(0.0, at - now)
                 self._end(waiter, self.error(reason, wait, f"and only {left:.3g} s are allowed"))
 
-    def failed(self, error: Callable[[], Exception]) -> None:
-        for *_, waiter in self.queue.heap:
-            if not waiter.future.done():
-                self._end(waiter, error())
-
-    def fail(self, error: Callable[[], BaseException]) -> None:
+    def failed(self, error: Callable[[], BaseException]) -> None:
         for *_, waiter in self.queue.heap:
             if not waiter.future.done():
                 self._end(waiter, error())
@@ -397,7 +392,7 @@ class SharedController:
         running = asyncio.get_running_loop()
         for line in self._lines:
             if line.loop is running:
-                line.fail(error)
+                line.failed(error)
 
     def alive(self, request: Request, within: float) -> bool:
         """Whether this process had a request admitted within so many seconds, or has one under way for longer than a refusal takes."""

@@ -69,8 +69,7 @@ class _Lease:
 class _Asked:
     """The line of one call of `lease`."""
 
-    def __init__(self, engine: "SharedEngine", asks: Sequence[Ask], future: asyncio.Future[None]) -> None:
-        self._engine = engine
+    def __init__(self, asks: Sequence[Ask], future: asyncio.Future[None]) -> None:
         self._asks = asks
         self.future = future
         self.grants: list[Grant] = []
@@ -204,7 +203,7 @@ class SharedEngine:
 
     async def lease(self, asks: Sequence[Ask], *, wait: bool = True) -> list[Grant]:
         loop = self._running()
-        line = _Asked(self, asks, loop.create_future())
+        line = _Asked(asks, loop.create_future())
         self.attach(line)
         self._starved = False
         self.poke(max((ask.priority for ask in asks), default=0))
