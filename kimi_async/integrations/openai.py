@@ -39,16 +39,7 @@ def as_openai(client: AsyncKimi, *, keep_reasoning: bool = True) -> "AsyncOpenAI
 
     :raises ConfigurationError: openai is not installed.
     """
-    openai = _openai()
-    httpx = _httpx_of(openai)
-    transport = _transport_class(openai, httpx)(client, keep_reasoning=keep_reasoning)
-    official: AsyncOpenAI = openai.AsyncOpenAI(
-        api_key=PLACEHOLDER,
-        base_url=client.base_url,
-        timeout=None,
-        max_retries=0,
-        http_client=httpx.AsyncClient(transport=transport, timeout=None, trust_env=False),
-    )
+    official: AsyncOpenAI = _through(client, keep_reasoning, "AsyncOpenAI", "AsyncClient")
     return official
 
 
@@ -56,17 +47,22 @@ def as_blocking_openai(client: AsyncKimi, *, keep_reasoning: bool = True) -> "Op
     """
     The same for blocking code: an `openai.OpenAI` whose requests go through `client`, on an event loop in a thread of its own.
     """
+    official: OpenAI = _through(client, keep_reasoning, "OpenAI", "Client")
+    return official
+
+
+def _through(client: AsyncKimi, keep_reasoning: bool, kind: str, http: str) -> Any:
+    """openai's client of this `kind` over a client of httpx, `http`, whose requests go through ours."""
     openai = _openai()
     httpx = _httpx_of(openai)
     transport = _transport_class(openai, httpx)(client, keep_reasoning=keep_reasoning)
-    official: OpenAI = openai.OpenAI(
+    return getattr(openai, kind)(
         api_key=PLACEHOLDER,
         base_url=client.base_url,
         timeout=None,
         max_retries=0,
-        http_client=httpx.Client(transport=transport, timeout=None, trust_env=False),
+        http_client=getattr(httpx, http)(transport=transport, timeout=None, trust_env=False),
     )
-    return official
 
 
 def _openai() -> Any:
