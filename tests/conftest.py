@@ -7,11 +7,12 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
 from kimi_async.providers.hosts import PROVIDERS
-from kimi_async.testing import KimiSimulator
+from kimi_async.testing import KimiSimulator, VirtualClockLoop
 
 # A shell that runs a job in the background has it ignore Ctrl-C, and so do the programs that a test starts and interrupts.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
@@ -19,8 +20,10 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 
 
 @pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
+def anyio_backend(request: pytest.FixtureRequest) -> tuple[str, dict[str, Any]]:
+    if request.node.get_closest_marker("virtual_clock") is None:
+        return "asyncio", {}
+    return "asyncio", {"loop_factory": VirtualClockLoop}
 
 
 @pytest.fixture(autouse=True)

@@ -18,7 +18,6 @@ from kimi_async.bulk.lines import InvalidLinesError
 from kimi_async.bulk.results import UnansweredError
 from kimi_async.client import AsyncKimi
 from kimi_async.errors import APIStatusError, BadRequestError, ConfigurationError, KimiError
-from kimi_async.testing.clock import VirtualClockLoop
 from kimi_async.testing.simulator.replies import error_reply
 from kimi_async.testing.simulator.server import KimiSimulator
 from kimi_async.testing.simulator.storage import BatchPace
@@ -26,9 +25,7 @@ from kimi_async.testing.simulator.storage import BatchPace
 MODEL = "kimi-k2.6"
 
 
-@pytest.fixture
-def anyio_backend() -> Any:
-    return "asyncio", {"loop_factory": VirtualClockLoop}
+pytestmark = pytest.mark.virtual_clock
 
 
 @pytest.fixture

@@ -42,7 +42,6 @@ from kimi_async.errors import (
     IncompleteStreamError,
     InternalServerError,
 )
-from kimi_async.testing.clock import VirtualClockLoop
 from kimi_async.testing.memory_transport import MemoryTransport, Reply
 from kimi_async.testing.simulator.replies import error_reply
 from kimi_async.testing.simulator.server import KimiSimulator
@@ -51,9 +50,7 @@ from kimi_async.transport.exchange import Request
 JSON = {"Content-Type": "application/json"}
 
 
-@pytest.fixture
-def anyio_backend() -> Any:
-    return "asyncio", {"loop_factory": VirtualClockLoop}
+pytestmark = pytest.mark.virtual_clock
 
 
 def said(request: Request) -> str:

@@ -15,7 +15,6 @@ import pytest
 from kimi_async import AsyncKimi, ClientClosedError, ConfigurationError
 from kimi_async.integrations.httpx import KimiTransport, httpx_client, httpx_module
 from kimi_async.testing import KimiService, KimiSimulator, MemoryTransport, Reply, in_memory
-from kimi_async.testing.clock import VirtualClockLoop
 from kimi_async.testing.faults import Drop, FaultPlan, Stall
 from kimi_async.testing.simulator.chat_model import ToolCall, Turn
 from kimi_async.testing.simulator.replies import Pace
@@ -26,9 +25,7 @@ QUESTION: dict[str, Any] = {"model": "kimi-k2.6", "messages": [{"role": "user", 
 TOOLS = [{"type": "function", "function": {"name": "get_weather", "parameters": {"type": "object"}}}]
 
 
-@pytest.fixture
-def anyio_backend() -> tuple[str, dict[str, Any]]:
-    return "asyncio", {"loop_factory": VirtualClockLoop}
+pytestmark = pytest.mark.virtual_clock
 
 
 @pytest.fixture(params=["httpx", "httpx2"])

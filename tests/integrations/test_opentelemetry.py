@@ -14,7 +14,6 @@ import pytest
 
 from kimi_async import AsyncKimi, tool
 from kimi_async.testing import KimiService, MemoryTransport, Reply, in_memory
-from kimi_async.testing.clock import VirtualClockLoop
 from kimi_async.testing.faults import Drop, Error, FaultPlan, SlowHeaders
 from kimi_async.testing.simulator.chat_model import ToolCall, Turn
 from kimi_async.testing.simulator.replies import Pace
@@ -34,9 +33,7 @@ BASE = "https://api.moonshot.ai/v1"
 QUESTION: dict[str, Any] = {"model": "kimi-k3", "messages": [{"role": "user", "content": "Hello"}]}
 
 
-@pytest.fixture
-def anyio_backend() -> tuple[str, dict[str, Any]]:
-    return "asyncio", {"loop_factory": VirtualClockLoop}
+pytestmark = pytest.mark.virtual_clock
 
 
 class Telemetry:

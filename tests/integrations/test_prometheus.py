@@ -17,7 +17,6 @@ import pytest
 
 from kimi_async import AsyncKimi, RateLimits
 from kimi_async.testing import KimiService, MemoryTransport, Reply, in_memory
-from kimi_async.testing.clock import VirtualClockLoop
 from kimi_async.testing.faults import Drop, Error, FaultPlan, SlowHeaders
 from kimi_async.testing.simulator.chat_model import Turn
 from kimi_async.testing.simulator.replies import Pace
@@ -30,9 +29,7 @@ QUESTION: dict[str, Any] = {"model": "kimi-k3", "messages": [{"role": "user", "c
 DASHBOARD = Path(__file__).parents[2] / "docs" / "grafana.json"
 
 
-@pytest.fixture
-def anyio_backend() -> tuple[str, dict[str, Any]]:
-    return "asyncio", {"loop_factory": VirtualClockLoop}
+pytestmark = pytest.mark.virtual_clock
 
 
 @pytest.fixture

@@ -26,7 +26,6 @@ from kimi_async.middleware.events import (
     observer,
     setup_logging,
 )
-from kimi_async.testing.clock import VirtualClockLoop
 from kimi_async.transport.exchange import Headers, Request, Response
 
 KEY = "sk-0123456789abcdefghijklmnop"
@@ -34,9 +33,7 @@ ORG = "org-0123456789abcdef0123456789abcdef"
 AK = "ak-f1v2a3l4u5e6s7h8i9d0"
 
 
-@pytest.fixture
-def anyio_backend() -> tuple[str, dict[str, Any]]:
-    return "asyncio", {"loop_factory": VirtualClockLoop}
+pytestmark = pytest.mark.virtual_clock
 
 
 @pytest.fixture

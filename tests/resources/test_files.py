@@ -14,14 +14,10 @@ import pytest
 from kimi_async.client import AsyncKimi
 from kimi_async.errors import APIConnectionError, ConfigurationError, NotFoundError
 from kimi_async.resources.pagination import AsyncCursorPage, AsyncPage, AsyncPaginator, PageInfo
-from kimi_async.testing.clock import VirtualClockLoop
 from kimi_async.testing.simulator.server import KimiSimulator
 from kimi_async.types.files import FileObject
 
-
-@pytest.fixture
-def anyio_backend() -> Any:
-    return "asyncio", {"loop_factory": VirtualClockLoop}
+pytestmark = pytest.mark.virtual_clock
 
 
 @pytest.fixture

@@ -26,7 +26,6 @@ from kimi_async.bulk.upload_many import FileLimitError, FileLimits, UploadProgre
 from kimi_async.client import AsyncKimi
 from kimi_async.errors import BadRequestError, ConfigurationError, KimiError
 from kimi_async.resources.uploads import MultipartBody, UploadFile, guess_type
-from kimi_async.testing.clock import VirtualClockLoop
 from kimi_async.testing.memory_transport import MemoryTransport, Reply
 from kimi_async.testing.simulator.replies import error_reply
 from kimi_async.testing.simulator.server import KimiSimulator
@@ -36,10 +35,8 @@ from kimi_async.types.files import FileObject
 DATA = bytes(range(256)) * 3000  # three blocks of 256 KiB, the last one short
 
 
-@pytest.fixture
-def anyio_backend() -> Any:
-    # The waits between attempts take no time; sockets and threads are real.
-    return "asyncio", {"loop_factory": VirtualClockLoop}
+# The waits between attempts take no time; sockets and threads are real.
+pytestmark = pytest.mark.virtual_clock
 
 
 @pytest.fixture

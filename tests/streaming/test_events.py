@@ -14,7 +14,6 @@ import pytest
 from kimi_async import AsyncKimi, IncompleteStreamError
 from kimi_async.streaming.events import ChatCompletionStreamState
 from kimi_async.testing import MemoryTransport, Reply
-from kimi_async.testing.clock import VirtualClockLoop
 from kimi_async.transport.exchange import Request
 from kimi_async.types import ChatCompletionChunk
 from support.raw_server import DONE, FINISH, HELLO, ROLE, USAGE, chunk, event, text
@@ -22,9 +21,7 @@ from support.raw_server import DONE, FINISH, HELLO, ROLE, USAGE, chunk, event, t
 QUESTION: list[Any] = [{"role": "user", "content": "Hello?"}]
 
 
-@pytest.fixture
-def anyio_backend() -> tuple[str, dict[str, Any]]:
-    return "asyncio", {"loop_factory": VirtualClockLoop}
+pytestmark = pytest.mark.virtual_clock
 
 
 def manager_of(*pieces: bytes, every: float = 0.0, **options: Any) -> tuple[Any, MemoryTransport]:

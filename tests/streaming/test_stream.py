@@ -27,7 +27,6 @@ from kimi_async import (
 )
 from kimi_async.streaming.stream import AsyncStream
 from kimi_async.testing import MemoryTransport, Reply
-from kimi_async.testing.clock import VirtualClockLoop
 from kimi_async.transport.exchange import Request, Response
 from support.raw_server import DONE, FINISH, HELLO, ROLE, USAGE, WHOLE, chunk, event, text
 
@@ -35,9 +34,7 @@ RECORDINGS = sorted((Path(__file__).parents[1] / "recordings").glob("*.raw"))
 QUESTION: list[Any] = [{"role": "user", "content": "Hello?"}]
 
 
-@pytest.fixture
-def anyio_backend() -> tuple[str, dict[str, Any]]:
-    return "asyncio", {"loop_factory": VirtualClockLoop}
+pytestmark = pytest.mark.virtual_clock
 
 
 class Feed:

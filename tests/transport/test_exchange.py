@@ -12,15 +12,11 @@ import pytest
 
 from kimi_async import APIConnectionError, APITimeoutError, Timeout
 from kimi_async.errors import ResponseTooLargeError
-from kimi_async.testing.clock import VirtualClockLoop
 from kimi_async.transport.deadlines import Deadline
 from kimi_async.transport.exchange import Headers, Request, Response
 from kimi_async.transport.phases import send_within
 
-
-@pytest.fixture
-def anyio_backend() -> tuple[str, dict[str, Any]]:
-    return "asyncio", {"loop_factory": VirtualClockLoop}
+pytestmark = pytest.mark.virtual_clock
 
 
 def reading(*data: bytes | Exception, pause: float = 0.0) -> Callable[[], Awaitable[bytes]]:

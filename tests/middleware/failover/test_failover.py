@@ -23,16 +23,14 @@ from kimi_async import (
     QuotaExceededError,
     ResumePolicy,
 )
-from kimi_async.testing import MemoryTransport, Reply, VirtualClockLoop
+from kimi_async.testing import MemoryTransport, Reply
 from kimi_async.transport import Request
 
 MESSAGES: list[Any] = [{"role": "user", "content": "hi"}]
 JSON = {"content-type": "application/json"}
 
 
-@pytest.fixture
-def anyio_backend() -> Any:
-    return "asyncio", {"loop_factory": VirtualClockLoop}
+pytestmark = pytest.mark.virtual_clock
 
 
 class Server:

@@ -11,13 +11,10 @@ import pytest
 
 from kimi_async import AsyncKimi
 from kimi_async.middleware.rate_limit.limits import ELSEWHERE, RateLimits, unknown_limits
-from kimi_async.testing import MemoryTransport, Reply, VirtualClockLoop
+from kimi_async.testing import MemoryTransport, Reply
 from kimi_async.transport import Request
 
-
-@pytest.fixture
-def anyio_backend() -> Any:
-    return "asyncio", {"loop_factory": VirtualClockLoop}
+pytestmark = pytest.mark.virtual_clock
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from kimi_async import AsyncKimi
-from kimi_async.testing import MemoryTransport, Reply, VirtualClockLoop
+from kimi_async.testing import MemoryTransport, Reply
 from kimi_async.transport import Request
 
 JSON = {"content-type": "application/json"}
@@ -21,9 +21,7 @@ WHOLE = (
 MESSAGES: list[Any] = [{"role": "user", "content": "hi"}]
 
 
-@pytest.fixture
-def anyio_backend() -> Any:
-    return "asyncio", {"loop_factory": VirtualClockLoop}
+pytestmark = pytest.mark.virtual_clock
 
 
 class Accidents:

@@ -31,13 +31,9 @@ from kimi_async.middleware.events import AttemptFailed, CallFailed, Event, Obser
 from kimi_async.middleware.retry.breakers import OverloadBreaker, RetryBudget
 from kimi_async.middleware.retry.middleware import RetryMiddleware
 from kimi_async.middleware.retry.policy import NEVER, Failure, RetryPolicy, RetryRule, backoff, decide
-from kimi_async.testing.clock import VirtualClockLoop
 from kimi_async.transport.exchange import Headers, Request, Response, Turn
 
-
-@pytest.fixture
-def anyio_backend() -> tuple[str, dict[str, Any]]:
-    return "asyncio", {"loop_factory": VirtualClockLoop}
+pytestmark = pytest.mark.virtual_clock
 
 
 URL = "https://api.example.test/v1/chat/completions"

@@ -5,20 +5,17 @@ A host that restarts: connections are refused for a while, then it is back. All 
 from __future__ import annotations
 
 import asyncio
-from typing import Any
 
 import pytest
 
 from kimi_async import APIConnectionError, AsyncKimi
-from kimi_async.testing import MemoryTransport, Reply, VirtualClockLoop
+from kimi_async.testing import MemoryTransport, Reply
 from kimi_async.transport import Request
 
 DOWN_FROM, DOWN_UNTIL = 1.0, 4.0
 
 
-@pytest.fixture
-def anyio_backend() -> Any:
-    return "asyncio", {"loop_factory": VirtualClockLoop}
+pytestmark = pytest.mark.virtual_clock
 
 
 class Restarting:

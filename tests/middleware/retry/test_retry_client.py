@@ -23,13 +23,9 @@ from kimi_async.errors import (
 from kimi_async.middleware.events import Event, RequestStarted, ResponseFinished, RetryScheduled
 from kimi_async.middleware.retry.policy import RetryPolicy
 from kimi_async.testing import MemoryTransport, Reply
-from kimi_async.testing.clock import VirtualClockLoop
 from kimi_async.transport.exchange import Request
 
-
-@pytest.fixture
-def anyio_backend() -> tuple[str, dict[str, Any]]:
-    return "asyncio", {"loop_factory": VirtualClockLoop}
+pytestmark = pytest.mark.virtual_clock
 
 
 def refusal(message: str, type_: str, status: int = 429, **headers: str) -> Reply:
