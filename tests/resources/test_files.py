@@ -5,7 +5,7 @@
 # ruff: noqa: ASYNC240 - tests may touch small local files
 import base64
 import json
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,18 +18,6 @@ from kimi_async.testing.simulator.server import KimiSimulator
 from kimi_async.types.files import FileObject
 
 pytestmark = pytest.mark.virtual_clock
-
-
-@pytest.fixture
-async def simulator() -> AsyncIterator[KimiSimulator]:
-    async with KimiSimulator() as running:
-        yield running
-
-
-@pytest.fixture
-async def client(simulator: KimiSimulator) -> AsyncIterator[AsyncKimi]:
-    async with AsyncKimi(base_url=simulator.base_url, api_key=simulator.api_key) as opened:
-        yield opened
 
 
 # Pages

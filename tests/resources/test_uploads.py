@@ -39,18 +39,6 @@ DATA = bytes(range(256)) * 3000  # three blocks of 256 KiB, the last one short
 pytestmark = pytest.mark.virtual_clock
 
 
-@pytest.fixture
-async def simulator() -> AsyncIterator[KimiSimulator]:
-    async with KimiSimulator() as running:
-        yield running
-
-
-@pytest.fixture
-async def client(simulator: KimiSimulator) -> AsyncIterator[AsyncKimi]:
-    async with AsyncKimi(base_url=simulator.base_url, api_key=simulator.api_key) as opened:
-        yield opened
-
-
 async def body_of(file: Any, **options: Any) -> bytes:
     async with await UploadFile.of(file) as upload:
         return await MultipartBody({"purpose": "image"}, upload, **options).read()
