@@ -12,8 +12,9 @@ import weakref
 from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
-from ...errors import RateLimitWaitError, RequestTooCostlyError
+from ...errors import RateLimitWaitError
 from ...transport.exchange import Request
+from .cost import too_costly
 from .law import Law
 from .limits import RateLimits, tier_of
 from .queue import TICK, Queue, Waiter
@@ -243,13 +244,7 @@ class AdmissionController:
         if found is None:
             return
         name, cap = found
-        raise RequestTooCostlyError(
-            f"our own limiter refused the request: it is charged about {tokens:,} tokens (prompt and max_completion_tokens), and the "
-            f"limit is {cap:,.0f} tokens {'a day' if name == 'tpd' else 'a minute'}; lower max_completion_tokens",
-            eta=None,
-            reason=name,
-            limit=cap,
-        )
+        raise too_costly("our own limiter refused", tokens, name, cap)
 
     def _error(
         self, queue: Queue, tokens: int, reason: str, now: float, why: str, wait: float | None = None

@@ -4,7 +4,9 @@ What a request will be charged: tokens of its prompt, and its budget.
 
 import re
 
-__all__ = ["UNLIMITED", "tokens_of"]
+from ...errors import RequestTooCostlyError
+
+__all__ = ["UNLIMITED", "tokens_of", "too_costly"]
 
 UNLIMITED = re.compile(r"/(?:files|batches|tokenizers|signatures)(?:[/?]|$)")
 
@@ -55,3 +57,14 @@ def tokens_of(body: bytes) -> tuple[int, int, bool]:
         if name.rpartition(b"/")[2].startswith(prefix):
             return size // 4, budget, True
     return size // 4, OTHER_BUDGET, True
+
+
+def too_costly(refused: str, tokens: int, name: str, limit: float) -> RequestTooCostlyError:
+    """The error for a request that alone is larger than the limit `name`; `refused` says by whom, with its verb."""
+    return RequestTooCostlyError(
+        f"{refused} the request: it is charged about {tokens:,} tokens (prompt and max_completion_tokens), and the limit is "
+        f"{limit:,.0f} tokens {'a day' if name == 'tpd' else 'a minute'}; lower max_completion_tokens",
+        eta=None,
+        reason=name,
+        limit=float(limit),
+    )

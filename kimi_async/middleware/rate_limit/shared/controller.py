@@ -9,6 +9,7 @@ from typing import Literal, cast
 
 from ....errors import RateLimitWaitError, RequestTooCostlyError
 from ....transport.exchange import Request
+from ..cost import too_costly
 from ..limits import RateLimits, tier_of
 from ..queue import FAIR_EVERY, Queue, Waiter
 from ..stats import LimiterStats, LimitStats
@@ -378,14 +379,7 @@ class SharedController:
         for which, name in ((2, "tpm"), (3, "tpd")):
             limit = view.limits[which]
             if limit and tokens > limit and view.sources[which] in ("config", "told"):
-                raise RequestTooCostlyError(
-                    f"the shared quota can never hold the request: it is charged about {tokens:,} tokens (prompt and "
-                    f"max_completion_tokens), and the limit is {limit:,} tokens {'a day' if name == 'tpd' else 'a minute'}; "
-                    "lower max_completion_tokens",
-                    eta=None,
-                    reason=name,
-                    limit=float(limit),
-                )
+                raise too_costly("the shared quota can never hold", tokens, name, limit)
 
     def fail(self, error: Callable[[], BaseException]) -> None:
         """Tells everybody who waits on the running loop that waiting is of no use: `error` makes what each is raised."""
