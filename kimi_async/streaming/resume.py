@@ -14,7 +14,7 @@ What may be resumed, and how, is decided by plain functions here; `Resumer` acts
 import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any, TypeAlias, cast
 
 import msgspec
 
@@ -33,6 +33,7 @@ from ..types.completions import (
     ChoiceDelta,
     CompletionUsage,
     UsageAttempt,
+    total_usage,
 )
 from .fold import Accumulator
 from .stream import AsyncStream, Resumption
@@ -164,6 +165,10 @@ ECHO = 24
 ANEW = 8
 
 
+# What one request was charged, and its id.
+Charge: TypeAlias = tuple[CompletionUsage, str | None]
+
+
 class Resumer:
     """
     Goes on with a stream where it broke off; what an `AsyncStream` with `resume=` has beside its reply.
@@ -207,7 +212,7 @@ class Resumer:
         """Resumptions in a row that brought nothing new."""
         self._size = 0
         """Characters that had arrived when it was last resumed."""
-        self._charged: list[UsageAttempt] = []
+        self._charged: list[Charge] = []
         """What each request was charged; without numbers where it broke off before it said so."""
         self.resumptions: list[Resumption] = []
 
@@ -263,11 +268,9 @@ class Resumer:
     def _note_charge(self, fold: Accumulator) -> None:
         """The request that broke off is in the list, whether or not it has said what it was charged."""
         if not self._charged and (usage := fold.usage) is not None:
-            self._charged.append(
-                UsageAttempt(prompt_tokens=usage.prompt_tokens, completion_tokens=usage.completion_tokens)
-            )
+            self._charged.append((usage, None))
         while len(self._charged) <= len(self.resumptions):
-            self._charged.append(UsageAttempt())
+            self._charged.append((CompletionUsage(), None))
 
     def _final(self, exc: APIError) -> APIError:
         exc.attempts = (
@@ -359,7 +362,7 @@ class Rest:
     def __init__(
         self,
         fold: Accumulator,
-        charged: list[UsageAttempt],
+        charged: list[Charge],
         request_id: str | None,
         content: str,
         reasoning: str | None,
@@ -447,18 +450,21 @@ class Rest:
     def _count(self, chunk: ChatCompletionChunk, usage: CompletionUsage) -> None:
         """Adds what this request was charged to what those before it were. A request reports once, or the same twice."""
         self.usage = usage
-        attempt = UsageAttempt(prompt_tokens=usage.prompt_tokens, completion_tokens=usage.completion_tokens)
-        if self._request_id:
-            attempt.request_id = self._request_id
-        self._charged[self._number :] = [attempt]
-        total = usage.model_copy()
-        total.prompt_tokens = sum(each.prompt_tokens for each in self._charged)
-        total.completion_tokens = sum(each.completion_tokens for each in self._charged)
-        total.total_tokens = total.prompt_tokens + total.completion_tokens
-        total.attempts = list(self._charged)
+        self._charged[self._number :] = [(usage, self._request_id)]
+        total = total_usage(usage for usage, _ in self._charged) or usage
+        total.attempts = [_attempt(usage, request_id) for usage, request_id in self._charged]
         # Where it stood: a usage in a choice and another in a chunk of its own must not become two of the second kind.
         for choice in chunk.choices:
             if choice.usage is not None:
                 choice.usage = total
         if chunk.usage is not total:
             chunk.usage = total
+
+
+def _attempt(usage: CompletionUsage, request_id: str | None) -> UsageAttempt:
+    attempt = UsageAttempt(prompt_tokens=usage.prompt_tokens, completion_tokens=usage.completion_tokens)
+    if request_id:
+        attempt.request_id = request_id
+    if usage.cost is not None:
+        attempt.cost = usage.cost
+    return attempt

@@ -32,9 +32,8 @@ from ..types.completions import (
     ChatCompletion,
     ChatCompletionMessage,
     ChatCompletionMessageToolCall,
-    CompletionTokensDetails,
     CompletionUsage,
-    PromptTokensDetails,
+    total_usage,
 )
 from ..types.events import ChatCompletionStreamEvent
 from .base import EchoTool, Tool, ToolContext, ToolError
@@ -446,7 +445,7 @@ class ToolRun(Generic[T]):
     @property
     def usage(self) -> CompletionUsage | None:
         """The tokens of all turns so far."""
-        return _total([turn.usage for turn in self.turns])
+        return total_usage([turn.usage for turn in self.turns])
 
     def _register(self, tools: Iterable[Any]) -> None:
         """Tools that dynamic-tools messages offer; plain definitions are somebody else's to serve."""
@@ -619,33 +618,3 @@ class ToolRun(Generic[T]):
             async for _ in self:
                 pass
         return self.result
-
-
-def _total(usages: Sequence[CompletionUsage | None]) -> CompletionUsage | None:
-    told = [usage for usage in usages if usage is not None]
-    if not told:
-        return None
-    total = CompletionUsage(
-        prompt_tokens=sum(usage.prompt_tokens for usage in told),
-        completion_tokens=sum(usage.completion_tokens for usage in told),
-        total_tokens=sum(usage.total_tokens for usage in told),
-    )
-    cached = sum(usage.cached_tokens or 0 for usage in told)
-    written = sum(
-        (u.prompt_tokens_details.cache_write_tokens or 0) if u.prompt_tokens_details else 0 for u in told
-    )
-    reasoned = sum(
-        (u.completion_tokens_details.reasoning_tokens or 0) if u.completion_tokens_details else 0
-        for u in told
-    )
-    if cached or written:
-        total.cached_tokens = cached
-        total.prompt_tokens_details = PromptTokensDetails(cached_tokens=cached)
-        if written:
-            total.prompt_tokens_details.cache_write_tokens = written
-    if reasoned:
-        total.completion_tokens_details = CompletionTokensDetails(reasoning_tokens=reasoned)
-    costs = [usage.cost for usage in told if usage.cost is not None]
-    if len(costs) == len(told):
-        total.cost = sum(costs)
-    return total

@@ -33,6 +33,7 @@ __all__ = [
     "PromptTokensDetails",
     "ThinkingParam",
     "UsageAttempt",
+    "total_usage",
 ]
 
 
@@ -65,6 +66,8 @@ class UsageAttempt(BaseModel):
     prompt_tokens: int = 0
     completion_tokens: int = 0
     request_id: str | None = absent()
+    cost: float | None = absent()
+    """In money, where the host says so."""
 
 
 @wire
@@ -84,7 +87,10 @@ class CompletionUsage(Reply):
     """Ours, not the wire's: where a stream was resumed, what each of its requests was charged."""
 
     cost: float | None = absent()
-    """What this was charged, where the host says so: OpenRouter, in US dollars (credits)."""
+    """
+    What this was charged, where the host says so: OpenRouter, in US dollars (credits). A sum over several requests (a resumed
+    stream, a run of tools) has it only where each of them said.
+    """
 
     def list_price(
         self,
@@ -112,6 +118,41 @@ def _read_cached_tokens(self: CompletionUsage) -> int | None:
 
 
 CompletionUsage.cached_tokens = property(_read_cached_tokens, _cached_tokens.fset)  # type: ignore[assignment]
+
+
+def total_usage(usages: Iterable[CompletionUsage | None]) -> CompletionUsage | None:
+    """
+    Several requests together; None if none told. Money is added up only where each told: a part of it is not the price.
+    """
+    told = [usage for usage in usages if usage is not None]
+    if not told:
+        return None
+    total = CompletionUsage(
+        prompt_tokens=sum(usage.prompt_tokens for usage in told),
+        completion_tokens=sum(usage.completion_tokens for usage in told),
+        total_tokens=sum(usage.total_tokens for usage in told),
+    )
+    prompts = _details(usage.prompt_tokens_details for usage in told)
+    if cached := sum(usage.cached_tokens or 0 for usage in told):
+        total.cached_tokens = prompts["cached_tokens"] = cached
+    if prompts:
+        total.prompt_tokens_details = PromptTokensDetails(**prompts)
+    if completions := _details(usage.completion_tokens_details for usage in told):
+        total.completion_tokens_details = CompletionTokensDetails(**completions)
+    costs = [usage.cost for usage in told if usage.cost is not None]
+    if len(costs) == len(told):
+        total.cost = sum(costs)
+    return total
+
+
+def _details(several: Iterable[PromptTokensDetails | CompletionTokensDetails | None]) -> dict[str, int]:
+    """Each number that is more than 0, added up."""
+    sums: dict[str, int] = {}
+    for each in several:
+        for name in () if each is None else each.__struct_fields__:
+            if number := getattr(each, name):
+                sums[name] = sums.get(name, 0) + number
+    return sums
 
 
 # --- a completion ----------------------------------------------------------------------------------------------------

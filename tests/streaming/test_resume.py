@@ -61,6 +61,10 @@ class Singer:
         self.drops: list[int | None] = []
         """After how many bytes each reply breaks off; None for never."""
         self.reset = False
+        self.told: dict[str, Any] = {}
+        """More fields of each usage."""
+        self.tells_each = False
+        """Whether each chunk has the usage, and not the last alone."""
 
     def whole(self, body: dict[str, Any]) -> bytes:
         last = body["messages"][-1]
@@ -69,12 +73,19 @@ class Singer:
         if prefix:
             assert self.reasoning == last.get("reasoning_content", "")
         number = len(self.bodies)
-        parts = [chunk({"role": "assistant", "content": ""}, number=number)]
-        if not prefix:
-            parts += [chunk({"reasoning_content": each}, number=number) for each in self.cut(self.reasoning)]
         rest = self.content[len(prefix) :]
-        parts += [chunk({"content": each}, number=number) for each in self.cut(rest)]
-        usage = {"prompt_tokens": 10, "completion_tokens": len(rest), "total_tokens": 10 + len(rest)}
+        usage = {
+            "prompt_tokens": 10,
+            "completion_tokens": len(rest),
+            "total_tokens": 10 + len(rest),
+            **self.told,
+        }
+        each = usage if self.tells_each else None
+        parts = [chunk({"role": "assistant", "content": ""}, number=number, usage=each)]
+        if not prefix:
+            thoughts = self.cut(self.reasoning)
+            parts += [chunk({"reasoning_content": text}, number=number, usage=each) for text in thoughts]
+        parts += [chunk({"content": text}, number=number, usage=each) for text in self.cut(rest)]
         parts += [chunk({}, number=number, finish="stop", usage=usage), b"data: [DONE]\n\n"]
         return b"".join(parts)
 
@@ -202,6 +213,33 @@ async def test_resume_usage_lists_requests() -> None:
     assert [0, 10] == [each.prompt_tokens for each in attempts]
     assert "r2" == attempts[1].request_id
     assert stream.usage.completion_tokens == attempts[1].completion_tokens
+
+
+@pytest.mark.parametrize(("tells_each", "cost"), [(True, 0.5), (False, None)], ids=["told", "not told"])
+async def test_resume_usage_is_of_all_requests(tells_each: bool, cost: float | None) -> None:
+    """
+    Cached and reasoning tokens are added up as the others are. Money is, where each request said what it cost: the last
+    one's price would pass for that of the whole answer.
+    """
+    singer = Singer()
+    singer.tells_each = tells_each
+    singer.told = {
+        "cost": 0.25,
+        "cached_tokens": 4,
+        "prompt_tokens_details": {"cached_tokens": 4},
+        "completion_tokens_details": {"reasoning_tokens": 3},
+    }
+    singer.drops = [20_000 if tells_each else 7_000]
+    async with singer.client() as client:
+        _, _, _, stream = await sung(client)
+
+    usage = stream.usage
+    requests = 2 if tells_each else 1
+    assert 2 == len(singer.bodies)
+    assert (4 * requests, 4 * requests) == (usage.cached_tokens, usage.prompt_tokens_details.cached_tokens)
+    assert 3 * requests == usage.completion_tokens_details.reasoning_tokens
+    assert cost == usage.cost
+    assert [0.25] * requests == [each.cost for each in usage.attempts if each.cost is not None]
 
 
 async def test_resume_event_announced() -> None:
