@@ -13,9 +13,10 @@ sent live: ``via="auto"``.
 import asyncio
 import os
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, TypeAlias, TypedDict, Unpack
 
 from ..errors import BadRequestError, ConfigurationError, NotFoundError
+from ..resources.arguments import unknown_argument
 from ..resources.batches import BatchEndpoints
 from ..resources.threads import in_thread
 from ..types.batches import Batch
@@ -29,9 +30,40 @@ from .options import options_of
 from .request_files import MAX_BATCH_FILE
 from .requests import Requests
 
-__all__ = ["AsyncBatches", "Via"]
+__all__ = ["AsyncBatches", "SubmitParams", "Via"]
 
 Via: TypeAlias = Literal["batch", "auto", "live"]
+
+
+class SubmitParams(TypedDict, total=False):
+    """How a job is made: the keyword arguments of `submit`, which `run` takes too."""
+
+    completion_window: str
+    """``12h`` to ``7d``; ``24h`` by default."""
+    model: str | None
+    """For requests that name none."""
+    defaults: Mapping[str, object] | None
+    """More fields for requests that do not have them."""
+    metadata: Mapping[str, str] | None
+    """Kept with each batch by the server."""
+    directory: str | os.PathLike[str] | None
+    """For the files; a new private one by default, which goes when the results are closed."""
+    state: str | os.PathLike[str] | None
+    """
+    A file that is brought up to date after every step. If it exists, the job in it is taken up again: what was uploaded or
+    created is not done twice, even if the process died before it heard of it. The requests must be the same (compared by
+    SHA-256).
+    """
+    repair: bool
+    """For a path: read past a byte order mark, CR LF and blank lines."""
+    max_bytes: int
+    """Of one file; the requests are split over as many batches as that takes. 100 MB by default, which is the API's limit."""
+    max_lines: int | None
+    """The same in requests."""
+    max_line_size: int
+    """Bytes of one request; a longer one is reported as bad. Raise it for images inlined as base64."""
+    on_progress: Callable[[BatchProgress], object] | None
+    """Called after every step of the job."""
 
 
 class AsyncBatches(BatchEndpoints):
@@ -44,23 +76,13 @@ class AsyncBatches(BatchEndpoints):
         self,
         requests: Requests,
         *,
-        completion_window: str = "24h",
-        model: str | None = None,
-        defaults: Mapping[str, Any] | None = None,
-        metadata: Mapping[str, str] | None = None,
-        directory: str | os.PathLike[str] | None = None,
-        state: str | os.PathLike[str] | None = None,
         via: Via = "batch",
         live: Mapping[str, Any] | None = None,
-        repair: bool = False,
-        max_bytes: int = MAX_BATCH_FILE,
-        max_lines: int | None = None,
-        max_line_size: int = MAX_LINE_SIZE,
         poll_interval: float = 5.0,
         max_poll_interval: float = 60.0,
         timeout: float | None = None,
         delete: bool = False,
-        on_progress: Callable[[BatchProgress], object] | None = None,
+        **options: Unpack[SubmitParams],
     ) -> BatchResults:
         """
         Check, split, upload, create, wait, download and join: one `Result` for each request, in order.
@@ -69,28 +91,19 @@ class AsyncBatches(BatchEndpoints):
             reason (also everything, where the batch was refused: not every model has batches); ``"live"`` sends
             everything live at once. Live requests go through `client.map`, with a journal in ``directory``; ``live``
             holds more options for it.
-        :param state: see `submit`. With it, a run that was killed goes on where it was, also in the middle of the live rest.
+        With ``state``, a run that was killed goes on where it was, also in the middle of the live rest.
 
-        The other parameters are those of `submit`, `wait` and `results`.
+        The other parameters are those of `wait` and `results`, and of `SubmitParams`.
         """
         if via not in ("batch", "auto", "live"):
             raise ConfigurationError(f"via must be 'batch', 'auto' or 'live', not {via!r}")
-        rules = RequestRules(model, defaults or {}, repair, max_bytes, max_lines, max_line_size)
-        handle, fresh = await batch_jobs.prepare(
-            requests, rules, completion_window=completion_window, directory=directory, state=state
-        )
+        handle, fresh = await _prepared("run", requests, options)
+        state, on_progress = options.get("state"), options.get("on_progress")
         try:
             batches: Sequence[Batch] = ()
             if via != "live":
                 try:
-                    handle = await batch_jobs.upload(
-                        self._client,
-                        handle,
-                        metadata=metadata,
-                        state=state,
-                        fresh=fresh,
-                        on_progress=on_progress,
-                    )
+                    handle = await self._uploaded(handle, fresh, options)
                 except (BadRequestError, NotFoundError):
                     # The host has no batches, or none for this model.
                     if via == "batch":
@@ -104,7 +117,7 @@ class AsyncBatches(BatchEndpoints):
                         on_progress=on_progress,
                     )
             results = await batch_jobs.collect(
-                self._client, handle, directory=directory, batches=batches, delete=delete
+                self._client, handle, directory=options.get("directory"), batches=batches, delete=delete
             )
             try:
                 if via != "batch" and next(results.to_send_again(), None) is not None:
@@ -152,53 +165,32 @@ class AsyncBatches(BatchEndpoints):
                     )
         await in_thread(results.add, journal)
 
-    async def submit(
-        self,
-        requests: Requests,
-        *,
-        completion_window: str = "24h",
-        model: str | None = None,
-        defaults: Mapping[str, Any] | None = None,
-        metadata: Mapping[str, str] | None = None,
-        directory: str | os.PathLike[str] | None = None,
-        state: str | os.PathLike[str] | None = None,
-        repair: bool = False,
-        max_bytes: int = MAX_BATCH_FILE,
-        max_lines: int | None = None,
-        max_line_size: int = MAX_LINE_SIZE,
-        on_progress: Callable[[BatchProgress], object] | None = None,
-    ) -> BatchHandle:
+    async def submit(self, requests: Requests, **options: Unpack[SubmitParams]) -> BatchHandle:
         """
         Check, split, upload, and create the batches; gives the handle, plain data, as soon as all are created.
 
-        Everything is checked before anything is sent: unique ``custom_id``, one model, no stream, sizes.
-
-        :param completion_window: ``12h`` to ``7d``.
-        :param max_line_size: bytes of one request; a longer one is reported as bad. Raise it for images inlined as base64.
-        :param directory: for the files; a new private one by default, which goes when the results are closed.
-        :param state: a file that is brought up to date after every step. If it exists, the job in it is taken up again:
-            what was uploaded or created is not done twice, even if the process died before it heard of it. The requests
-            must be the same (compared by SHA-256).
+        Everything is checked before anything is sent: unique ``custom_id``, one model, no stream, sizes. The options are
+        those of `SubmitParams`.
 
         :raises InvalidLinesError: with every bad line by its number.
         """
-        rules = RequestRules(model, defaults or {}, repair, max_bytes, max_lines, max_line_size)
-        handle, fresh = await batch_jobs.prepare(
-            requests, rules, completion_window=completion_window, directory=directory, state=state
-        )
+        handle, fresh = await _prepared("submit", requests, options)
         try:
-            return await batch_jobs.upload(
-                self._client,
-                handle,
-                metadata=metadata,
-                state=state,
-                fresh=fresh,
-                on_progress=on_progress,
-            )
+            return await self._uploaded(handle, fresh, options)
         except BaseException:
-            if state is None:
+            if options.get("state") is None:
                 batch_jobs.discard(handle)
             raise
+
+    async def _uploaded(self, handle: BatchHandle, fresh: bool, options: SubmitParams) -> BatchHandle:
+        return await batch_jobs.upload(
+            self._client,
+            handle,
+            metadata=options.get("metadata"),
+            state=options.get("state"),
+            fresh=fresh,
+            on_progress=options.get("on_progress"),
+        )
 
     async def attach(self, batch_ids: str | Sequence[str]) -> BatchHandle:
         """A handle for batches that exist, by their ids, in the order of their requests: for results from another machine."""
@@ -251,3 +243,27 @@ class AsyncBatches(BatchEndpoints):
     async def cancel_job(self, handle: BatchHandle) -> Sequence[Batch]:
         """Cancel every batch of a job that has not ended; gives them all."""
         return await batch_jobs.cancel(self._client, handle)
+
+
+async def _prepared(method: str, requests: Requests, options: SubmitParams) -> tuple[BatchHandle, bool]:
+    known = list(SubmitParams.__annotations__)
+    for name in options:
+        if name not in known:
+            raise unknown_argument(
+                f"batches.{method}", name, known, "fields of requests go through defaults={...}"
+            )
+    rules = RequestRules(
+        options.get("model"),
+        options.get("defaults") or {},
+        options.get("repair", False),
+        options.get("max_bytes", MAX_BATCH_FILE),
+        options.get("max_lines"),
+        options.get("max_line_size", MAX_LINE_SIZE),
+    )
+    return await batch_jobs.prepare(
+        requests,
+        rules,
+        completion_window=options.get("completion_window", "24h"),
+        directory=options.get("directory"),
+        state=options.get("state"),
+    )

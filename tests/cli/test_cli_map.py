@@ -12,7 +12,6 @@ from pathlib import Path
 import pytest
 
 from kimi_async.bulk.journal import Mended
-from kimi_async.bulk.map import MapOptions, MapParams
 from kimi_async.cli.map import AlikeFailures, mended_words
 from kimi_async.middleware.events import CallFailed, ResponseFinished
 from kimi_async.testing import FaultPlan
@@ -344,11 +343,6 @@ def test_map_interrupted_says_how_to_go_on(tmp_path: Path):
     assert "--resume" in notes
     assert f"-o {target}" in notes
     assert 0 < asked == len(rows(str(target))) < 400
-
-
-def test_map_params_are_the_options():
-    """What type checkers are told is what `client.map` takes."""
-    assert set(MapOptions.__slots__) == set(MapParams.__annotations__)
 
 
 @pytest.mark.parametrize("command", [["map"], ["batch", "run", "-m", "kimi-k2.6"]], ids=["map", "batch"])
