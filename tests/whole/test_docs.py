@@ -11,6 +11,8 @@ import pytest
 
 import kimi_async
 from kimi_async import KimiError
+from kimi_async.testing import faults
+from kimi_async.testing.simulator.replies import ERRORS as ERROR_REPLIES
 
 DOCS = Path(__file__).parents[2] / "docs"
 PAGES = sorted(path.relative_to(DOCS).as_posix() for path in DOCS.rglob("*.md"))
@@ -60,3 +62,28 @@ def test_docs_page_is_in_the_navigation(page: str) -> None:
 
 
 NAVIGATION = (DOCS.parent / "mkdocs.yml").read_text("utf-8")
+
+
+def test_docs_every_fault_is_described() -> None:
+    """The page of faults has a row for each, with its own fields and the kinds of errors that there are."""
+    page = (DOCS / "how-to" / "faults.md").read_text("utf-8")
+    rows = {row[0]: row[1] for row in re.findall(r"^\| `(\w+)` \|.*\| ([^|]+) \|$", page, re.M)}
+    known = {
+        kind.__name__: kind
+        for kind in faults.Fault.__subclasses__()
+        if kind.__module__.startswith(faults.__name__)
+    }
+
+    assert {name: list(kind.__struct_fields__) for name, kind in known.items()} == {
+        name: re.findall(r"`(\w+)(?:=[^`]*)?`", row) for name, row in rows.items() if name in known
+    }
+    assert [] == [kind for kind in ERROR_REPLIES if f"`{kind}`" not in page]
+
+
+def test_docs_plan_in_json_is_read() -> None:
+    """The plan that the page shows as JSON is one."""
+    page = (DOCS / "how-to" / "faults.md").read_text("utf-8")
+    shown = re.search(r"```json\n(.*?)```", page, re.S)
+
+    assert shown is not None
+    assert [1, 0, 2] == [len(entry) for entry in faults.FaultPlan.from_json(shown[1]).entries]
