@@ -7,6 +7,7 @@ from __future__ import annotations
 import ast
 import asyncio
 import inspect
+import os
 import re
 import shlex
 import subprocess
@@ -230,9 +231,9 @@ def test_readme_first_blocks_are_the_two_commands() -> None:
     )
 
 
-def test_readme_gateways_are_those_there_are() -> None:
+def test_docs_gateways_are_those_there_are() -> None:
     """The table of gateways says what `providers.py` says, row by row."""
-    page = (ROOT / "README.md").read_text("utf-8")
+    page = (ROOT / "docs" / "how-to" / "gateways.md").read_text("utf-8")
     rows = [
         f"| `{row.name}` | {row.base_url.partition('://')[2]} "
         f"| {', '.join(f'`{name}`' for name in row.key_variables)}{'' if row.key_required else ' (if any)'} "
@@ -240,9 +241,22 @@ def test_readme_gateways_are_those_there_are() -> None:
         for row in PROVIDERS.values()
     ]
 
-    section = page[page.index("## Gateways") : page.index("## Middleware")]
+    assert rows == re.findall(r"^\| `(?!provider=).*\|$", page, re.M)
 
-    assert rows == re.findall(r"^\| `(?!provider=).*\|$", section, re.M)
+
+OURS = re.compile(
+    r"https://(?:github\.com/kimi-async/kimi-async/(?:blob|tree)|raw\.githubusercontent\.com/kimi-async/kimi-async)"
+    r"/main/([^)#\s\"'>]+)"
+)
+
+
+def test_readme_links_work_on_the_package_index() -> None:
+    """The index shows the README without the repository: no link or picture of it is relative, and none is of another branch."""
+    targets = re.findall(r"\]\(([^)\s]+)\)", (ROOT / "README.md").read_text("utf-8"))
+
+    assert [] == [target for target in targets if not target.startswith("https://")]
+    ours = [target for target in targets if "kimi-async/kimi-async/" in target]
+    assert ours == [target for target in ours if OURS.match(target)]
 
 
 @pytest.mark.parametrize("page", [*PAGES, "SECURITY.md", "CHANGELOG.md"])
@@ -250,6 +264,10 @@ def test_readme_links_lead_somewhere(page: str) -> None:
     """A link to a file of the repository has that file at its end."""
     text = (ROOT / page).read_text("utf-8")
     targets = [target for target in re.findall(r"\]\(([^)#\s]+)\)", text) if "://" not in target]
+    # Where a page is read outside the repository, as README is on the package index, its links name the host.
+    targets += [
+        Path(os.path.relpath(ROOT / target, (ROOT / page).parent)).as_posix() for target in OURS.findall(text)
+    ]
 
     # Where the tests run against an installed wheel, the package lies elsewhere.
     package = Path(kimi_async.__file__).parent
