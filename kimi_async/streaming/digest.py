@@ -77,6 +77,7 @@ class Digest(Generic[T]):
         "_response",
         "_said_done",
         "_sse",
+        "_tells",
         "_waiting",
         "done",
         "fault",
@@ -111,6 +112,7 @@ class Digest(Generic[T]):
         turn comes."""
         self._raw = False
         """Whether events are handed on as they came, and only those looked at that tell of an end, a usage or an error."""
+        self._tells: Callable[[Payload], object] = TELLING.search
         self._head: list[Payload] = []
         """The events of the first packet, until it is known who reads."""
         self._first = True
@@ -184,14 +186,26 @@ class Digest(Generic[T]):
         """Whether the first packet is behind."""
         return not self._head
 
-    def hand_on(self) -> list[bytes]:
-        """From here on `feed` gives events as they came. Returns those of the first packet."""
+    def hand_on(self, *, fold: bool) -> list[bytes]:
+        """
+        From here on `feed` gives events as they came. Returns those of the first packet.
+
+        :param fold: whether each is decoded and folded all the same.
+        """
         self.settle()
         self._raw = True
+        if fold:
+            self._tells = _each
         head, self._head = [payload for payload in self._head if payload != DONE], []
         if self.fault is not None and self.fold is not None:
             head = head[: self.fold.chunks]  # what came before it
         return as_events(head)
+
+    @property
+    def begun(self) -> bool:
+        """Whether a first token has come. Of events that are handed on it is taken to be in the second: the first names the role."""
+        fold = self.fold
+        return fold is not None and (fold.says_something or (self._raw and fold.chunks > 1))
 
     def _handed_on(self, payloads: list[Payload]) -> list[bytes]:
         passed: list[Payload] = []
@@ -202,7 +216,7 @@ class Digest(Generic[T]):
             payload = queue.pop()
             if payload in typed and self._told(bytes(payload)):
                 break
-            if TELLING.search(payload) is None:
+            if not self._tells(payload):
                 fold.chunks += 1
             elif not self._patiently(payload, queue):
                 continue
@@ -477,6 +491,10 @@ def second_look(chunk: ChatCompletionChunk, payload: Payload) -> tuple[ChatCompl
         except ValueError:
             pass
     return chunk, error
+
+
+def _each(_: Payload) -> bool:
+    return True
 
 
 def as_events(payloads: list[Payload]) -> list[bytes]:

@@ -11,7 +11,7 @@ A body that merely stops is never a success.
 import asyncio
 import contextlib
 import warnings
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncGenerator, Callable, Iterator
 from dataclasses import dataclass
 from operator import length_hint
 from types import TracebackType
@@ -234,19 +234,21 @@ class AsyncStream(Generic[T]):
         """
         self._reading.digest.runs = True
 
-    async def raw_events(self) -> AsyncIterator[bytes]:
+    async def raw_events(self, *, fold: bool = False) -> AsyncGenerator[bytes, None]:
         """
         The stream as bytes, to be handed on to another reader: whole events as they came, `data: [DONE]` last. Not decoded, so
         that `snapshot()` and `partial` have no text; but watched: an error raises as in any stream, a cut one too, and `usage`
         is known afterwards. Before anything was iterated; leaving it early closes the stream, which stops the model.
 
         A stream with `resume=` cannot be handed on so: its events would not fit together.
+
+        :param fold: decode each event all the same, so that `snapshot()` and `partial` have the answer.
         """
         if self._fold is None or self._mender is not None or not self._is_untouched:
             raise ConfigurationError(
                 "raw_events() is for a stream of chats, without resume=, of which nothing was iterated"
             )
-        for data in self._reading.digest.hand_on():
+        for data in self._reading.digest.hand_on(fold=fold):
             yield data
         self._pending = iter(())
         events = cast("AsyncStream[bytes]", self)

@@ -92,6 +92,30 @@ async def test_raw_events_raise_what_the_stream_would(end: bytes, error: type[Ex
     assert 0 == transport.open
 
 
+@pytest.mark.parametrize("size", [1, 7, 100, 10_000])
+async def test_raw_events_folded_have_the_answer(size: int) -> None:
+    """
+    With `fold` the bytes are the same, and the answer is known as well.
+    """
+    stream, _ = await opened(BODY, size)
+
+    found = [piece async for piece in stream.raw_events(fold=True)]
+
+    assert BODY == b"".join(found)
+    assert "ab" == stream.snapshot().choices[0].message.content
+    assert 4 == stream.chunks
+
+
+async def test_raw_events_of_a_mended_stream_are_refused() -> None:
+    """
+    What is changed on the way is not handed on as it came.
+    """
+    stream, _ = await opened(BODY, 50, leaked_tools="mend")
+    async with stream:
+        with pytest.raises(ConfigurationError, match="mend"):
+            stream.raw_events()
+
+
 async def test_raw_events_left_early_close() -> None:
     """
     When the reader has gone the model is stopped.

@@ -251,7 +251,7 @@ def test_tabs_do_not_wait_for_each_other(browser: Any, service: str, kimi: KimiS
 @pytest.mark.parametrize(
     ("trouble", "expected"),
     [
-        ([], "Failed: Error code: 400"),
+        ([], "Failed: The request was rejected"),
         ([ErrorEvent("overloaded", after_events=6)], "Failed: "),
         ([Drop(after_events=6)], "Failed: "),
     ],

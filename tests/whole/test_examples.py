@@ -196,8 +196,10 @@ def test_example_service_stops_when_the_browser_leaves(neighbourhood: dict[str, 
                 f"http://127.0.0.1:{port}/chat", body, {"Content-Type": "application/json"}
             )
             with urllib.request.urlopen(asked, timeout=20) as reply:
-                events = [json.loads(line[6:]) for line in reply.read().splitlines() if line]
-            assert len("".join(event.get("content", "") for event in events).split()) > 10
+                *lines, done = [line for line in reply.read().splitlines() if line]
+            deltas = [json.loads(line[6:])["choices"][0]["delta"] for line in lines]
+            assert len("".join(delta.get("content") or "" for delta in deltas).split()) > 10
+            assert b"data: [DONE]" == done
             assert 0 == kimi.stats.clients_gone
             kimi.say("word " * 100_000)
             with socket.create_connection(("127.0.0.1", port)) as browser:
