@@ -66,7 +66,7 @@ def error_from(
     status: int,
     headers: Mapping[str, str],
     body: bytes,
-    request: Any = None,
+    request: object = None,
     *,
     now: float | None = None,
     shape: ErrorShape | None = None,
@@ -82,7 +82,7 @@ def error_from(
 
 
 def error_in_stream(
-    error: Any, headers: Mapping[str, str], request: Any = None, *, status: int = 200
+    error: object, headers: Mapping[str, str], request: object = None, *, status: int = 200
 ) -> APIStatusError:
     """The error that an event inside a stream of status 200 means."""
     try:
@@ -94,7 +94,7 @@ def error_in_stream(
 
 
 def _error(
-    shape: ErrorShape, status: int, headers: Mapping[str, str], request: Any, content: bytes
+    shape: ErrorShape, status: int, headers: Mapping[str, str], request: object, content: bytes
 ) -> APIStatusError:
     cls = _BY_KIND.get(shape.kind)
     exact = _BY_STATUS.get(status)

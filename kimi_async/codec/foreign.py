@@ -26,7 +26,7 @@ SUSPECT = re.compile(
 # --- JSON, as far as it goes -------------------------------------------------------------------------------------------
 
 
-def json_values(text: str, parse_int: Callable[[str], Any] = int) -> Iterator[tuple[Any, int]]:
+def json_values(text: str, parse_int: Callable[[str], Any] = int) -> Iterator[tuple[object, int]]:
     """
     The JSON values at the beginning of a text, each with where it ends. Commas and white space between them are passed over.
 
@@ -65,14 +65,14 @@ _TEXTS = ("message", "msg", "detail", "error_msg", "error_message", "errmsg", "e
 _CODES = ("code", "status", "statusCode", "status_code", "error_code", "errcode", "errorCode", "error_type")
 
 
-def error_object(value: Any) -> Any:
+def error_object(value: object) -> object:
     """The part of a decoded body or event of status 200 that is one of the shapes errors come in; None if there is none."""
     if not isinstance(value, dict):
         return None
     fields = cast("Fields", value)
     if fields.get("error") or fields.get("object") == "error" or fields.get("success") is False:
         return fields
-    choices: Any = fields.get("choices")
+    choices: object = fields.get("choices")
     for choice in cast("list[object]", choices) if isinstance(choices, list) else ():
         if isinstance(choice, dict) and (fault := cast("Fields", choice).get("error")):
             return {"error": fault}
@@ -98,7 +98,7 @@ def _refuses(fields: Fields) -> bool:
     return code is not None and isinstance(_first(fields, _TEXTS), str)
 
 
-def _first(fields: Fields, names: tuple[str, ...]) -> Any:
+def _first(fields: Fields, names: tuple[str, ...]) -> object:
     for name in names:
         value = fields.get(name)
         if isinstance(value, (str, int, float)) and value not in _FINE:
@@ -130,7 +130,7 @@ _WORDS = frozenset(
 _TEXT = frozenset(("content", "reasoning_content", "reasoning", "refusal"))
 
 
-def as_wire(value: Any, part: str) -> Any:
+def as_wire(value: object, part: str) -> object:
     """A decoded chunk (`part` "delta") or completion (`part` "message") with every field where and what it should be."""
     if not isinstance(value, dict):
         return value
@@ -147,11 +147,11 @@ def as_wire(value: Any, part: str) -> Any:
     return fields
 
 
-def _choice(given: Any, part: str) -> Any:
+def _choice(given: object, part: str) -> object:
     if not isinstance(given, dict):
         return given
     choice = _softened(cast("Fields", given))
-    message: Any = choice.get(part) or choice.get("message" if part == "delta" else "delta")
+    message: object = choice.get(part) or choice.get("message" if part == "delta" else "delta")
     if not message:
         text = choice.get("text")
         message = {"content": text} if isinstance(text, str) else {}
@@ -170,7 +170,7 @@ def _choice(given: Any, part: str) -> Any:
     return choice
 
 
-def _call(given: Any) -> Any:
+def _call(given: object) -> object:
     if not isinstance(given, dict):
         return given
     call = _softened(cast("Fields", given))
@@ -186,7 +186,7 @@ def _call(given: Any) -> Any:
 
 def _usage(fields: Fields) -> Fields | None:
     """Tokens from whichever place and under whichever names."""
-    places: list[Any] = [
+    places: list[object] = [
         fields.get("usage"),
         _object(fields.get("x_groq")).get("usage"),
         fields.get("amazon-bedrock-invocationMetrics"),
@@ -236,18 +236,18 @@ _HITS = (
 )
 
 
-def _list(value: object) -> list[Any]:
+def _list(value: object) -> list[object]:
     """A list as it is, and one object as the list of it."""
     if isinstance(value, list):
         return cast("list[object]", value)
     return [value] if value else []
 
 
-def _object(value: Any) -> Fields:
+def _object(value: object) -> Fields:
     return cast("Fields", value) if isinstance(value, dict) else {}
 
 
-def _softened(value: Mapping[str, Any]) -> Fields:
+def _softened(value: Mapping[str, object]) -> Fields:
     """Without nulls, which then read as the default, and with each known field as what it should be, or not at all."""
     soft: Fields = {}
     for name, item in value.items():
@@ -257,7 +257,7 @@ def _softened(value: Mapping[str, Any]) -> Fields:
     return soft
 
 
-def _field(name: str, item: Any) -> Any:
+def _field(name: str, item: object) -> object:
     if item is None:
         return None
     if name in _TEXT:
@@ -279,7 +279,7 @@ def _field(name: str, item: Any) -> Any:
     return item
 
 
-def text_of(item: object) -> Any:
+def text_of(item: object) -> object:
     """Text that came as a list of parts, or as a number. What holds no text is returned as it is, to be found wrong."""
     if isinstance(item, str):
         return item
@@ -297,7 +297,7 @@ def text_of(item: object) -> Any:
     return item
 
 
-def _int(item: Any) -> int | None:
+def _int(item: object) -> int | None:
     if isinstance(item, bool):
         return None
     if isinstance(item, str):
@@ -310,7 +310,7 @@ def _int(item: Any) -> int | None:
     return None
 
 
-def _seconds(item: Any) -> int | None:
+def _seconds(item: object) -> int | None:
     """Unix time, from a number or from a date as ISO 8601 writes it."""
     if isinstance(item, str) and not item.replace(".", "", 1).isdigit():
         try:

@@ -39,7 +39,7 @@ T = TypeVar("T")
 # --- out -------------------------------------------------------------------------------------------------------------
 
 
-def _foreign(value: Any) -> Any:
+def _foreign(value: Any) -> object:
     # Objects of other libraries find their way into `messages`: pydantic models above all.
     dump = getattr(value, "model_dump", None)
     if callable(dump):
@@ -54,7 +54,7 @@ def _foreign(value: Any) -> Any:
 _encoder = msgspec.json.Encoder(enc_hook=_foreign)
 
 
-def encode(value: Any) -> bytes:
+def encode(value: object) -> bytes:
     """
     JSON. Objects of replies go back as they came: what was absent stays absent, and unknown fields are kept.
 
@@ -74,7 +74,7 @@ def encode(value: Any) -> bytes:
 REASONING = ("reasoning_content",)
 
 
-def outgoing(message: Any, reasoning: tuple[str, ...] = REASONING) -> Any:
+def outgoing(message: object, reasoning: tuple[str, ...] = REASONING) -> object:
     """
     A message as it should be encoded: an object from a reply with the unknown fields that came with it.
 
@@ -87,7 +87,7 @@ def outgoing(message: Any, reasoning: tuple[str, ...] = REASONING) -> Any:
         message = message.to_dict()
     if reasoning == REASONING or not isinstance(message, Mapping):
         return message
-    fields: dict[str, Any] = dict(cast("Mapping[str, Any]", message))
+    fields: dict[str, object] = dict(cast("Mapping[str, object]", message))
     if fields.get("role") == "assistant":
         told = fields.get("reasoning_content")
         if told is None:
@@ -105,7 +105,7 @@ decode_chunk: Callable[[bytes | memoryview], ChatCompletionChunk] = msgspec.json
 
 
 @lru_cache(maxsize=256)
-def decoder_for(cls: Any) -> msgspec.json.Decoder[Any]:
+def decoder_for(cls: object) -> msgspec.json.Decoder[object]:
     return msgspec.json.Decoder(cls)
 
 
@@ -114,7 +114,7 @@ def decoder_for(cls: Any) -> msgspec.json.Decoder[Any]:
 SMALL = 4096
 
 
-def decode_reply(body: bytes, cls: type[T], response: Any = None) -> T:
+def decode_reply(body: bytes, cls: type[T], response: object = None) -> T:
     """
     A reply's body as `cls`.
 
@@ -178,18 +178,18 @@ def _essence(completion: ChatCompletion) -> object:
     return message.content, message.tool_calls, tokens
 
 
-def _of_pydantic(cls: Any) -> Callable[[bytes], Any] | None:
+def _of_pydantic(cls: object) -> Callable[[bytes], object] | None:
     """
     How a model of pydantic's kind is made of a body; None for every other type. openai's own are made as its client makes them,
     unchecked where they do not fit.
     """
     if not isinstance(cls, type) or issubclass(cls, msgspec.Struct):
         return None
-    validate: Callable[[bytes], Any] | None = getattr(cast("Any", cls), "model_validate_json", None)
+    validate: Callable[[bytes], object] | None = getattr(cast("object", cls), "model_validate_json", None)
     if validate is None or cls.__module__.partition(".")[0] != "openai":
         return validate
 
-    def leniently(body: bytes) -> Any:
+    def leniently(body: bytes) -> object:
         try:
             return validate(body)
         except ValueError:
@@ -201,7 +201,7 @@ def _of_pydantic(cls: Any) -> Callable[[bytes], Any] | None:
     return leniently
 
 
-def _unfit(body: bytes, cls: Any, response: Any, exc: Exception) -> APIResponseValidationError:
+def _unfit(body: bytes, cls: object, response: object, exc: Exception) -> APIResponseValidationError:
     text = body[:4096].decode("utf-8", "replace")
     start = body[:64].lstrip()[:1]
     what = (
@@ -261,7 +261,7 @@ def decode_patiently(
 _SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 
 
-def _mended(value: Any, joined: frozenset[str]) -> Any:
+def _mended(value: object, joined: frozenset[str]) -> object:
     """With U+FFFD for every half of a character, which no UTF-8 can hold, except in the fields named in `joined`."""
     if isinstance(value, str):
         return value if value.isascii() else _utf16(value)
@@ -270,7 +270,7 @@ def _mended(value: Any, joined: frozenset[str]) -> Any:
     if isinstance(value, dict):
         return {
             _mended(name, joined): item if name in joined and isinstance(item, str) else _mended(item, joined)
-            for name, item in cast("dict[str, Any]", value).items()
+            for name, item in cast("dict[str, object]", value).items()
         }
     return value
 
@@ -284,7 +284,7 @@ def _bounded_int(digits: str) -> int | float:
     return int(digits) if len(digits) <= 40 else float("inf")
 
 
-def fit(value: Any, cls: Any) -> Any:
+def fit(value: object, cls: Any) -> Any:
     """
     A decoded value as `cls`; a foreign chunk or completion first made the wire's.
 
@@ -330,21 +330,21 @@ LEFT_OUT = 16
 """Fields that may be left out of one value."""
 
 
-def _without(value: Any, path: list[str]) -> bool:
+def _without(value: object, path: list[str]) -> bool:
     """Takes a field out; whether it was there."""
     for step in path[:-1]:
         value = (
             cast("list[object]", value)[int(step)]
             if isinstance(value, list)
-            else cast("dict[str, Any]", value)[step]
+            else cast("dict[str, object]", value)[step]
         )
-    return isinstance(value, dict) and cast("dict[str, Any]", value).pop(path[-1], None) is not None
+    return isinstance(value, dict) and cast("dict[str, object]", value).pop(path[-1], None) is not None
 
 
-def _softened(value: Any) -> Any:
+def _softened(value: object) -> object:
     """Without nulls, which then read as the default, and with whole floats as integers."""
     if isinstance(value, dict):
-        fields = cast("dict[str, Any]", value)
+        fields = cast("dict[str, object]", value)
         soft = {name: _softened(item) for name, item in fields.items() if item is not None}
         if isinstance(created := soft.get("created"), float) and abs(created) < 2**63:
             soft["created"] = int(created)  # time.time() as it is, from servers in Python
@@ -400,6 +400,6 @@ class SurrogateJoiner:
         return _utf16(joined)
 
 
-def given(params: Mapping[str, Any]) -> dict[str, Any]:
+def given(params: Mapping[str, object]) -> dict[str, object]:
     """The parameters that were passed."""
     return {name: value for name, value in params.items() if is_given(value) and value is not UNSET}

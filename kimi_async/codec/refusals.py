@@ -236,7 +236,7 @@ def classify(
         code=shape.code,
         param=shape.param,
         request_id=request_id_from(headers) or shape.request_id,
-        body=dict(cast("dict[str, Any]", shown)) if isinstance(shown, dict) else shown,
+        body=dict(cast("dict[str, object]", shown)) if isinstance(shown, dict) else shown,
         limit=shape.limit,
         retry_after=hint,
         retryable=shape.retryable if verdict is None else verdict,
@@ -251,7 +251,7 @@ def _classified(status: int, body: bytes) -> ErrorShape:
     type_ = _text(inner.get("type")) or _text(found.outer.get("type"))
     code = _text(inner.get("code")) or _text(found.outer.get("code")) or _text(found.outer.get("statusCode"))
     metadata: object = inner.get("metadata")
-    details = cast("dict[str, Any]", metadata) if isinstance(metadata, dict) else {}
+    details = cast("dict[str, object]", metadata) if isinstance(metadata, dict) else {}
     if type_ is None:
         type_ = _text(details.get("error_type"))
     message = found.message or _phrase(status)
@@ -297,7 +297,7 @@ def _kind(
     type_: str | None,
     code: str | None,
     text: str,
-    details: Mapping[str, Any],
+    details: Mapping[str, object],
     *,
     quoted: bool = False,
 ) -> Kind:
@@ -356,8 +356,8 @@ def _word(name: str | None) -> Kind | None:
 class _Found:
     """What an envelope held."""
 
-    outer: dict[str, Any]
-    inner: dict[str, Any]
+    outer: dict[str, object]
+    inner: dict[str, object]
     message: str
     shown: object | None
 
@@ -387,7 +387,7 @@ def _open(body: bytes) -> _Found:
 
 
 def _unpack(value: Any, depth: int) -> _Found:
-    shown: Any = value
+    shown: object = value
     if isinstance(value, list) and value and depth < 4:
         return _unpack(cast("list[object]", value)[0], depth + 1)
     if not isinstance(value, dict):
@@ -398,14 +398,14 @@ def _unpack(value: Any, depth: int) -> _Found:
             if isinstance(nested, dict):
                 return _unpack(nested, depth + 1)
         return _Found({}, {}, text, shown)
-    outer = cast("dict[str, Any]", value)
+    outer = cast("dict[str, object]", value)
     error = outer.get("error")
     if error is None and isinstance(choices := outer.get("choices"), list):
         # OpenRouter: a 200 whose only choice has finish_reason "error".
         for choice in cast("list[object]", choices):
             if (
                 isinstance(choice, dict)
-                and (error := cast("dict[str, Any]", choice).get("error")) is not None
+                and (error := cast("dict[str, object]", choice).get("error")) is not None
             ):
                 break
     if error is None and isinstance(errors := outer.get("errors"), list) and errors:
@@ -414,7 +414,7 @@ def _unpack(value: Any, depth: int) -> _Found:
         found = _unpack(error, depth + 1)
         return _Found(outer, found.inner, found.message, found.shown if found.inner else outer)
     if isinstance(error, dict) and error:
-        inner = cast("dict[str, Any]", error)
+        inner = cast("dict[str, object]", error)
         message = _message(inner) or _message(outer)
         if depth < 4 and ("error" in inner or message.lstrip()[:1] == "{"):
             # One error inside another ({"error": {"error": {…}}}), or as its message.
@@ -425,10 +425,10 @@ def _unpack(value: Any, depth: int) -> _Found:
     return _Found(outer, outer, _message(outer), outer)
 
 
-def _quoted(details: Mapping[str, Any]) -> _Found | None:
+def _quoted(details: Mapping[str, object]) -> _Found | None:
     """What the host behind a gateway answered: text, JSON as text, JSON, or JSON in `data`."""
     raw: object = details.get("raw")
-    if isinstance(raw, dict) and isinstance(inner := cast("dict[str, Any]", raw).get("data"), (str, dict)):
+    if isinstance(raw, dict) and isinstance(inner := cast("dict[str, object]", raw).get("data"), (str, dict)):
         raw = cast("object", inner)
     if isinstance(raw, str):
         found = _open(raw.encode("utf-8", "replace"))
@@ -439,7 +439,7 @@ def _quoted(details: Mapping[str, Any]) -> _Found | None:
     return found if found.message else None
 
 
-def _message(fields: dict[str, Any]) -> str:
+def _message(fields: Mapping[str, object]) -> str:
     for name in ("message", "msg", "detail", "error_msg", "error_message", "title"):
         value = fields.get(name)
         if value is None or value == "":
@@ -449,15 +449,15 @@ def _message(fields: dict[str, Any]) -> str:
         if isinstance(value, list):
             return "; ".join(_item(item) for item in cast("list[object]", value)[:20])
         if isinstance(value, dict):
-            return _message(cast("dict[str, Any]", value)) or _dump(value)
+            return _message(cast("dict[str, object]", value)) or _dump(value)
         return _dump(value)
     return ""
 
 
-def _item(item: Any) -> str:
+def _item(item: object) -> str:
     # FastAPI: {"loc": ["body", "messages"], "msg": "Field required", "type": "missing"}
     if isinstance(item, dict):
-        fields = cast("dict[str, Any]", item)
+        fields = cast("dict[str, object]", item)
         where = fields.get("loc")
         path = ".".join(map(str, cast("list[object]", where))) if isinstance(where, list) else ""
         text = _message(fields)
@@ -496,7 +496,7 @@ def _dump(value: Any) -> str:
 _UNREADABLE = object()
 
 
-def _json(data: bytes) -> Any:
+def _json(data: bytes) -> object:
     try:
         return msgspec.json.decode(data)
     except (ValueError, RecursionError):  # MsgspecError and UnicodeDecodeError are ValueErrors
@@ -510,9 +510,9 @@ def _json(data: bytes) -> Any:
         return _UNREADABLE
 
 
-def _salvage(text: str) -> dict[str, Any]:
+def _salvage(text: str) -> dict[str, object]:
     """Fields of a JSON object that was cut off: the first of each name, its end perhaps missing."""
-    fields: dict[str, Any] = {}
+    fields: dict[str, object] = {}
     for found in re.finditer(r'"(message|type|code)"\s*:\s*(?:"((?:[^"\\]|\\.)*)|(\d{1,9}))', text):
         name, words, digits = found.groups()
         if name not in fields:
