@@ -39,8 +39,8 @@ class DefaultAioHttpClient(TransportSettings):
         *,
         proxy: str | None = None,
         verify: ssl_module.SSLContext | bool = True,
-        timeout: Any = None,
-        limits: Any = None,
+        timeout: object = None,
+        limits: object = None,
         **_: Any,
     ) -> None:
         super().__init__(proxy=str(proxy) if proxy is not None else None, ssl=verify)

@@ -111,10 +111,10 @@ class KimiTransport(_BaseTransport):  # type: ignore[misc]
     def __repr__(self) -> str:
         return f"<KimiTransport of {self.client!r}>"
 
-    async def handle_async_request(self, request: Any) -> Any:
+    async def handle_async_request(self, request: object) -> Any:
         return await self._handle(request)
 
-    def handle_request(self, request: Any) -> Any:
+    def handle_request(self, request: object) -> Any:
         return blocking(self._handle(request))
 
     async def aclose(self) -> None:
@@ -137,7 +137,7 @@ class KimiTransport(_BaseTransport):  # type: ignore[misc]
 
     # --- one request ----------------------------------------------------------------------------------------------------
 
-    async def _handle(self, request: Any) -> Any:
+    async def _handle(self, request: object) -> object:
         httpx = httpx_of(request)
         try:
             response, remember = await self._send(request)
@@ -218,7 +218,9 @@ class KimiTransport(_BaseTransport):  # type: ignore[misc]
             )
         if stream and chat is not None:
             follows = chat.get("stream_options")
-            usage = isinstance(follows, dict) and bool(cast("dict[str, Any]", follows).get("include_usage"))
+            usage = isinstance(follows, dict) and bool(
+                cast("dict[str, object]", follows).get("include_usage")
+            )
             ours.accept = partial(_tapped, max_event_size=client.max_event_size, usage_follows=usage)
         elif chat is not None:
             ours.accept = accept_completion
@@ -227,17 +229,17 @@ class KimiTransport(_BaseTransport):  # type: ignore[misc]
         return await client.send(ours), remember
 
     @staticmethod
-    def _reply(httpx: Any, status: int, headers: Any, extensions: Any, **body: Any) -> Any:
+    def _reply(httpx: Any, status: int, headers: object, extensions: object, **body: object) -> object:
         return httpx.Response(status, headers=headers, extensions=extensions, **body)
 
     @staticmethod
-    def _refused(httpx: Any, status: int, headers: Any, body: bytes, extensions: Any = None) -> Any:
+    def _refused(httpx: Any, status: int, headers: object, body: bytes, extensions: object = None) -> object:
         reply = httpx.Response(status, headers=headers, content=body, extensions=extensions or {})
         # For SDKs such as openai's, which ask the reply: what could be repeated has been.
         reply.headers["x-should-retry"] = "false"
         return reply
 
-    def translated(self, error: KimiError, request: Any, streaming: bool = False) -> Exception:
+    def translated(self, error: KimiError, request: object, streaming: bool = False) -> Exception:
         """The error as httpx would have raised it."""
         httpx = httpx_of(request)
         kind = httpx.RemoteProtocolError
@@ -263,7 +265,7 @@ def httpx_client(
     module: "ModuleType | str | None" = None,
     *,
     keep_reasoning: bool = True,
-    **options: Any,
+    **options: object,
 ) -> Any:
     """
     An `AsyncClient` of httpx2 or httpx over `client`; base address, key, limits and retries are the client's.
@@ -285,7 +287,7 @@ def httpx_client(
 
 
 @cache
-def _newest() -> Any:
+def _newest() -> object:
     for name in MODULES:
         try:
             return import_module(name)
@@ -317,13 +319,13 @@ def _bound(cls: type, modules: tuple[Any, ...]) -> type:
     return type(cls.__name__, (cls, *bases), {})
 
 
-def httpx_of(request: Any) -> Any:
+def httpx_of(request: object) -> Any:
     """The module that a request is of."""
-    return _module_of(cast("Any", type(request)))
+    return _module_of(cast("object", type(request)))
 
 
 @cache
-def _module_of(kind: type) -> Any:
+def _module_of(kind: type) -> object:
     for base in kind.__mro__:
         name = base.__module__.partition(".")[0]
         if name in MODULES:
@@ -347,7 +349,7 @@ class _Upload:
         fields = getattr(stream, "fields", None)
         self.replayable: bool = isinstance(fields, list) and all(
             not hasattr(file := getattr(field, "file", None), "read") or hasattr(file, "seek")
-            for field in cast("Iterable[Any]", fields)
+            for field in cast("Iterable[object]", fields)
         )
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
@@ -378,13 +380,13 @@ def _chat_fields(method: str, path: str, body: bytes | Body | None) -> dict[str,
     if method != "POST" or not path.endswith("/chat/completions") or not isinstance(body, bytes):
         return None
     try:
-        fields: Any = msgspec.json.decode(body)
+        fields: object = msgspec.json.decode(body)
     except (msgspec.MsgspecError, UnicodeError, RecursionError):
         return None
-    return cast("dict[str, Any]", fields) if isinstance(fields, dict) else None
+    return cast("dict[str, object]", fields) if isinstance(fields, dict) else None
 
 
-def _encode(body: dict[str, Any]) -> bytes:
+def _encode(body: Mapping[str, object]) -> bytes:
     try:
         return msgspec.json.encode(body)
     except OverflowError:  # a whole number of more than 64 bits
@@ -422,7 +424,7 @@ def _timeout(ours: Timeout, told: Mapping[str, Any] | None) -> Timeout:
 # --- the body of a reply --------------------------------------------------------------------------------------------
 
 
-class _Tapped(AsyncStream[Any]):
+class _Tapped(AsyncStream[object]):
     """A chat stream that keeps the bytes from which its chunks were made, for whoever wants those."""
 
     __slots__ = ("caught",)
@@ -523,7 +525,7 @@ class _Bytes:
 
 
 @cache
-def _stream_class(httpx: Any) -> Callable[[_Events | _Bytes], Any]:
+def _stream_class(httpx: Any) -> Callable[[_Events | _Bytes], object]:
     class ReplyStream(httpx.AsyncByteStream, httpx.SyncByteStream):  # type: ignore[misc]
         def __init__(self, source: _Events | _Bytes) -> None:
             self._source = source
@@ -578,7 +580,7 @@ def _remember(keeper: ReasoningKeeper, digest: bytes, completion: ChatCompletion
 
 
 def _error_body(error: KimiError, kind: str | None = None) -> bytes:
-    body: Any = getattr(error, "body", None)
+    body: object = getattr(error, "body", None)
     if not isinstance(body, dict):
         body = {"message": getattr(error, "message", None) or str(error), "type": kind or "server_error"}
     return msgspec.json.encode({"error": body})

@@ -63,12 +63,12 @@ class ChatKimi(BaseChatOpenAI):  # type: ignore[misc,unused-ignore]
     def _llm_type(self) -> str:
         return "kimi-chat"
 
-    def _get_ls_params(self, stop: list[str] | None = None, **kwargs: Any) -> Any:
+    def _get_ls_params(self, stop: list[str] | None = None, **kwargs: object) -> object:
         return {**super()._get_ls_params(stop=stop, **kwargs), "ls_provider": "moonshot"}
 
-    def _resolve_model_profile(self) -> Any:
+    def _resolve_model_profile(self) -> object:
         known = model_info(self.model_name)
-        profile: dict[str, Any] = {
+        profile: dict[str, object] = {
             "tool_calling": True,
             "structured_output": True,  # or create_agent would force a tool call, which Kimi refuses while it thinks
             "reasoning_output": True,
@@ -81,8 +81,8 @@ class ChatKimi(BaseChatOpenAI):  # type: ignore[misc,unused-ignore]
         return profile
 
     def _get_request_payload(
-        self, input_: Any, *, stop: list[str] | None = None, **kwargs: Any
-    ) -> dict[str, Any]:
+        self, input_: object, *, stop: list[str] | None = None, **kwargs: object
+    ) -> dict[str, object]:
         payload = cast("dict[str, Any]", super()._get_request_payload(input_, stop=stop, **kwargs))
         for message, sent in zip(self._convert_input(input_).to_messages(), payload["messages"], strict=True):
             if isinstance(message, AIMessage):
@@ -91,11 +91,13 @@ class ChatKimi(BaseChatOpenAI):  # type: ignore[misc,unused-ignore]
                     sent["reasoning_content"] = reasoning
         return payload
 
-    def _create_chat_result(self, response: Any, generation_info: dict[str, Any] | None = None) -> Any:
+    def _create_chat_result(
+        self, response: Any, generation_info: Mapping[str, object] | None = None
+    ) -> object:
         result = super()._create_chat_result(response, generation_info)
         choices: Iterable[Any] = response["choices"] if isinstance(response, Mapping) else response.choices
         for generation, choice in zip(result.generations, choices, strict=False):
-            said: Any = choice["message"] if isinstance(choice, Mapping) else choice.message
+            said: object = choice["message"] if isinstance(choice, Mapping) else choice.message
             told = (
                 said.get("reasoning_content")
                 if isinstance(said, Mapping)
@@ -109,8 +111,8 @@ class ChatKimi(BaseChatOpenAI):  # type: ignore[misc,unused-ignore]
         return result
 
     def _convert_chunk_to_generation_chunk(
-        self, chunk: Any, default_chunk_class: Any, base_generation_info: Any
-    ) -> Any:
+        self, chunk: Any, default_chunk_class: object, base_generation_info: object
+    ) -> object:
         made = super()._convert_chunk_to_generation_chunk(chunk, default_chunk_class, base_generation_info)
         if made is None or not isinstance(made.message, AIMessageChunk):
             return made
@@ -125,12 +127,12 @@ class ChatKimi(BaseChatOpenAI):  # type: ignore[misc,unused-ignore]
 
     def with_structured_output(
         self,
-        schema: Any = None,
+        schema: object = None,
         *,
         method: Literal["function_calling", "json_mode", "json_schema"] = "json_schema",
         include_raw: bool = False,
         strict: bool | None = None,
-        **kwargs: Any,
+        **kwargs: object,
     ) -> Any:
         """The same model with answers of a given shape; see LangChain. By JSON schema where `method` says nothing else."""
         return super().with_structured_output(

@@ -65,14 +65,14 @@ def _through(client: AsyncKimi, keep_reasoning: bool, kind: str, http: str) -> A
     )
 
 
-def _openai() -> Any:
+def _openai() -> object:
     try:
         return import_module("openai")
     except ImportError:
         raise ConfigurationError("openai is not installed: pip install 'kimi-async[openai]'") from None
 
 
-def _httpx_of(openai: Any) -> Any:
+def _httpx_of(openai: Any) -> object:
     """The httpx that this openai is built on: httpx2 since openai 3, httpx before."""
     for base in openai.DefaultAsyncHttpxClient.__mro__:
         name = base.__module__.partition(".")[0]

@@ -37,7 +37,7 @@ class KimiModel(OpenAIChatCompletionsModel):  # type: ignore[misc,unused-ignore]
     :param options: passed on to `OpenAIChatCompletionsModel`.
     """
 
-    def __init__(self, model: str, client: AsyncKimi, **options: Any) -> None:
+    def __init__(self, model: str, client: AsyncKimi, **options: object) -> None:
         options.setdefault("should_replay_reasoning_content", _is_ours)
         super().__init__(model, as_openai(client), **options)
 

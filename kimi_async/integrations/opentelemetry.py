@@ -135,7 +135,7 @@ class OpenTelemetry:
             "gen_ai.tool.call.id": call.id,
             "gen_ai.tool.type": "function",
         }
-        description: Any = None if tool is None else tool.definition.get("function", {}).get("description")
+        description: object = None if tool is None else tool.definition.get("function", {}).get("description")
         if isinstance(description, str):
             attributes["gen_ai.tool.description"] = description
         if self.capture_content:
@@ -153,7 +153,12 @@ class OpenTelemetry:
             span.end()
 
     def _failed(
-        self, span: trace.Span, measured: dict[str, Any], exc: BaseException, elapsed: float, request: Request
+        self,
+        span: trace.Span,
+        measured: dict[str, object],
+        exc: BaseException,
+        elapsed: float,
+        request: Request,
     ) -> None:
         kind = measured["error.type"] = error_type(exc)
         span.set_attribute("error.type", kind)
@@ -167,7 +172,7 @@ class OpenTelemetry:
         self,
         request: Request,
         span: trace.Span,
-        measured: dict[str, Any],
+        measured: dict[str, object],
         ending: Ending,
         first: float | None,
         began: float,
@@ -220,19 +225,19 @@ class OpenTelemetry:
 class _Asked(msgspec.Struct):
     """What a span says of a chat request. Anything may stand there: it is the server's to refuse."""
 
-    model: Any = ""
-    stream: Any = None
-    temperature: Any = None
-    top_p: Any = None
-    max_tokens: Any = None
-    max_completion_tokens: Any = None
-    frequency_penalty: Any = None
-    presence_penalty: Any = None
-    seed: Any = None
-    stop: Any = None
-    n: Any = None
-    response_format: Any = None
-    prompt_cache_key: Any = None
+    model: object = ""
+    stream: object = None
+    temperature: object = None
+    top_p: object = None
+    max_tokens: object = None
+    max_completion_tokens: object = None
+    frequency_penalty: object = None
+    presence_penalty: object = None
+    seed: object = None
+    stop: object = None
+    n: object = None
+    response_format: object = None
+    prompt_cache_key: object = None
 
 
 _decode_asked = msgspec.json.Decoder(_Asked).decode
@@ -260,7 +265,7 @@ NUMBERS = (
 )
 
 
-def _describe(attributes: dict[str, Any], asked: _Asked) -> None:
+def _describe(attributes: dict[str, object], asked: _Asked) -> None:
     if asked.stream is True:
         attributes["gen_ai.request.stream"] = True
     for field, name in NUMBERS:
@@ -271,11 +276,11 @@ def _describe(attributes: dict[str, Any], asked: _Asked) -> None:
         attributes["gen_ai.request.choice.count"] = asked.n
     stop = [asked.stop] if isinstance(asked.stop, str) else asked.stop
     if isinstance(stop, list):
-        attributes["gen_ai.request.stop_sequences"] = [str(each) for each in cast("Iterable[Any]", stop)]
+        attributes["gen_ai.request.stop_sequences"] = [str(each) for each in cast("Iterable[object]", stop)]
     if isinstance(asked.prompt_cache_key, str):
         # Kimi's word for what belongs together: "the id of the session or task" (platform.kimi.ai/docs/api/chat).
         attributes["gen_ai.conversation.id"] = asked.prompt_cache_key
-    form: Any = asked.response_format
+    form: object = asked.response_format
     if isinstance(form, dict):
         kind = cast("Any", form).get("type")
         attributes["gen_ai.output.type"] = "text" if kind == "text" else "json"
@@ -284,7 +289,7 @@ def _describe(attributes: dict[str, Any], asked: _Asked) -> None:
 # --- what a reply says ----------------------------------------------------------------------------------------------
 
 
-def _describe_usage(told: dict[str, Any], usage: Any) -> None:
+def _describe_usage(told: dict[str, object], usage: Any) -> None:
     told["gen_ai.usage.input_tokens"] = usage.prompt_tokens
     told["gen_ai.usage.output_tokens"] = usage.completion_tokens
     cached = usage.cached_tokens

@@ -15,16 +15,16 @@ __all__ = ["record_answer", "record_request"]
 def record_request(attributes: dict[str, Any], body: bytes) -> None:
     """Adds `gen_ai.input.messages`, `gen_ai.system_instructions` and `gen_ai.tool.definitions`."""
     try:
-        fields: Any = msgspec.json.decode(body)
+        fields: object = msgspec.json.decode(body)
     except (msgspec.MsgspecError, UnicodeError, RecursionError):
         return
     if not isinstance(fields, dict):
         return
-    asked = cast("dict[str, Any]", fields)
-    given: Any = asked.get("messages")
+    asked = cast("dict[str, object]", fields)
+    given: object = asked.get("messages")
     messages = [
-        cast("Mapping[str, Any]", each)
-        for each in (cast("Iterable[Any]", given) if isinstance(given, list) else ())
+        cast("Mapping[str, object]", each)
+        for each in (cast("Iterable[object]", given) if isinstance(given, list) else ())
         if isinstance(each, Mapping)
     ]
     system = [part for each in messages if each.get("role") == "system" for part in _parts(each)]
@@ -55,26 +55,28 @@ def record_answer(attributes: dict[str, Any], answer: ChatCompletion) -> None:
     )
 
 
-def _parts(message: Mapping[str, Any]) -> list[dict[str, Any]]:
-    content: Any = message.get("content")
+def _parts(message: Mapping[str, Any]) -> list[dict[str, object]]:
+    content: object = message.get("content")
     if message.get("role") == "tool":
         return [{"type": "tool_call_response", "id": message.get("tool_call_id"), "response": content}]
-    parts: list[dict[str, Any]] = []
+    parts: list[dict[str, object]] = []
     if reasoning := message.get("reasoning_content"):
         parts.append({"type": "reasoning", "content": reasoning})
     if isinstance(content, str):
         if content:
             parts.append({"type": "text", "content": content})
     elif isinstance(content, list):
-        parts += [_part(each) for each in cast("Iterable[Any]", content)]
+        parts += [_part(each) for each in cast("Iterable[object]", content)]
     for call in message.get("tool_calls") or ():
-        function: Any = cast("Mapping[str, Any]", call).get("function") if isinstance(call, Mapping) else None
+        function: object = (
+            cast("Mapping[str, object]", call).get("function") if isinstance(call, Mapping) else None
+        )
         if isinstance(function, Mapping):
-            told = cast("Mapping[str, Any]", function)
+            told = cast("Mapping[str, object]", function)
             parts.append(
                 {
                     "type": "tool_call",
-                    "id": cast("Mapping[str, Any]", call).get("id"),
+                    "id": cast("Mapping[str, object]", call).get("id"),
                     "name": told.get("name"),
                     "arguments": _arguments(told.get("arguments")),
                 }
@@ -82,23 +84,23 @@ def _parts(message: Mapping[str, Any]) -> list[dict[str, Any]]:
     return parts
 
 
-def _part(part: Any) -> dict[str, Any]:
-    fields = cast("Mapping[str, Any]", part) if isinstance(part, Mapping) else _NO_FIELDS
+def _part(part: object) -> dict[str, object]:
+    fields = cast("Mapping[str, object]", part) if isinstance(part, Mapping) else _NO_FIELDS
     if fields.get("type") == "text":
         return {"type": "text", "content": fields.get("text")}
     # An image is megabytes of base64, and no trace of it is wanted in a trace.
     return {"type": str(fields.get("type", "unknown"))}
 
 
-_NO_FIELDS: Mapping[str, Any] = {}
+_NO_FIELDS: Mapping[str, object] = {}
 
 
-def _arguments(text: Any) -> Any:
+def _arguments(text: Any) -> object:
     try:
         return msgspec.json.decode(text)
     except (msgspec.MsgspecError, UnicodeError, RecursionError, TypeError):
         return text
 
 
-def _json(value: Any) -> str:
+def _json(value: object) -> str:
     return msgspec.json.encode(value).decode()

@@ -50,5 +50,5 @@ class KimiModel(OpenAIChatModel):  # type: ignore[misc,unused-ignore]
     :param options: passed on to `OpenAIChatModel`: `settings`, `profile`.
     """
 
-    def __init__(self, model_name: str, client: AsyncKimi, **options: Any) -> None:
+    def __init__(self, model_name: str, client: AsyncKimi, **options: object) -> None:
         super().__init__(model_name, provider=KimiProvider(client), **options)

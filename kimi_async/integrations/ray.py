@@ -83,7 +83,7 @@ class RayLedger:
         self.name: str = f"kimi-limits-{quota}"
         self._actor: Any = None
 
-    def _find(self) -> Any:
+    def _find(self) -> object:
         if not self._ray.is_initialized():
             raise LedgerUnavailable("this process belongs to no Ray cluster: call ray.init() first")
         remote = self._ray.remote(LedgerActor)
@@ -135,16 +135,16 @@ class _Job:
     model: str
     prompt: str | None
     messages: str | None
-    request: Callable[[dict[str, Any]], Mapping[str, Any]] | None
+    request: Callable[[dict[str, object]], Mapping[str, object]] | None
     id: str | None
-    defaults: Mapping[str, Any]
-    response_format: Any
+    defaults: Mapping[str, object]
+    response_format: object
     journal: str | None
     on_error: Literal["row", "raise"]
     timings: bool
     client: Mapping[str, Any]
 
-    def body(self, row: dict[str, Any]) -> dict[str, Any]:
+    def body(self, row: dict[str, Any]) -> dict[str, object]:
         """The arguments of the call for a row."""
         if self.request is not None:
             body = dict(self.request(row))
@@ -162,19 +162,19 @@ def map_dataset(
     model: str,
     prompt: str | None = None,
     messages: str | None = None,
-    request: Callable[[dict[str, Any]], Mapping[str, Any]] | None = None,
+    request: Callable[[dict[str, Any]], Mapping[str, object]] | None = None,
     id: str | None = None,
-    defaults: Mapping[str, Any] | None = None,
-    response_format: Any = None,
+    defaults: Mapping[str, object] | None = None,
+    response_format: object = None,
     actors: int = 1,
     concurrency: int | None = None,
     limits: RateLimits | str | None = None,
-    shared: Any = "ray",
+    shared: object = "ray",
     quota: str | None = None,
     journal: str | os.PathLike[str] | None = None,
     on_error: Literal["row", "raise"] = "row",
     timings: bool = False,
-    client: Mapping[str, Any] | None = None,
+    client: Mapping[str, object] | None = None,
 ) -> Any:
     """
     A `ray.data.Dataset` with an answer for each row. Lazy, as all of Ray Data is.
@@ -243,7 +243,7 @@ class Mapper:
         self._journal = None if job.journal is None else Journal(job.journal)
 
     async def __call__(self, table: Any) -> AsyncIterator[Any]:
-        rows: list[dict[str, Any]] = table.to_pylist()
+        rows: list[dict[str, object]] = table.to_pylist()
         if self._journal is not None:
             self._journal.read()  # also what an actor wrote whose batch this was before it died
         outcomes = await asyncio.gather(*(self._row(row) for row in rows))
@@ -274,7 +274,7 @@ class Mapper:
             journal.write(key, print_, outcome)
         return outcome
 
-    async def _ask(self, body: dict[str, Any]) -> "Outcome":
+    async def _ask(self, body: dict[str, object]) -> "Outcome":
         completions: Any = self._client.chat.completions  # the fields come from a row
         outcome = Outcome()
         completion: Any
@@ -314,7 +314,7 @@ def with_outcomes(table: Any, outcomes: list[Outcome], *, parsed: bool, timings:
     counts = pa.struct(
         [(name, pa.int64()) for name in ("prompt_tokens", "completion_tokens", "total_tokens")]
     )
-    columns: list[tuple[str, Any]] = [("text", pa.string())]
+    columns: list[tuple[str, object]] = [("text", pa.string())]
     if parsed:
         columns = [("parsed", None)]
     columns += [("error", pa.string()), ("usage", counts), ("attempts", pa.int64())]
@@ -330,7 +330,7 @@ def with_outcomes(table: Any, outcomes: list[Outcome], *, parsed: bool, timings:
 # --- a journal of many writers -----------------------------------------------------------------------------------------
 
 
-def fingerprint(body: Mapping[str, Any]) -> str:
+def fingerprint(body: Mapping[str, object]) -> str:
     """Tells whether a row asks what it asked before."""
     said = json.dumps(body, sort_keys=True, default=repr, ensure_ascii=False).encode()
     return hashlib.blake2b(said, digest_size=12).hexdigest()

@@ -22,7 +22,7 @@ __all__ = ["ReasoningKeeper"]
 _encode = msgspec.json.Encoder(order="deterministic").encode
 
 
-def _canonical(value: Any) -> bytes:
+def _canonical(value: object) -> bytes:
     try:
         return _encode(value)
     except (OverflowError, UnicodeEncodeError):  # whole numbers of more than 64 bits, halves of characters
@@ -63,7 +63,7 @@ class ReasoningKeeper:
         the conversation, under which `remember` files the answer.
         """
         digest = b""
-        restored: list[Any] | None = None
+        restored: list[object] | None = None
         for position, message in enumerate(messages):
             digest = _after(digest, message)
             if not _lacks_reasoning(message, field):
@@ -100,10 +100,10 @@ class ReasoningKeeper:
                 self._size -= len(dropped)
 
 
-def _lacks_reasoning(message: Any, field: str) -> bool:
+def _lacks_reasoning(message: object, field: str) -> bool:
     if not isinstance(message, Mapping):
         return False
-    fields = cast("Mapping[str, Any]", message)
+    fields = cast("Mapping[str, object]", message)
     if fields.get("role") != "assistant" or not fields.get("tool_calls"):
         return False
     # LiteLLM sends one space where it has nothing.
@@ -111,12 +111,12 @@ def _lacks_reasoning(message: Any, field: str) -> bool:
     return not (isinstance(told, str) and told.strip())
 
 
-def _after(digest: bytes, message: Any) -> bytes:
+def _after(digest: bytes, message: object) -> bytes:
     """The digest of a conversation and one message more."""
     return blake2b(digest + _canonical(_meaning(message)), digest_size=16).digest()
 
 
-def _meaning(message: Any) -> Any:
+def _meaning(message: object) -> object:
     if not isinstance(message, Mapping):
         return message
     fields = cast("Mapping[str, Any]", message)
@@ -130,31 +130,31 @@ def _meaning(message: Any) -> Any:
     ]
 
 
-def _text(content: Any) -> Any:
+def _text(content: object) -> object:
     if content is None:
         return ""
     if not isinstance(content, list):
         return content
     texts: list[str] = []
-    for part in cast("Iterable[Any]", content):
+    for part in cast("Iterable[object]", content):
         if not isinstance(part, Mapping):
-            return cast("Any", content)
-        fields = cast("Mapping[str, Any]", part)
+            return cast("list[object]", content)
+        fields = cast("Mapping[str, object]", part)
         text = fields.get("text")
         if not isinstance(text, str) or fields.get("type") != "text":
-            return cast("Any", content)
+            return cast("list[object]", content)
         texts.append(text)
     return texts[0] if len(texts) == 1 else texts or ""
 
 
-def _call(call: Any) -> Any:
+def _call(call: object) -> object:
     if not isinstance(call, Mapping):
         return call
-    fields = cast("Mapping[str, Any]", call)
+    fields = cast("Mapping[str, object]", call)
     function = fields.get("function")
     if not isinstance(function, Mapping):
         return fields
-    told = cast("Mapping[str, Any]", function)
+    told = cast("Mapping[str, object]", function)
     arguments = told.get("arguments")
     if isinstance(arguments, str):
         try:
