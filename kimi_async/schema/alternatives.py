@@ -54,7 +54,7 @@ class Alt:
 
     kind: str
     at: str
-    notes: Json = field(default_factory=dict[str, Any])
+    notes: Json = field(default_factory=dict[str, object])
     integer: bool = False
     low: int | float | None = None
     high: int | float | None = None
@@ -148,7 +148,7 @@ NEVER: Final[Json] = {"\0never": True}
 """Stands for a schema that accepts nothing while the result is put together; compared by identity."""
 
 
-def is_number(value: Any) -> bool:
+def is_number(value: object) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
 
 

@@ -40,7 +40,7 @@ __all__ = [
 S = TypeVar("S", bound=Reply)
 
 
-def response_format_of(value: Any) -> ResponseFormat[Any] | None:
+def response_format_of(value: object) -> ResponseFormat[Any] | None:
     """
     What reads the answers to this `response_format`; None where it is a mapping of the wire's shape, or absent.
 
@@ -57,11 +57,11 @@ def response_format_of(value: Any) -> ResponseFormat[Any] | None:
 
 
 @lru_cache(maxsize=256)
-def _made(tp: Any) -> ResponseFormat[Any]:
+def _made(tp: object) -> ResponseFormat[object]:
     return response_format_for(tp)
 
 
-def arguments_reader(tools: Any) -> Callable[[str, str], Any] | None:
+def arguments_reader(tools: object) -> Callable[[str, str], Any] | None:
     """
     What reads a call's arguments by the name of its tool, for events; None if no tool was given by a type.
 
@@ -71,7 +71,7 @@ def arguments_reader(tools: Any) -> Callable[[str, str], Any] | None:
     if not readers:
         return None
 
-    def read(name: str, arguments: str) -> Any:
+    def read(name: str, arguments: str) -> object:
         reader = readers.get(name)
         try:
             return reader(arguments) if reader is not None else None
@@ -94,14 +94,14 @@ def value_so_far(wanted: ResponseFormat[Any], text: str) -> Any:
     return read_so_far(text, under=ROOT_KEY if wanted.wrapped else None)
 
 
-class ModelTool(dict[str, Any]):
+class ModelTool(dict[str, object]):
     """A tool definition, as a plain dict, that remembers the type of its arguments."""
 
     model: Any
 
 
 def pydantic_function_tool(
-    model: Any, *, name: str | None = None, description: str | None = None
+    model: object, *, name: str | None = None, description: str | None = None
 ) -> ModelTool:
     """
     A tool definition whose arguments are a type: a pydantic model, or any other that `schema.json_schema` takes.
@@ -110,7 +110,7 @@ def pydantic_function_tool(
     """
     parameters = json_schema(model)
     text = description if description is not None else parameters.pop("description", None)
-    function: dict[str, Any] = {"name": name or getattr(model, "__name__", "function"), "strict": True}
+    function: dict[str, object] = {"name": name or getattr(model, "__name__", "function"), "strict": True}
     if text:
         function["description"] = text
     function["parameters"] = parameters
@@ -119,14 +119,14 @@ def pydantic_function_tool(
     return made
 
 
-def argument_readers(tools: Any) -> dict[str, Callable[[str], Any]]:
+def argument_readers(tools: object) -> dict[str, Callable[[str], Any]]:
     """Readers of arguments by the name of the tool, for a request's `tools`."""
-    readers: dict[str, Callable[[str], Any]] = {}
-    for tool in cast("Iterable[Any]", tools) if isinstance(tools, (list, tuple)) else ():
+    readers: dict[str, Callable[[str], object]] = {}
+    for tool in cast("Iterable[object]", tools) if isinstance(tools, (list, tuple)) else ():
         if not isinstance(tool, Mapping):
             continue
-        definition = cast("Mapping[str, Any]", tool)
-        function = cast("Mapping[str, Any]", definition.get("function") or {})
+        definition = cast("Mapping[str, object]", tool)
+        function = cast("Mapping[str, object]", definition.get("function") or {})
         # The OpenAI SDK's own function of this name keeps the model on the inner object.
         model = getattr(definition, "model", None) or getattr(function, "model", None)
         if model is not None:
@@ -138,7 +138,7 @@ def argument_readers(tools: Any) -> dict[str, Callable[[str], Any]]:
 
 
 def parse_completion(
-    completion: ChatCompletion, wanted: ResponseFormat[Any] | None, tools: Any = (), *, cut: bool = False
+    completion: ChatCompletion, wanted: ResponseFormat[Any] | None, tools: object = (), *, cut: bool = False
 ) -> ParsedChatCompletion[Any]:
     """
     The completion with its answer read.
@@ -149,7 +149,7 @@ def parse_completion(
     :raises OutputError: it is whole, and not a value of the type.
     """
     readers = argument_readers(tools)
-    choices: list[ParsedChoice[Any]] = []
+    choices: list[ParsedChoice[object]] = []
     for choice in completion.choices:
         if choice.finish_reason == "length" and not cut:
             raise LengthFinishReasonError(completion=completion)
@@ -166,16 +166,16 @@ def parse_completion(
                     held(function)["_parsed"] = _read(reader, function.arguments, completion)
                 calls.append(_recast(call, ParsedFunctionToolCall, function=function))
         changes = {} if calls is None else {"tool_calls": calls}
-        parsed: ParsedChatCompletionMessage[Any] = _recast(
-            message, ParsedChatCompletionMessage[Any], **changes
+        parsed: ParsedChatCompletionMessage[object] = _recast(
+            message, ParsedChatCompletionMessage[object], **changes
         )
         if wanted is not None and not calls and not message.refusal:
             held(parsed)["_parsed"] = _read(wanted.decode, message.content or "", completion)
-        choices.append(_recast(choice, ParsedChoice[Any], message=parsed))
-    return _recast(completion, ParsedChatCompletion[Any], choices=choices)
+        choices.append(_recast(choice, ParsedChoice[object], message=parsed))
+    return _recast(completion, ParsedChatCompletion[object], choices=choices)
 
 
-def _read(read: Callable[[str], Any], text: str, completion: ChatCompletion) -> Any:
+def _read(read: Callable[[str], object], text: str, completion: ChatCompletion) -> object:
     try:
         return read(text)
     except OutputError as error:
@@ -187,7 +187,7 @@ def _read(read: Callable[[str], Any], text: str, completion: ChatCompletion) -> 
         raise wrong from error
 
 
-def _recast(reply: Reply, cls: type[S], **changes: Any) -> S:
+def _recast(reply: Reply, cls: type[S], **changes: object) -> S:
     """The same object as a subclass of its type; fields that were absent stay absent."""
     values = dict(zip(type(reply).__struct_fields__, msgspec.structs.astuple(reply), strict=True))
     values.update(changes)
@@ -205,7 +205,7 @@ def reask(error: OutputError) -> list[Any]:
     if error.completion is None:
         raise ConfigurationError("this error does not hold the completion it is about")
     message = error.completion.choices[0].message
-    said: list[Any] = []
+    said: list[object] = []
     if message.content or message.tool_calls:
         said.append(message)  # an empty assistant message would be a 400
     said.append(

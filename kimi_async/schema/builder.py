@@ -58,7 +58,7 @@ class Builder:
                 "required",
                 "a boolean: it belongs, as a list of names, into the schema of the object",
             )
-        meaningless: tuple[tuple[str, Any], ...] = (
+        meaningless: tuple[tuple[str, object], ...] = (
             ("allOf", []),
             ("required", []),
             ("additionalProperties", True),
@@ -404,7 +404,7 @@ class Builder:
         return built
 
 
-def listed(value: Any) -> list[Any]:
+def listed(value: object) -> list[Any]:
     return list(value) if is_list(value) else [value]
 
 

@@ -100,20 +100,20 @@ class _Check:
         elif (depth := self.depth_of()) > MAX_DEPTH:
             self.no("", f"{depth} levels of properties, references followed; {MAX_DEPTH} are allowed")
 
-    def target(self, ref: Any) -> Any:
+    def target(self, ref: object) -> Any:
         """What a reference points to: the root, a definition, or a place below one; None if nothing."""
         if ref == "#":
             return self.root
         if not isinstance(ref, str) or not ref.startswith("#/$defs/"):
             return None
-        found: Any = self.defs
+        found: object = self.defs
         for token in ref.removeprefix("#/$defs/").split("/"):
             found = found.get(token) if is_object(found) else None
         return found
 
     # --- places ---
 
-    def visit(self, value: Any, at: str, depth: int) -> None:
+    def visit(self, value: object, at: str, depth: int) -> None:
         if not is_object(value):
             self.no(at, "a subschema must be an object")
             return
@@ -226,7 +226,7 @@ class _Check:
 
     # --- values ---
 
-    def enum(self, values: Any, kinds: list[str], at: str) -> None:
+    def enum(self, values: object, kinds: list[str], at: str) -> None:
         if not is_list(values) or not values:
             self.no(at, "enum must be a list that is not empty")
             return
@@ -325,7 +325,7 @@ def _places(schemas: list[Json]) -> Iterator[Json]:
         todo += [here[key] for key in ("items", "additionalProperties") if is_object(here.get(key))]
 
 
-def _keys(value: Any) -> Iterator[str]:
+def _keys(value: object) -> Iterator[str]:
     if is_object(value):
         for key, child in value.items():
             yield key
@@ -335,24 +335,24 @@ def _keys(value: Any) -> Iterator[str]:
             yield from _keys(child)
 
 
-def _integer(value: Any) -> bool:
+def _integer(value: object) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and abs(value) <= MAX_INT
 
 
-def _number(value: Any) -> bool:
+def _number(value: object) -> bool:
     if isinstance(value, float):
         return math.isfinite(value) and "e" not in json.dumps(value).lower()
     return _integer(value)
 
 
-def _is(value: Any, kind: str) -> bool:
+def _is(value: object, kind: str) -> bool:
     """Whether a default is of a type. The validator does not look; its documents ask for it."""
     if kind in ("object", "array"):
         return is_object(value) if kind == "object" else is_list(value)
     return _fits(value, kind)
 
 
-def _fits(value: Any, kind: str) -> bool:
+def _fits(value: object, kind: str) -> bool:
     match kind:
         case "string":
             return isinstance(value, str)

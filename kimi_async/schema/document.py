@@ -34,7 +34,7 @@ class Document:
 
     # -- places --
 
-    def identify(self, value: Any, pointer: str, resource: str) -> None:
+    def identify(self, value: object, pointer: str, resource: str) -> None:
         """Note every `$id` and anchor below. Values of `enum` and `const` are data, whatever they look like."""
         if is_object(value):
             keywords = value
@@ -81,7 +81,7 @@ class Document:
         pointer = parent.pointer + "".join(f"/{escape(str(token))}" for token in path)
         return self.node(value, pointer, parent.resource)
 
-    def artificial(self, schema: Any, pointer: str, parent: Node) -> Node:
+    def artificial(self, schema: object, pointer: str, parent: Node) -> Node:
         """A schema that is written nowhere. `pointer` starts with the place it was made from, then NUL and a name."""
         return self.nodes.setdefault(pointer, Node(schema, pointer, parent.resource))
 
@@ -128,9 +128,9 @@ class Document:
         pointer = resource + "".join(f"/{escape(token)}" for token in tokens)
         return pointer if self.at(pointer) is not None else None
 
-    def at(self, pointer: str) -> tuple[Any, str] | None:
+    def at(self, pointer: str) -> tuple[object, str] | None:
         """The value at a document pointer, and the resource it belongs to."""
-        value: Any = self.root
+        value: object = self.root
         resource = walked = ""
         for token in pointer.split("/")[1:]:
             key = token.replace("~1", "/").replace("~0", "~")

@@ -10,7 +10,7 @@ __all__ = ["read_so_far"]
 
 
 @cache
-def _reader() -> Callable[[bytes], Any] | None:
+def _reader() -> Callable[[bytes], object] | None:
     try:
         from jiter import from_json
 
@@ -41,4 +41,4 @@ def read_so_far(text: str, *, under: str | None = None) -> Any:
         return None
     if under is None:
         return value
-    return cast("dict[str, Any]", value).get(under) if isinstance(value, dict) else None
+    return cast("dict[str, object]", value).get(under) if isinstance(value, dict) else None

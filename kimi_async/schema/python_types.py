@@ -54,33 +54,33 @@ class OutputError(KimiError, ValueError):
         return (_output_error, (self.reason, self.text, self.truncated, self.completion))
 
 
-def _output_error(reason: str, text: str, truncated: bool, completion: Any) -> OutputError:
+def _output_error(reason: str, text: str, truncated: bool, completion: object) -> OutputError:
     error = OutputError(reason, text, truncated=truncated)
     error.completion = completion
     return error
 
 
-def _is_model(tp: Any) -> bool:
+def _is_model(tp: object) -> bool:
     """A pydantic model class, by its two methods: pydantic is not imported, and not needed."""
     return isinstance(tp, type) and hasattr(tp, "model_json_schema") and hasattr(tp, "model_validate_json")
 
 
-def _is_adapter(tp: Any) -> bool:
+def _is_adapter(tp: object) -> bool:
     """A `pydantic.TypeAdapter`, or what looks like one."""
     return not isinstance(tp, type) and hasattr(tp, "json_schema") and hasattr(tp, "validate_json")
 
 
-def _model_inside(tp: Any) -> dict[str, Any]:
+def _model_inside(tp: Any) -> dict[str, object]:
     """msgspec asks here for the schema of a type it does not know. An `$id` keeps its `#/$defs` apart from ours."""
     if _is_model(tp):
-        schema = cast("dict[str, Any]", tp.model_json_schema())
+        schema = cast("dict[str, object]", tp.model_json_schema())
         return {**schema, "$id": f"python:{tp.__module__}.{tp.__qualname__}"}
     if isinstance(tp, type) and issubclass(tp, Choice):
         return tp.schema(_raw_schema)
     raise NotImplementedError
 
 
-def _enter_model(tp: type, value: Any) -> Any:
+def _enter_model(tp: type, value: object) -> object:
     if _is_model(tp):
         return cast("Any", tp).model_validate(value)
     if issubclass(tp, Choice):
@@ -88,15 +88,15 @@ def _enter_model(tp: type, value: Any) -> Any:
     raise NotImplementedError(f"values of {tp!r} cannot be read from JSON")
 
 
-def _converted(value: Any, tp: Any) -> Any:
+def _converted(value: object, tp: object) -> object:
     return msgspec.convert(value, tp, dec_hook=_enter_model)
 
 
-def _raw_schema(tp: Any) -> dict[str, Any]:
+def _raw_schema(tp: Any) -> dict[str, object]:
     if _is_model(tp):
-        return cast("dict[str, Any]", tp.model_json_schema())
+        return cast("dict[str, object]", tp.model_json_schema())
     if _is_adapter(tp):
-        return cast("dict[str, Any]", tp.json_schema())
+        return cast("dict[str, object]", tp.json_schema())
     if isinstance(tp, type) and issubclass(tp, Choice):
         return tp.schema(_raw_schema)
     try:
@@ -109,7 +109,7 @@ def _type_name(tp: Any) -> str:
     return str(getattr(tp, "__name__", None) or tp)
 
 
-def _describe_type(tp: Any, report: list[Loss] | None) -> tuple[dict[str, Any], bool]:
+def _describe_type(tp: object, report: list[Loss] | None) -> tuple[dict[str, object], bool]:
     """The MFJS of a type, and whether it had to be put under `ROOT_KEY`."""
     raw = _raw_schema(tp)
     try:
@@ -117,7 +117,7 @@ def _describe_type(tp: Any, report: list[Loss] | None) -> tuple[dict[str, Any], 
     except RootError:
         pass
     inner = {k: v for k, v in raw.items() if k not in ("$defs", "definitions")}
-    wrapped: dict[str, Any] = {
+    wrapped: dict[str, object] = {
         "type": "object",
         "properties": {ROOT_KEY: inner},
         "required": [ROOT_KEY],
@@ -129,7 +129,7 @@ def _describe_type(tp: Any, report: list[Loss] | None) -> tuple[dict[str, Any], 
     return translate(wrapped, report, describe=True, exact_root=False), True
 
 
-def json_schema(tp: Any, *, report: list[Loss] | None = None) -> dict[str, Any]:
+def json_schema(tp: object, *, report: list[Loss] | None = None) -> dict[str, Any]:
     """
     The MFJS of a Python type, ready for `parameters` or `response_format`.
 
@@ -149,9 +149,9 @@ def json_schema(tp: Any, *, report: list[Loss] | None = None) -> dict[str, Any]:
 def decoder_for(tp: Any) -> Callable[[bytes | str], Any]:
     """A function that reads JSON text as a value of the type: pydantic's own validator, or msgspec's."""
     if _is_model(tp):
-        return cast("Callable[[bytes | str], Any]", tp.model_validate_json)
+        return cast("Callable[[bytes | str], object]", tp.model_validate_json)
     if _is_adapter(tp):
-        return cast("Callable[[bytes | str], Any]", tp.validate_json)
+        return cast("Callable[[bytes | str], object]", tp.validate_json)
     tp = opened(tp)
     try:
         decoder = msgspec.json.Decoder(tp, dec_hook=_enter_model)
@@ -170,7 +170,7 @@ class ResponseFormat(Generic[T]):
 
     __slots__ = ("_decode", "losses", "name", "schema", "type", "wire", "wrapped")
 
-    def __init__(self, tp: type[T] | Any, name: str | None = None, *, strict: bool = True) -> None:
+    def __init__(self, tp: type[T] | object, name: str | None = None, *, strict: bool = True) -> None:
         losses: list[Loss] = []
         self.type: Any = tp
         self.schema: dict[str, Any]
@@ -211,7 +211,9 @@ class ResponseFormat(Generic[T]):
             raise OutputError(_reason(error), text, truncated=_cut_short(body)) from error
 
 
-def response_format_for(tp: type[T] | Any, name: str | None = None, strict: bool = True) -> ResponseFormat[T]:
+def response_format_for(
+    tp: type[T] | object, name: str | None = None, strict: bool = True
+) -> ResponseFormat[T]:
     """
     The `response_format` that asks for values of a type.
 

@@ -19,18 +19,18 @@ __all__ = ["refused_tools"]
 _NAME: Final = re.compile(r"[a-zA-Z_][a-zA-Z0-9_-]{0,255}")
 
 
-def refused_tools(tools: Any) -> list[str]:
+def refused_tools(tools: object) -> list[str]:
     """
     Why these definitions would be refused, a sentence each, with what translates them; empty if nothing is known against them.
 
     Only plain ones are looked at: those that were made here have been translated.
     """
     told: list[str] = []
-    for tool in cast("list[Any]", tools) if isinstance(tools, (list, tuple)) else ():
+    for tool in cast("list[object]", tools) if isinstance(tools, (list, tuple)) else ():
         if type(tool) is not dict:
             continue
-        function = cast("dict[str, Any]", tool).get("function")
-        if cast("dict[str, Any]", tool).get("type") != "function" or not isinstance(function, Mapping):
+        function = cast("dict[str, object]", tool).get("function")
+        if cast("dict[str, object]", tool).get("type") != "function" or not isinstance(function, Mapping):
             continue
         fields = cast("Mapping[str, Any]", function)
         name = fields.get("name")

@@ -82,16 +82,16 @@ class Loss(NamedTuple):
     reason: str
 
 
-def kind_of(value: Any) -> str:
+def kind_of(value: object) -> str:
     return "null" if value is None else f"a {type(value).__name__}"
 
 
 # isinstance() makes of Any a list of something unknown; these make it a list of anything.
-def is_object(value: Any) -> TypeGuard[Json]:
+def is_object(value: object) -> TypeGuard[Json]:
     return isinstance(value, dict)
 
 
-def is_list(value: Any) -> TypeGuard[list[Any]]:
+def is_list(value: object) -> TypeGuard[list[Any]]:
     return isinstance(value, list)
 
 
@@ -99,6 +99,6 @@ def escape(token: str) -> str:
     return token.replace("~", "~0").replace("/", "~1")
 
 
-def same(a: Any, b: Any) -> bool:
+def same(a: object, b: object) -> bool:
     """JSON equality: 1 is 1.0, and neither is true."""
     return isinstance(a, bool) == isinstance(b, bool) and bool(a == b)

@@ -356,19 +356,19 @@ def _one_object(branches: list[Json]) -> Json:
     return result
 
 
-def _copied(value: Any, pointer: str = "", depth: int = 0) -> Any:
+def _copied(value: object, pointer: str = "", depth: int = 0) -> object:
     """A plain copy of JSON data: dicts with string keys, lists, scalars. What JSON cannot hold is refused."""
     if depth > 400:
         raise SchemaError(pointer[:200], "the schema is nested too deeply")
     if isinstance(value, Mapping):
         result: Json = {}
-        for key, child in cast("Mapping[Any, object]", value).items():
+        for key, child in cast("Mapping[object, object]", value).items():
             if not isinstance(key, str):
                 raise SchemaError(pointer, f"a key of a JSON object is a string, not {key!r}")
             result[key] = _copied(child, f"{pointer}/{escape(key)}", depth + 1)
         return result
     if isinstance(value, (list, tuple)):
-        members = cast("Sequence[Any]", value)
+        members = cast("Sequence[object]", value)
         return [_copied(child, f"{pointer}/{i}", depth + 1) for i, child in enumerate(members)]
     if value is None or isinstance(value, (str, bool, int, float)):
         return value
@@ -376,7 +376,7 @@ def _copied(value: Any, pointer: str = "", depth: int = 0) -> Any:
 
 
 def to_mfjs(
-    schema: Mapping[str, Any], *, report: list[Loss] | None = None, describe: bool = False
+    schema: Mapping[str, object], *, report: list[Loss] | None = None, describe: bool = False
 ) -> dict[str, Any]:
     """
     A JSON schema as MFJS: a new dict for `parameters` or `json_schema.schema`; the input is left alone.
@@ -396,7 +396,7 @@ def to_mfjs(
     return translate(schema, report, describe=describe, exact_root=False)
 
 
-def mfjs_tool(definition: Mapping[str, Any], *, report: list[Loss] | None = None) -> dict[str, Any]:
+def mfjs_tool(definition: Mapping[str, object], *, report: list[Loss] | None = None) -> dict[str, Any]:
     """
     A tool definition of another API as Kimi takes it: a new dict whose schema is MFJS.
 
@@ -423,7 +423,7 @@ def mfjs_tool(definition: Mapping[str, Any], *, report: list[Loss] | None = None
 
 
 def translate(
-    schema: Mapping[str, Any], report: list[Loss] | None, *, describe: bool, exact_root: bool
+    schema: Mapping[str, object], report: list[Loss] | None, *, describe: bool, exact_root: bool
 ) -> dict[str, Any]:
     try:
         document = _copied(schema)

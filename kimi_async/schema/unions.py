@@ -6,7 +6,7 @@ tried, and the one that knows most of the object's fields has it.
 from __future__ import annotations
 
 import types
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Annotated, Any, ClassVar, Optional, Union, cast, get_args, get_origin
 
 import msgspec
@@ -24,10 +24,10 @@ class _Anything(type):
 class Choice(metaclass=_Anything):
     """Stands for a union where msgspec is asked about it. Made by `opened`, one class a union."""
 
-    members: ClassVar[tuple[Any, ...]] = ()
+    members: ClassVar[tuple[object, ...]] = ()
 
     @classmethod
-    def schema(cls, of: Callable[[Any], dict[str, Any]]) -> dict[str, Any]:
+    def schema(cls, of: Callable[[object], Mapping[str, object]]) -> dict[str, object]:
         """`anyOf` the members' schemas, each with an `$id` that keeps its definitions its own."""
         return {
             "anyOf": [
@@ -38,14 +38,17 @@ class Choice(metaclass=_Anything):
 
     @classmethod
     def choose(
-        cls, value: Any, convert: Callable[[Any, Any], Any], schema_of: Callable[[Any], dict[str, Any]]
-    ) -> Any:
+        cls,
+        value: object,
+        convert: Callable[[Any, Any], Any],
+        schema_of: Callable[[object], dict[str, object]],
+    ) -> object:
         """
         The value of the member that fits best.
 
         :raises ValueError: with each member's reason, if none fits.
         """
-        best: tuple[int, Any] | None = None
+        best: tuple[int, object] | None = None
         reasons: list[str] = []
         for member in cls.members:
             try:
@@ -56,7 +59,7 @@ class Choice(metaclass=_Anything):
             known = 0
             if isinstance(value, dict):
                 fields = _properties(schema_of(member))
-                known = sum(name in fields for name in cast("dict[str, Any]", value))
+                known = sum(name in fields for name in cast("dict[str, object]", value))
             if best is None or known > best[0]:
                 best = (known, made)
         if best is None:
@@ -64,18 +67,18 @@ class Choice(metaclass=_Anything):
         return best[1]
 
 
-def _properties(schema: dict[str, Any]) -> dict[str, Any]:
+def _properties(schema: Mapping[str, object]) -> dict[str, object]:
     reference = schema.get("$ref")
     if isinstance(reference, str):
-        definitions = cast("dict[str, dict[str, Any]]", schema.get("$defs") or {})
+        definitions = cast("dict[str, dict[str, object]]", schema.get("$defs") or {})
         schema = definitions.get(reference.rpartition("/")[2]) or {}
-    return cast("dict[str, Any]", schema.get("properties") or {})
+    return cast("dict[str, object]", schema.get("properties") or {})
 
 
-def opened(tp: Any) -> Any:
+def opened(tp: object) -> object:
     """The type with each union that msgspec refuses replaced by a `Choice`; inside containers too, not inside classes."""
     origin: Any = get_origin(tp)
-    arguments: tuple[Any, ...] = get_args(tp)
+    arguments: tuple[object, ...] = get_args(tp)
     if origin is Annotated:
         kept, *notes = arguments
         annotated: Any = Annotated
