@@ -4,7 +4,7 @@ Faults of chunks: what stands after `data:`.
 
 import copy
 import itertools
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, Literal
 
 import msgspec
@@ -29,11 +29,11 @@ __all__ = [
 ]
 
 
-def _decoded(payload: bytes) -> dict[str, Any] | None:
+def _decoded(payload: bytes) -> dict[str, object] | None:
     return None if payload == DONE else as_object(msgspec.json.decode(payload))
 
 
-def _choice(chunk: dict[str, Any] | None) -> dict[str, Any]:
+def _choice(chunk: Mapping[str, object] | None) -> dict[str, Any]:
     choices = as_list((chunk or {}).get("choices"))
     return as_object(choices[0]) or {} if choices else {}
 
@@ -98,7 +98,7 @@ class ToolDeltas(Fault, frozen=True):
     ] = "no_index"
 
     def payloads(self, payloads: Iterator[bytes]) -> Iterator[bytes]:
-        held: list[dict[str, Any]] = []  # chunks with tool deltas, until the first chunk that has none
+        held: list[dict[str, object]] = []  # chunks with tool deltas, until the first chunk that has none
         for payload in payloads:
             chunk = _decoded(payload)
             delta = as_object(_choice(chunk).get("delta")) or {}
@@ -109,7 +109,7 @@ class ToolDeltas(Fault, frozen=True):
             held = []
             yield payload
 
-    def _restyled(self, chunks: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    def _restyled(self, chunks: list[dict[str, object]]) -> list[dict[str, object]]:
         deltas = [as_object(_choice(chunk)["delta"]["tool_calls"][0]) or {} for chunk in chunks]
         calls: dict[int, list[tuple[dict[str, Any], dict[str, Any]]]] = {}
         for chunk, delta in zip(chunks, deltas, strict=True):
@@ -117,7 +117,7 @@ class ToolDeltas(Fault, frozen=True):
         if self.style == "interleaved":
             rows = itertools.zip_longest(*calls.values())
             return [pair[0] for row in rows for pair in row if pair is not None]
-        found: list[dict[str, Any]] = []
+        found: list[dict[str, object]] = []
         for pairs in calls.values():
             first = dict(pairs[0][1])
             function = dict(first["function"])
@@ -154,7 +154,7 @@ class NullFields(Fault, frozen=True):
                 continue
             for raw in as_list(chunk.get("choices")):
                 choice = as_object(raw) or {}
-                delta: dict[str, Any] = choice.setdefault("delta", {})
+                delta: dict[str, object] = choice.setdefault("delta", {})
                 for key in (
                     "role",
                     "content",
@@ -267,7 +267,7 @@ class ErrorEvent(Fault, frozen=True):
 
     def _error(self, model: bytes) -> bytes:
         refusal = error_reply(self.kind)
-        error: dict[str, Any] = {"message": refusal.message, "type": refusal.type}
+        error: dict[str, object] = {"message": refusal.message, "type": refusal.type}
         if self.shape == "vllm":
             return json_bytes({"object": "error", **error, "param": None, "code": 400})
         if self.shape == "string":

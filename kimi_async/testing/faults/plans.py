@@ -5,7 +5,7 @@ Which faults strike which request, and how they are put into a reply.
 import itertools
 import random
 from collections import Counter
-from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Literal, Self, cast
 
 import msgspec
@@ -32,7 +32,7 @@ from .reply_faults import ContentType, EmptyBody, Error, HeaderFlood, Redirect, 
 __all__ = ["FaultEntry", "FaultPlan", "apply_faults", "random_fault"]
 
 FaultEntry = Fault | Sequence[Fault] | None
-Key = Callable[[dict[str, Any]], Hashable]
+Key = Callable[[dict[str, object]], Hashable]
 
 
 class FaultPlan:
@@ -112,22 +112,22 @@ class FaultPlan:
         cls, data: bytes | str, *, path: str | None = "/chat/completions", cycle: bool = False
     ) -> Self:
         """A plan from a JSON array of faults, arrays of faults, and nulls; `msgspec.ValidationError` if it is not."""
-        listed = msgspec.json.decode(data, type=list[Any])
+        listed = msgspec.json.decode(data, type=list[object])
         entries: list[FaultEntry] = []
         for entry in listed:
-            one = as_list(entry) if not isinstance(entry, dict) else [cast(Any, entry)]
+            one = as_list(entry) if not isinstance(entry, dict) else [cast(object, entry)]
             entries.append([_fault_from(fields) for fields in one] if entry is not None else None)
         return cls(entries, path=path, cycle=cycle)
 
 
-def _parsed(body: bytes) -> dict[str, Any]:
+def _parsed(body: bytes) -> dict[str, object]:
     try:
         return as_object(msgspec.json.decode(body)) or {}
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return {}
 
 
-def _conversation(request: dict[str, Any]) -> Hashable:
+def _conversation(request: Mapping[str, object]) -> Hashable:
     """The first user message, as text."""
     messages = map(as_object, as_list(request.get("messages")))
     return next(

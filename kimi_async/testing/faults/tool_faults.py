@@ -85,7 +85,7 @@ def _escaped(text: str) -> str:
     return text.replace("&", "&amp;").replace('"', "&quot;")
 
 
-def _kind(value: Any) -> str:
+def _kind(value: object) -> str:
     if value is None:
         return "null"
     names = ((bool, "boolean"), (str, "string"), ((int, float), "number"), (dict, "object"))
@@ -128,7 +128,7 @@ class BrokenArguments(Fault, frozen=True):
             call["function"]["arguments"] = _BREAKS[self.style](call["function"]["arguments"])
 
 
-def _whole(answer: Answer, change: Callable[[dict[str, Any], Calls], None]) -> Answer:
+def _whole(answer: Answer, change: Callable[[dict[str, object], Calls], None]) -> Answer:
     if answer.payloads is not None or answer.status != 200:
         return answer
     try:
@@ -166,7 +166,9 @@ def _streamed(
         if chunk is not None and ids and choice.get("finish_reason"):
             text, calls = change([(i, n, a) for i, n, a in ids.values()])
             ids = {}
-            deltas: list[dict[str, Any]] = [{"content": text[at : at + 7]} for at in range(0, len(text), 7)]
+            deltas: list[dict[str, object]] = [
+                {"content": text[at : at + 7]} for at in range(0, len(text), 7)
+            ]
             for at, (id_, name, arguments) in enumerate(calls or ()):
                 function = {"name": name, "arguments": arguments}
                 deltas.append(

@@ -42,7 +42,7 @@ class ToolCall:
     arguments: str
     type: str = "function"
 
-    def wire(self) -> dict[str, Any]:
+    def wire(self) -> dict[str, object]:
         function = {"name": self.name, "arguments": self.arguments}
         return {"id": self.id, "type": self.type, "function": function}
 
@@ -85,7 +85,7 @@ _TEMPLATE = 84
 _IMAGE = 1024  # flat, as the help centre says; the official count is dynamic
 
 
-def estimate_tokens(request: Mapping[str, Any]) -> int:
+def estimate_tokens(request: Mapping[str, object]) -> int:
     """Prompt tokens of a chat request: messages, images (1,024 each) and tools, plus the hidden template."""
     total = _TEMPLATE
     for message in as_list(request.get("messages")):
@@ -132,7 +132,7 @@ def _search_tokens(message: Mapping[str, Any]) -> int:
 # --- the turn -------------------------------------------------------------------------------------------
 
 
-def partial_message(request: Mapping[str, Any]) -> dict[str, Any] | None:
+def partial_message(request: Mapping[str, object]) -> dict[str, object] | None:
     """The last message if it is an assistant's with `partial: true` (anywhere else the field means nothing)."""
     messages = as_list(request.get("messages"))
     last = as_object(messages[-1]) if messages else None
@@ -142,7 +142,7 @@ def partial_message(request: Mapping[str, Any]) -> dict[str, Any] | None:
 
 
 def think(
-    model: ModelInfo, request: Mapping[str, Any], *, seed: int = 0, words: tuple[int, int] = (40, 120)
+    model: ModelInfo, request: Mapping[str, object], *, seed: int = 0, words: tuple[int, int] = (40, 120)
 ) -> Turn:
     """
     The undisturbed turn for the conversation without its partial message.
@@ -171,7 +171,7 @@ def think(
         return Turn("", reasoning, calls)
     kind = format_.get("type")
     if kind == "json_object":
-        value: Any = {"answer": prose(dice, 12), "words": dice.randint(1, 99), "asked": asked[:40]}
+        value: object = {"answer": prose(dice, 12), "words": dice.randint(1, 99), "asked": asked[:40]}
         return Turn(json.dumps(value, ensure_ascii=False), reasoning)
     if kind == "json_schema":
         schema = (as_object(format_.get("json_schema")) or {}).get("schema")
@@ -180,7 +180,7 @@ def think(
     return Turn(opening + prose(dice, dice.randint(*words)), reasoning)
 
 
-def continue_from(turn: Turn, partial: Mapping[str, Any], *, seed: int = 0) -> Turn:
+def continue_from(turn: Turn, partial: Mapping[str, object], *, seed: int = 0) -> Turn:
     """
     What `turn` still has to say after the prefix in `partial`.
 
@@ -247,7 +247,7 @@ def _text_of(message: object) -> str:
     return "".join(text for text in texts if isinstance(text, str))
 
 
-def _tools_on_offer(request: Mapping[str, Any], messages: list[Any]) -> list[dict[str, Any]]:
+def _tools_on_offer(request: Mapping[str, object], messages: Sequence[object]) -> list[dict[str, object]]:
     """Global tools, then the ones that system messages declare along the way (K3's dynamic tools)."""
     found = [tool for raw in as_list(request.get("tools")) if (tool := as_object(raw)) is not None]
     for message in messages:
@@ -260,9 +260,9 @@ def _tools_on_offer(request: Mapping[str, Any], messages: list[Any]) -> list[dic
 
 def _tool_calls(
     dice: random.Random,
-    request: Mapping[str, Any],
-    messages: list[Any],
-    tools: list[dict[str, Any]],
+    request: Mapping[str, object],
+    messages: Sequence[object],
+    tools: list[dict[str, object]],
     asked: str,
 ) -> tuple[ToolCall, ...]:
     choice = request.get("tool_choice", "auto")
@@ -281,7 +281,7 @@ def _tool_calls(
     kind, function = mentioned[0]
     name = str(function.get("name"))
     if kind == "builtin_function":
-        arguments: Any = {
+        arguments: object = {
             "search_result": {"search_id": f"{dice.getrandbits(64):016x}"},
             "usage": {"total_tokens": dice.randint(1_000, 9_000)},
         }

@@ -9,7 +9,7 @@ import importlib
 import math
 import random
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
 from .words import as_list, as_object, prose
@@ -38,7 +38,7 @@ _FORMATS: Final[Mapping[str, Callable[[random.Random], str]]] = {
 }  # fmt: skip
 
 
-def instance(dice: random.Random, schema: object, root: object, *, text: str | None = None) -> Any:
+def instance(dice: random.Random, schema: object, root: object, *, text: str | None = None) -> object:
     """
     A value that satisfies `schema`, whose references point into `root`; `{}` at the top gives an empty object.
 
@@ -53,7 +53,7 @@ class _Maker:
         self.root = root
         self.text = text
 
-    def value(self, schema: object, depth: int) -> Any:
+    def value(self, schema: object, depth: int) -> object:
         if depth > _TOO_DEEP:
             return None
         fields = self.resolved(as_object(schema) or {}, depth)
@@ -65,7 +65,7 @@ class _Maker:
             return self.dice.choice(choices)
         kind = self.kind(fields, depth)
         if kind == "object":
-            return self.object(fields, depth)
+            return self.json_object(fields, depth)
         if kind == "array":
             return self.array(fields, depth)
         if kind in ("integer", "number"):
@@ -74,7 +74,7 @@ class _Maker:
             return self.dice.random() < 0.5
         return None if kind == "null" else self.string(fields)
 
-    def resolved(self, fields: dict[str, Any], depth: int) -> dict[str, Any]:
+    def resolved(self, fields: dict[str, object], depth: int) -> dict[str, object]:
         """The schema with its references followed, one branch of each union taken, and `allOf` laid together."""
         for _ in range(100):
             reference = fields.get("$ref")
@@ -96,19 +96,19 @@ class _Maker:
                 fields = _together(fields, as_object(part) or {})
         return fields
 
-    def target(self, reference: str) -> Any:
-        found: Any = self.root
+    def target(self, reference: str) -> object:
+        found: object = self.root
         for step in reference.removeprefix("#").strip("/").split("/"):
             if step:
                 found = (as_object(found) or {}).get(step.replace("~1", "/").replace("~0", "~"))
         return found
 
-    def branch(self, branches: list[Any], depth: int) -> Any:
+    def branch(self, branches: Sequence[object], depth: int) -> object:
         # Deep inside a recursive schema take the branch that ends it.
         plain = [b for b in branches if (as_object(b) or {}).get("type") not in ("object", "array", None)]
         return self.dice.choice(plain if depth > _DEEP and plain else branches)
 
-    def kind(self, fields: dict[str, Any], depth: int) -> Any:
+    def kind(self, fields: Mapping[str, object], depth: int) -> object:
         kind = fields.get("type")
         if kinds := as_list(kind):
             plain = [name for name in kinds if name not in ("object", "array")]
@@ -120,9 +120,9 @@ class _Maker:
                     return guess
         return kind
 
-    def object(self, fields: dict[str, Any], depth: int) -> dict[str, Any]:
+    def json_object(self, fields: Mapping[str, object], depth: int) -> dict[str, object]:
         required = as_list(fields.get("required"))
-        value: dict[str, Any] = {}
+        value: dict[str, object] = {}
         for key, child in (as_object(fields.get("properties")) or {}).items():
             if key in required or (depth < _DEEP and self.dice.random() < 0.5):
                 value[key] = self.value(child, depth + 1)
@@ -135,7 +135,7 @@ class _Maker:
             value[f"{prose(self.dice, 1)[:8]}{len(value)}"] = self.value(extra, depth + 1)
         return value
 
-    def array(self, fields: dict[str, Any], depth: int) -> list[Any]:
+    def array(self, fields: dict[str, object], depth: int) -> list[object]:
         least = int(_bound(fields, "minItems", 0 if depth > _DEEP else 1, most=1_000))
         most = int(_bound(fields, "maxItems", least + 2, most=1_000))
         size = least if depth > _DEEP else self.dice.randint(least, max(least, min(most, least + 2)))
@@ -143,7 +143,7 @@ class _Maker:
         first = as_list(fields.get("prefixItems"))
         if fields.get("items") is False:
             size = min(size, len(first)) if first else 0
-        made: list[Any] = []
+        made: list[object] = []
         for position in range(size):
             inner = first[position] if position < len(first) else fields.get("items")
             item = self.value(inner, depth + 1)
@@ -157,7 +157,7 @@ class _Maker:
             made.append(item)
         return made
 
-    def number(self, fields: dict[str, Any], *, whole: bool) -> int | float:
+    def number(self, fields: dict[str, object], *, whole: bool) -> int | float:
         step = _bound(fields, "multipleOf", 0.0)
         # Exclusive bounds are kept by staying a little, or one whole step, away from them.
         gap = 1.0 if whole else (step or 0.001)
@@ -177,7 +177,7 @@ class _Maker:
             return self.dice.randint(first, max(first, math.floor(high)))
         return min(high, max(low, round(self.dice.uniform(low, high), 2)))
 
-    def string(self, fields: dict[str, Any]) -> str:
+    def string(self, fields: dict[str, object]) -> str:
         pattern = fields.get("pattern")
         shortest = int(_bound(fields, "minLength", 0, most=100_000))
         longest = int(_bound(fields, "maxLength", 2.0**53))
@@ -195,7 +195,7 @@ class _Maker:
         return result[:longest]
 
 
-def _together(a: dict[str, Any], b: dict[str, Any]) -> dict[str, Any]:
+def _together(a: dict[str, Any], b: dict[str, Any]) -> dict[str, object]:
     """Two schemas of one value as one: properties and requirements are joined, bounds tightened, else the second wins."""
     result = {**a, **b}
     for key in ("properties", "$defs"):
@@ -216,7 +216,7 @@ def _together(a: dict[str, Any], b: dict[str, Any]) -> dict[str, Any]:
     return result
 
 
-def _bound(fields: Mapping[str, Any], key: str, default: float, *, most: float = 2.0**53) -> float:
+def _bound(fields: Mapping[str, object], key: str, default: float, *, most: float = 2.0**53) -> float:
     """A limit of a schema as a number of sane size; `default` if it is not one."""
     value = fields.get(key)
     if isinstance(value, bool) or not isinstance(value, (int, float)):
@@ -234,7 +234,7 @@ def _matching(dice: random.Random, pattern: str, shortest: int) -> str | None:
     """A string in which the pattern is found, or None where it is none of Python's or asks for too much."""
     try:
         # The standard library's own parser; it has no public name, and nothing is lost where it should be gone.
-        tree: Any = importlib.import_module("re._parser").parse(pattern)
+        tree: object = importlib.import_module("re._parser").parse(pattern)
         made = _text_of(dice, tree, shortest)
         if len(made) < shortest:  # where the pattern does not say how the text ends, it may go on
             made += "a" * (shortest - len(made))

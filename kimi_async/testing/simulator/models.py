@@ -4,7 +4,7 @@ The simulator's models: those of the official host that were served on the day t
 
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime, time
-from typing import Any, Literal
+from typing import Literal
 
 from ...providers.models import AS_OF, ModelInfo
 from ...providers.models import MODELS as _KNOWN
@@ -29,10 +29,10 @@ def family(model: ModelInfo) -> Family:
     return "k2.7" if model.thinking == "always" else "k2.6"
 
 
-def public(model: ModelInfo) -> dict[str, Any]:
+def public(model: ModelInfo) -> dict[str, object]:
     """The model as `/v1/models` shows it; keys as seen on the official host in 2026-09."""
     created = datetime.combine(model.released or AS_OF, time(), UTC)
-    fields: dict[str, Any] = {
+    fields: dict[str, object] = {
         "id": model.id,
         "object": "model",
         "created": int(created.timestamp()),
@@ -63,7 +63,7 @@ def find_model(models: Iterable[ModelInfo], name: object) -> ModelInfo | None:
     return next((model for model in models if model.id == name), None)
 
 
-def thinking_enabled(model: ModelInfo, request: Mapping[str, Any]) -> bool:
+def thinking_enabled(model: ModelInfo, request: Mapping[str, object]) -> bool:
     """Whether this request gets reasoning: `thinking.type` "disabled" works on K3 and K2.6, not on K2.7."""
     thinking = as_object(request.get("thinking")) or {}
     return family(model) == "k2.7" or thinking.get("type") != "disabled"

@@ -47,7 +47,7 @@ __all__ = [
 _encoder = msgspec.json.Encoder()
 
 
-def json_bytes(value: Any) -> bytes:
+def json_bytes(value: object) -> bytes:
     """Compact JSON, keys in the order given."""
     return _encoder.encode(value)
 
@@ -326,7 +326,7 @@ def headers_for(
 # --- bodies ---------------------------------------------------------------------------------------------
 
 
-def usage_of(generated: Generated, prompt_tokens: int, cached_tokens: int = 0) -> dict[str, Any]:
+def usage_of(generated: Generated, prompt_tokens: int, cached_tokens: int = 0) -> dict[str, object]:
     """
     `usage` with Kimi's keys in Kimi's order.
 
@@ -334,7 +334,7 @@ def usage_of(generated: Generated, prompt_tokens: int, cached_tokens: int = 0) -
     appears whenever there was reasoning.
     """
     completion_tokens = generated.completion_tokens
-    usage: dict[str, Any] = {
+    usage: dict[str, object] = {
         "prompt_tokens": prompt_tokens,
         "completion_tokens": completion_tokens,
         "total_tokens": prompt_tokens + completion_tokens,
@@ -349,10 +349,10 @@ def usage_of(generated: Generated, prompt_tokens: int, cached_tokens: int = 0) -
 
 
 def completion(
-    generated: Generated, *, id: str, created: int, model: str, usage: Mapping[str, Any]
-) -> dict[str, Any]:
+    generated: Generated, *, id: str, created: int, model: str, usage: Mapping[str, object]
+) -> dict[str, object]:
     """The body of a reply that was not streamed."""
-    message: dict[str, Any] = {"role": "assistant", "content": "".join(generated.content)}
+    message: dict[str, object] = {"role": "assistant", "content": "".join(generated.content)}
     if generated.reasoning:
         message["reasoning_content"] = "".join(generated.reasoning)
     if generated.tool_calls:

@@ -46,7 +46,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Balance", "KimiService", "Responder", "Scripted"]
 
-Responder = Callable[[dict[str, Any]], "Turn | str | Refusal | None"]
+Responder = Callable[[dict[str, object]], "Turn | str | Refusal | None"]
 """Decides a turn from the parsed request: a `Turn`, plain text, a `Refusal`, or None for the usual answer."""
 
 _JSON = "application/json; charset=utf-8"
@@ -214,13 +214,13 @@ class KimiService:
     def _headers(self, content_type: str, account: Account | None) -> list[tuple[str, str]]:
         return headers_for(self.ordinal, seed=self.seed, account=account, content_type=content_type)
 
-    def _json(self, value: Any, *extra: tuple[str, str], delay: float = 0.0) -> Answer:
+    def _json(self, value: object, *extra: tuple[str, str], delay: float = 0.0) -> Answer:
         headers = self._headers(_JSON, self.account) + list(extra)
         return Answer(200, headers, json_bytes(value), delay=delay, pace=self.pace)
 
     # --- chat -------------------------------------------------------------------------------------------
 
-    def _chat(self, request: dict[str, Any] | None, headers: Mapping[str, str], now: float) -> Answer:
+    def _chat(self, request: dict[str, object] | None, headers: Mapping[str, str], now: float) -> Answer:
         if request is None:
             return self.refuse(_not_json())
         refusal = check_chat(request, self.models, strict=self.strict_history)
@@ -240,7 +240,7 @@ class KimiService:
         answer.closing = permit.release
         return answer
 
-    def complete(self, request: dict[str, Any]) -> tuple[int, Any]:
+    def complete(self, request: Mapping[str, object]) -> tuple[int, object]:
         """Status and body of the reply to one chat request that is not streamed and not limited, as batches want it."""
         refusal = check_chat(request, self.models, strict=self.strict_history)
         model = find_model(self.models, request.get("model"))
@@ -250,7 +250,7 @@ class KimiService:
         answer = self._admitted(model, {**request, "stream": False}, {})
         return answer.status, msgspec.json.decode(answer.body)
 
-    def _admitted(self, model: ModelInfo, request: dict[str, Any], headers: Mapping[str, str]) -> Answer:
+    def _admitted(self, model: ModelInfo, request: dict[str, object], headers: Mapping[str, str]) -> Answer:
         turn = self.turn(model, request)
         if isinstance(turn, Refusal):
             return self.refuse(turn)
@@ -300,7 +300,7 @@ class KimiService:
         partial = partial_message(request)
         return turn if partial is None else continue_from(turn, partial, seed=self.seed)
 
-    def _cached(self, request: Mapping[str, Any], prompt_tokens: int) -> int:
+    def _cached(self, request: Mapping[str, object], prompt_tokens: int) -> int:
         """
         Prompt tokens that an earlier request left in the cache.
 
@@ -330,7 +330,7 @@ class KimiService:
 
     # --- the rest ---------------------------------------------------------------------------------------
 
-    def _estimate(self, request: dict[str, Any] | None) -> Answer:
+    def _estimate(self, request: Mapping[str, object] | None) -> Answer:
         refusal = _not_json() if request is None else check_estimate(request, self.models)
         if request is None or refusal is not None:
             return self.refuse(refusal or _not_json())
@@ -351,7 +351,7 @@ class KimiService:
         text = f"{nonce}\n{timestamp}\n{model}".encode()
         return "reqsigv1_" + hmac.new(self.api_key.encode(), text, hashlib.sha256).hexdigest()
 
-    def _verify(self, request: dict[str, Any] | None) -> Answer:
+    def _verify(self, request: Mapping[str, object] | None) -> Answer:
         fields = request or {}
         nonce, stamp, model = fields.get("nonce"), fields.get("timestamp"), fields.get("model")
         if not isinstance(nonce, str) or not isinstance(stamp, int) or not isinstance(model, str):
@@ -370,7 +370,7 @@ class KimiService:
             return self.refuse(Refusal(404, "resource_not_found_error", f"formula {uri} not found"))
         return self._json({"object": "list", "tools": [{"type": "function", "function": function}]})
 
-    def _fiber(self, uri: str, request: dict[str, Any] | None) -> Answer:
+    def _fiber(self, uri: str, request: Mapping[str, object] | None) -> Answer:
         function = _FORMULAS.get(uri)
         if function is None:
             return self.refuse(Refusal(404, "resource_not_found_error", f"formula {uri} not found"))
@@ -408,7 +408,7 @@ class KimiService:
         )
 
 
-_FORMULAS: dict[str, dict[str, Any]] = {
+_FORMULAS: dict[str, dict[str, object]] = {
     "moonshot/web-search:latest": {
         "name": "web_search",
         "description": "Search the web for information",
@@ -421,11 +421,11 @@ _FORMULAS: dict[str, dict[str, Any]] = {
 }
 
 
-def _refused_value(refusal: Refusal) -> tuple[int, Any]:
+def _refused_value(refusal: Refusal) -> tuple[int, object]:
     return refusal.status, msgspec.json.decode(refusal.payload())
 
 
-def _parse(body: bytes) -> dict[str, Any] | None:
+def _parse(body: bytes) -> dict[str, object] | None:
     try:
         return as_object(msgspec.json.decode(body))
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):

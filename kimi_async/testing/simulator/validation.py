@@ -30,7 +30,7 @@ def _bad(message: str) -> Refusal:
 
 
 def check_chat(
-    request: Mapping[str, Any], models: Sequence[ModelInfo], *, strict: bool = False
+    request: Mapping[str, object], models: Sequence[ModelInfo], *, strict: bool = False
 ) -> Refusal | None:
     """The first thing wrong with the body of `POST /v1/chat/completions`; `strict` misses reasoning on K3 as on K2."""
     refusal = check_model(request, models)
@@ -62,7 +62,7 @@ def check_chat(
     return None
 
 
-def check_estimate(request: Mapping[str, Any], models: Sequence[ModelInfo]) -> Refusal | None:
+def check_estimate(request: Mapping[str, object], models: Sequence[ModelInfo]) -> Refusal | None:
     """The first thing wrong with the body of `POST /v1/tokenizers/estimate-token-count`."""
     refusal = check_model(request, models)
     if refusal is None and not as_list(request.get("messages")):
@@ -70,7 +70,7 @@ def check_estimate(request: Mapping[str, Any], models: Sequence[ModelInfo]) -> R
     return refusal
 
 
-def check_model(request: Mapping[str, Any], models: Sequence[ModelInfo]) -> Refusal | None:
+def check_model(request: Mapping[str, object], models: Sequence[ModelInfo]) -> Refusal | None:
     """A missing model is a 400; one that is unknown or was removed is a 404."""
     name = request.get("model")
     if not isinstance(name, str) or not name:
@@ -80,7 +80,7 @@ def check_model(request: Mapping[str, Any], models: Sequence[ModelInfo]) -> Refu
     return None
 
 
-def budget_of(request: Mapping[str, Any], model: ModelInfo, *, explicit: bool = False) -> int:
+def budget_of(request: Mapping[str, object], model: ModelInfo, *, explicit: bool = False) -> int:
     """
     `max_completion_tokens`, else its old name `max_tokens`, else the model's default.
 
@@ -93,7 +93,7 @@ def budget_of(request: Mapping[str, Any], model: ModelInfo, *, explicit: bool = 
     return 0 if explicit else budget_default(model)
 
 
-def stop_words(request: Mapping[str, Any]) -> list[str]:
+def stop_words(request: Mapping[str, object]) -> list[str]:
     """`stop` as a list."""
     stop = request.get("stop")
     return [stop] if isinstance(stop, str) else [word for word in as_list(stop) if isinstance(word, str)]
@@ -102,7 +102,7 @@ def stop_words(request: Mapping[str, Any]) -> list[str]:
 # --- fields ---------------------------------------------------------------------------------------------
 
 
-def _check_plain(request: Mapping[str, Any], model: ModelInfo) -> Refusal | None:
+def _check_plain(request: Mapping[str, object], model: ModelInfo) -> Refusal | None:
     for key in ("stream", "logprobs"):
         if request.get(key) is not None and not isinstance(request[key], bool):
             return _bad(f"Invalid request: {key} must be a boolean")
@@ -112,7 +112,7 @@ def _check_plain(request: Mapping[str, Any], model: ModelInfo) -> Refusal | None
             return _bad(f"Invalid request: {key} must be a positive integer")
     stop = request.get("stop")
     if stop is not None:
-        words: Any = [stop] if isinstance(stop, str) else stop
+        words: object = [stop] if isinstance(stop, str) else stop
         if not _is_list(words) or not all(isinstance(word, str) for word in as_list(words)):
             return _bad("Invalid request: stop must be a string or an array of strings")
         words = stop_words(request)
@@ -132,7 +132,7 @@ def _check_plain(request: Mapping[str, Any], model: ModelInfo) -> Refusal | None
     return None
 
 
-def _check_sampling(request: Mapping[str, Any], model: ModelInfo) -> Refusal | None:
+def _check_sampling(request: Mapping[str, object], model: ModelInfo) -> Refusal | None:
     """Every current model has its sampling fixed: only the fixed value may be sent."""
     thinking = thinking_enabled(model, request)
     # Without thinking 0.6 is K2.6's; that K3, where it can be switched off, takes both is only believed.
@@ -147,7 +147,7 @@ def _check_sampling(request: Mapping[str, Any], model: ModelInfo) -> Refusal | N
     return None
 
 
-def _check_thinking(request: Mapping[str, Any], model: ModelInfo) -> Refusal | None:
+def _check_thinking(request: Mapping[str, object], model: ModelInfo) -> Refusal | None:
     raw = request.get("thinking")
     if raw is None:
         return None
@@ -173,7 +173,7 @@ def _check_thinking(request: Mapping[str, Any], model: ModelInfo) -> Refusal | N
 _NAME = re.compile(r"[a-zA-Z_][a-zA-Z0-9_-]{0,255}\Z")
 
 
-def _check_tools(request: Mapping[str, Any], model: ModelInfo) -> Refusal | None:
+def _check_tools(request: Mapping[str, object], model: ModelInfo) -> Refusal | None:
     tools = request.get("tools")
     if tools is not None and not _is_list(tools):
         return _bad("Invalid request: tools must be an array")
@@ -199,7 +199,7 @@ def _check_tools(request: Mapping[str, Any], model: ModelInfo) -> Refusal | None
     return None
 
 
-def _check_definitions(tools: list[Any], seen: set[str]) -> Refusal | None:
+def _check_definitions(tools: Sequence[object], seen: set[str]) -> Refusal | None:
     for raw in tools:
         tool = as_object(raw) or {}
         kind = tool.get("type", "")
@@ -236,7 +236,7 @@ def _check_definitions(tools: list[Any], seen: set[str]) -> Refusal | None:
     return None
 
 
-def _check_tool_choice(request: Mapping[str, Any], model: ModelInfo) -> Refusal | None:
+def _check_tool_choice(request: Mapping[str, object], model: ModelInfo) -> Refusal | None:
     choice = request.get("tool_choice")
     if choice is None or choice in ("auto", "none"):
         return None
@@ -263,12 +263,12 @@ def _check_tool_choice(request: Mapping[str, Any], model: ModelInfo) -> Refusal 
     return None
 
 
-def _tools_anywhere(request: Mapping[str, Any]) -> list[Any]:
+def _tools_anywhere(request: Mapping[str, object]) -> list[object]:
     dynamic = (as_list((as_object(raw) or {}).get("tools")) for raw in as_list(request.get("messages")))
     return [*as_list(request.get("tools")), *(tool for tools in dynamic for tool in tools)]
 
 
-def _check_format(request: Mapping[str, Any], model: ModelInfo) -> Refusal | None:
+def _check_format(request: Mapping[str, object], model: ModelInfo) -> Refusal | None:
     raw = request.get("response_format")
     if raw is None:
         return None
@@ -302,7 +302,7 @@ def _at_path(problem: str) -> str:
 # --- messages -------------------------------------------------------------------------------------------
 
 
-def _check_messages(request: Mapping[str, Any], model: ModelInfo, strict: bool) -> Refusal | None:
+def _check_messages(request: Mapping[str, object], model: ModelInfo, strict: bool) -> Refusal | None:
     messages = request.get("messages")
     if not _is_list(messages) or not messages:
         return _bad("Invalid request: messages is required")
@@ -357,7 +357,7 @@ def _missing(ids: list[str]) -> Refusal:
     )
 
 
-def _check_content(message: Mapping[str, Any], position: int, is_partial: bool) -> Refusal | None:
+def _check_content(message: Mapping[str, object], position: int, is_partial: bool) -> Refusal | None:
     role, content = message.get("role"), message.get("content")
     if "tools" in message and role == "system":
         return None
@@ -377,7 +377,7 @@ def _check_content(message: Mapping[str, Any], position: int, is_partial: bool) 
     return None
 
 
-def _check_part(part: Mapping[str, Any] | None) -> Refusal | None:
+def _check_part(part: Mapping[str, object] | None) -> Refusal | None:
     kind = (part or {}).get("type")
     if part is None or kind not in ("text", "image_url", "video_url"):
         return _bad("Invalid request: tokenization failed")

@@ -145,7 +145,7 @@ def _validate(storage: Storage, batch: StoredBatch) -> None:
         if (good := checker.feed(line)) is not None:
             batch.lines.append(good)
     found = checker.finish()
-    problems: list[dict[str, Any]] = [
+    problems: list[dict[str, object]] = [
         {"code": p.kind, "message": p.reason, "line": p.line} for p in found.problems
     ]
     for model in found.models:
@@ -165,7 +165,7 @@ def _process(storage: Storage, batch: StoredBatch, count: int) -> None:
     good: list[bytes] = []
     bad: list[bytes] = []
     for line in batch.lines[:count]:
-        request = msgspec.json.decode(line, type=dict[str, Any])
+        request = msgspec.json.decode(line, type=dict[str, object])
         name = str(request["custom_id"])
         storage.batched[name] += 1
         if faults.lose_line is not None and faults.lose_line(name):
@@ -175,12 +175,12 @@ def _process(storage: Storage, batch: StoredBatch, count: int) -> None:
         if refusal is not None:
             status, reply = refusal.status, msgspec.json.decode(refusal.payload())
         else:
-            status, reply = storage.complete(cast("dict[str, Any]", request["body"]))
+            status, reply = storage.complete(cast("dict[str, object]", request["body"]))
         response = {"status_code": status, "request_id": "", "body": reply}
         error = None
         if status >= 400:
-            whole = cast("dict[str, Any]", reply if isinstance(reply, dict) else {})
-            said = cast("dict[str, Any]", whole.get("error") or {})
+            whole = cast("dict[str, object]", reply if isinstance(reply, dict) else {})
+            said = cast("dict[str, object]", whole.get("error") or {})
             error = {"code": str(said.get("type", status)), "message": str(said.get("message", ""))}
         record = json_bytes({"id": name, "custom_id": name, "response": response, "error": error})
         (bad if error else good).append(record)

@@ -26,7 +26,7 @@ __all__ = [
     "refused",
 ]
 
-Completer = Callable[[dict[str, Any]], tuple[int, Any]]
+Completer = Callable[[dict[str, object]], tuple[int, object]]
 """Answers the body of one batch line: HTTP status and the decoded reply."""
 
 BATCH_MODELS: Final = tuple(model.id for model in MODELS.values() if model.batch)
@@ -89,7 +89,7 @@ class StoredFile:
     ready_at: float = 0.0
     uploads: int = 1
 
-    def public(self, now: float) -> dict[str, Any]:
+    def public(self, now: float) -> dict[str, object]:
         """As the API shows it."""
         return {
             "id": self.id,
@@ -121,7 +121,7 @@ class StoredBatch:
     endpoint: str
     input_file_id: str
     window: str
-    metadata: dict[str, Any] | None
+    metadata: dict[str, object] | None
     created: float
     created_at: int
     expires_at: int
@@ -133,11 +133,11 @@ class StoredBatch:
     total: int = 0
     completed: int = 0
     failed: int = 0
-    errors: list[dict[str, Any]] | None = None
+    errors: list[dict[str, object]] | None = None
     lines: list[bytes] = field(default_factory=list[bytes])
 
-    def public(self) -> dict[str, Any]:
-        value: dict[str, Any] = {
+    def public(self) -> dict[str, object]:
+        value: dict[str, object] = {
             "id": self.id,
             "object": "batch",
             "endpoint": self.endpoint,
@@ -159,7 +159,7 @@ class StoredBatch:
         return value
 
 
-def ok(value: Any) -> StorageReply:
+def ok(value: object) -> StorageReply:
     return StorageReply(200, json_bytes(value))
 
 
@@ -280,7 +280,7 @@ class Storage:
         return random.Random(f"{self._seed}{name}")
 
 
-def _fixed_answer(body: dict[str, Any]) -> tuple[int, Any]:
+def _fixed_answer(body: Mapping[str, object]) -> tuple[int, Any]:
     message = {"role": "assistant", "content": "Hello from the batch."}
     return 200, {
         "id": "chatcmpl-batch",
