@@ -1,7 +1,40 @@
 """
 The async, typed, fast Python client for the Kimi (Moonshot AI) API.
 
+    import asyncio
     from kimi_async import AsyncKimi
+
+    async def main():
+        async with AsyncKimi() as client:  # the key comes from KIMI_API_KEY
+            completion = await client.chat.completions.create(
+                model="kimi-k3", messages=[{"role": "user", "content": "Why do rivers bend?"}]
+            )
+            print(completion.choices[0].message.content)
+
+    asyncio.run(main())
+
+No key yet? `kimi-async simulate` is a Kimi on your own machine, and `kimi_async.testing.KimiSimulator` the same in a program.
+
+The names, by what they are for; `help()` of each says more:
+
+    the client      AsyncKimi, Timeout
+                    client.chat.completions: create, stream, parse, run_tools
+                    client.files, client.batches, client.models, client.map
+    streams         AsyncStream, AsyncChatCompletionStream, AsyncChatCompletionStreamManager, ChatCompletionStreamState,
+                    StreamMetrics, ResumePolicy, Resumption
+    limits          RateLimits, AdmissionController
+    retries         RetryPolicy, RetryRule, Attempt
+    other hosts     Failover, FailoverTarget; kimi_async.providers
+    tools           tool, tool_from, web_search, pydantic_function_tool, Tool, ToolContext, ToolRun, ToolRunResult
+    conversations   kimi_async.conversation: fit, check_history, mend_history
+    errors          KimiError and its tree, drawn in kimi_async.errors, with RequestInfo and ResponseInfo; KimiWarning
+    middleware      Middleware, Handler, Request, Response, Headers, Transport, request_id_from; hooks: kimi_async.middleware.events
+    types           BaseModel and kimi_async.types; AsyncPage, AsyncCursorPage, AsyncPaginator;
+                    NOT_GIVEN, NotGiven, not_given, Omit, omit
+    tests           kimi_async.testing: KimiSimulator, FaultPlan, MemoryTransport; the pytest fixtures kimi_client, kimi_simulator
+    beside others   kimi_async.integrations: openai, httpx, langchain, pydantic_ai, openai_agents, opentelemetry, prometheus
+
+Documentation: https://kimi-async.github.io/kimi-async/
 
 Names are resolved when they are first used, so that importing the package costs next to nothing: aiohttp, anyio and tenacity
 are loaded by the first call.

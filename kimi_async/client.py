@@ -240,7 +240,76 @@ class AsyncKimi(RequestBuilder, ResourceTree):
         return AsyncBatches(self)
 
     def map(self, requests: "Requests", **options: "Unpack[MapParams]") -> "Map":
-        """One result for each request of an iterable, many at a time; the options are those of `kimi_async.bulk.options.MapParams`."""
+        """
+        One `Result` for each request of an iterable, many at a time, as they are finished. Memory does not grow with the input.
+
+            async with client.map("in.jsonl", journal="out.jsonl", concurrency=50) as results:
+                async for result in results:
+                    print(result.custom_id, result.text or result.error)
+
+        What comes back is a `Map`: iterate it once, under `async with` or to its end. `results.progress` says how far it is,
+        `results.stop()` sends nothing more. A result has `custom_id`, `index`, `completion`, `text`, `parsed`, `usage`, `attempts`,
+        `elapsed`, and `error` where its request failed, which stops nobody else.
+
+        :param requests: a path to a JSONL file in the Batch API's format, or an iterable or async iterable of strings (one user
+            message each), lists of messages, mappings with what `create` takes, lines of the Batch API, or tuples
+            (custom_id, any of these). With a journal each needs a `custom_id`.
+
+        What is asked
+
+        :param model: for requests that name none. None by default.
+        :param defaults: a mapping of more fields for requests that do not have them: `max_completion_tokens`, `thinking`, …
+        :param response_format: as for `create`, or a type: then `Result.parsed` is an object of it.
+        :param stream: stream every answer; it is put together before it is handed out. False by default.
+        :param on_chunk: called with the custom_id and each chunk of a streamed answer, and with an `AnswerBegunAnew` where one that
+            had broken off comes once more.
+        :param resume: go on by partial mode where a streamed answer breaks off (True or a `ResumePolicy`); by default it is asked
+            for again.
+
+        How many at a time
+
+        :param concurrency: requests under way at once. None, the default, follows the client's limits, or is 64 where none is known.
+        :param ordered: results in the order of the input. False by default.
+        :param window: results that may be under way or not yet taken; None: chosen by the concurrency.
+
+        So that it can be killed
+
+        :param journal: a JSONL file that gets a line for each result before you see it, and from which the next start goes on:
+            requests already answered in it are not sent again.
+        :param replay: hand out what the journal holds already, too. False by default.
+        :param redo: which failures in the journal are sent again: `"transient"` (the default), `"failed"` (all) or `"none"`.
+        :param on_changed: what to do where the journal answers another request of the same custom_id: `"error"` (the default),
+            `"resend"` or `"keep"`.
+        :param durability: what a result is safe from when it is handed out: `"disk"` (the default, a power cut) or `"process"`
+            (`kill -9`).
+
+        When to stop
+
+        :param token_budget: tokens, in and out, after which nothing more is sent.
+        :param cost_budget: the same in money; needs `price`.
+        :param price: what tokens cost: a `TokenPrice`, prices by model, or a function of the completion.
+        :param max_error_rate: stop when more than this share (0 to 1) of the last results failed; None, the default: never.
+        :param error_window: how many results `max_error_rate` looks back on; 100 by default.
+        :param deadline: seconds after which the run ends; what is under way is given up.
+        :param stop_on: errors that stop the run at once; by default those after which all others would fail alike: a wrong key, no
+            permission, no money, the day's tokens, a closed client.
+        :param on_stop: `"raise"` (the default) a `MapStoppedError`, or `"return"` and let `results.stopped` tell why.
+
+        How it is watched, and its file read
+
+        :param on_progress: called with a `MapProgress` every `progress_interval` seconds and at the end.
+        :param progress_interval: 0.5 s by default.
+        :param total: how many requests there are, where the input cannot tell.
+        :param repair: for a path: read past a byte order mark, CR LF and blank lines. False by default.
+        :param max_line_size: for a path: bytes of one line, 8 MiB by default.
+
+        :raises ConfigurationError, TypeError: an option that cannot be meant or does not exist, at once.
+        :raises InvalidLinesError: lines of the file that cannot be sent, each by its number; nothing was sent.
+        :raises MapStoppedError: a condition above stopped the run before its end.
+        :raises JournalLockedError: another run writes to this journal.
+        :raises JournalMismatchError: the input was changed since the journal was written; see `on_changed`.
+        :raises JournalWriteError: a result could not be written, as on a full disk.
+        """
         from .bulk.map import Map, options_of
 
         return Map(self, requests, options_of(options))

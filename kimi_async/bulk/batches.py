@@ -89,11 +89,26 @@ class AsyncBatches(BatchEndpoints):
 
         :param via: ``"batch"``; ``"auto"`` sends live, afterwards, what the batch left unanswered or failed for a passing
             reason (also everything, where the batch was refused: not every model has batches); ``"live"`` sends
-            everything live at once. Live requests go through `client.map`, with a journal in ``directory``; ``live``
-            holds more options for it.
-        With ``state``, a run that was killed goes on where it was, also in the middle of the live rest.
+            everything live at once. Live requests go through `client.map`, with a journal in ``directory``.
+        :param live: more options of `client.map`, for those.
+        :param poll_interval: seconds between two looks at first, 5 by default; ``max_poll_interval`` (60) when nothing changes.
+        :param timeout: seconds after which waiting ends with `BatchNotFinishedError`; None, the default: never.
+        :param delete: remove the job's files from the account once they are here. False by default.
+        :param model: for requests that name none.
+        :param defaults: a mapping of more fields for requests that do not have them.
+        :param completion_window: ``12h`` to ``7d``; ``24h`` by default.
+        :param metadata: kept with each batch by the server.
+        :param state: a file that is brought up to date after every step, so that a run that was killed goes on where it was,
+            also in the middle of the live rest, and pays for nothing twice.
+        :param directory: for the files; a new private one by default, which goes when the results are closed.
+        :param repair: for a path: read past a byte order mark, CR LF and blank lines. False by default.
+        :param max_bytes: of one file, 100 MB by default; the requests are split over as many batches as that takes.
+        :param max_lines: the same in requests.
+        :param max_line_size: bytes of one request, 8 MiB by default.
+        :param on_progress: called with a `BatchProgress` after every step.
 
-        The other parameters are those of `wait` and `results`, and of `SubmitParams`.
+        :raises InvalidLinesError: with every bad line by its number, before anything is sent.
+        :raises BadRequestError, NotFoundError: the host has no batches, or none for this model (with ``via="batch"``).
         """
         if via not in ("batch", "auto", "live"):
             raise ConfigurationError(f"via must be 'batch', 'auto' or 'live', not {via!r}")

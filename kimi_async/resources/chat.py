@@ -27,6 +27,7 @@ from ._base import Resource
 from .arguments import call_options
 from .caller import Caller, CallOptions
 from .chat_body import accept_completion, chat_body
+from .described import CHAT, describes
 from .models import AsyncModels
 from .tokenizers import AsyncTokenizers
 
@@ -102,6 +103,7 @@ class AsyncCompletions(Resource["RawCompletions", "StreamingCompletions"]):
         **params: Unpack[CreateOptions],
     ) -> ChatCompletion | AsyncStream[ChatCompletionChunk]: ...
 
+    @describes(CHAT)
     async def create(
         self,
         *,
@@ -116,18 +118,14 @@ class AsyncCompletions(Resource["RawCompletions", "StreamingCompletions"]):
         """
         Asks for an answer: whole, or with `stream=True` as an `AsyncStream` of chunks whose first has already arrived.
 
-        `params` are those of `ChatParams` and of `CallOptions`; nothing is sent that is not given. Fields that this client does not know go through
-        `extra_body`, which is merged over the named ones.
-
+        :param tools: definitions, or tools made by `@tool`.
+        :param response_format: `{"type": "json_object"}` and so on; or a type, whose schema is sent (`parse` reads the answer too).
         :param resume: with `stream=True`, go on where the stream breaks off, by partial mode; see `ResumePolicy` and its price.
             True is the usual policy. Off by default.
         :param prefix: how the answer begins; Kimi goes on from there, and the reply holds only the rest (partial mode). Not
             together with a `response_format` of `json_object`.
         :param empty: `"raise"` makes an answer with neither text nor tool call an `EmptyResponseError`; otherwise
             `completion.is_empty` tells. It is what a budget that went into reasoning gives.
-        :param leaked_tools: `"mend"` makes calls of tool markup that a host left in the text (`<|tool_call_begin|>…`), where it is
-            whole and the tool was offered; `"warn"`, the default, tells a whole answer that holds some as a `KimiWarning`; `"off"`
-            does not look.
 
         :raises APIStatusError: the server refused; the class tells the cause.
         :raises APIConnectionError: no reply came, or it broke off.
@@ -233,6 +231,7 @@ class AsyncCompletions(Resource["RawCompletions", "StreamingCompletions"]):
         **params: Unpack[AskOptions],
     ) -> ParsedChatCompletion[Any]: ...
 
+    @describes(CHAT)
     async def parse(
         self,
         *,
@@ -325,6 +324,7 @@ class AsyncCompletions(Resource["RawCompletions", "StreamingCompletions"]):
         **params: Unpack[AskOptions],
     ) -> "ToolRun[Any]": ...
 
+    @describes(CHAT)
     def run_tools(
         self,
         *,
@@ -366,7 +366,7 @@ class AsyncCompletions(Resource["RawCompletions", "StreamingCompletions"]):
             messages makes its own choice. `run.messages` keeps everything.
         :param repair_arguments: whether arguments that are almost JSON are repaired before they are validated (extra `[repair]`);
             the events tell what was changed.
-        :param leaked_tools: see `create`; markup of calls is never taken for the answer (`LeakedToolsError`).
+        Markup of calls that a host left in the text is never taken for the answer: `LeakedToolsError`.
         """
         from ..schema.answers import parse_completion, response_format_of
         from ..tools.run import ToolRun
@@ -488,6 +488,7 @@ class AsyncCompletions(Resource["RawCompletions", "StreamingCompletions"]):
         **params: Unpack[AskOptions],
     ) -> AsyncChatCompletionStreamManager[Any]: ...
 
+    @describes(CHAT)
     def stream(
         self,
         *,
@@ -505,6 +506,9 @@ class AsyncCompletions(Resource["RawCompletions", "StreamingCompletions"]):
                 async for text in stream.text_stream():
                     print(text, end="")
                 completion = await stream.get_final_completion()
+
+        :param tools: as for `parse`.
+        :param resume: as for `create`.
 
         With a type as `response_format`, `content.done` has the value in `parsed` (None if the text is not one), and so has the
         final completion, which raises what `parse` raises.

@@ -21,6 +21,7 @@ from ._base import Resource
 from .arguments import path_segment, with_query
 from .caller import CallOptions, TimeoutLike
 from .chat import AsyncCompletions
+from .described import CALL, describes
 from .disk import Replacement
 from .pagination import AsyncCursorPage, AsyncPaginator
 from .parallel import in_parallel
@@ -105,6 +106,7 @@ class _Chunks:
 class AsyncFiles(Resource["RawFiles", "StreamingFiles"]):
     """Files: at most 1,000 on an account, 100 MB each, 10 GB together (platform.kimi.ai/docs/api/files)."""
 
+    @describes(CALL)
     async def create(
         self,
         *,
