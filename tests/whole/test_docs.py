@@ -4,7 +4,10 @@ The documentation covers what there is: every error has its page, every public n
 
 from __future__ import annotations
 
+import importlib
 import re
+from functools import cache
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -39,20 +42,108 @@ def test_docs_error_page_has_an_error() -> None:
     assert [] == [path.name for path in (DOCS / "errors").glob("*.md") if path.stem not in {*ERRORS, "index"}]
 
 
-def test_docs_reference_has_every_public_name() -> None:
-    """What the package offers is in the reference, or is an error and has a page."""
-    reference = "\n".join(path.read_text("utf-8") for path in (DOCS / "reference").glob("*.md"))
-    shown = set(re.findall(r"^::: kimi_async\.([\w.]+)$", reference, re.M))
-    missing = [
+# What people import from. The rest is how these are made.
+PUBLIC = [
+    *(
+        "",
+        "conversation",
+        "errors",
+        "middleware",
+        "middleware.events",
+        "middleware.failover",
+        "middleware.rate_limit",
+    ),
+    *(
+        "middleware.rate_limit.shared",
+        "middleware.retry",
+        "providers",
+        "schema",
+        "sse",
+        "streaming",
+        "testing",
+    ),
+    *(
+        "testing.faults",
+        "tools",
+        "transport",
+        "types",
+        "types.chat",
+        "bulk.batches",
+        "bulk.journal",
+        "bulk.map",
+    ),
+    *("bulk.options", "bulk.results"),
+]
+# Of integrations, the parts that several of them share.
+PARTS = {"blocking", "calls", "opentelemetry_content", "reasoning", "relaying"}
+NOT_FOR_PEOPLE = {"__version__", "chain", "asking_again_soon"}  # …, what the layers above make the chain with
+
+
+def referenced() -> set[str]:
+    """The modules and names that the reference is generated from, without the package's name before them."""
+    pages = "\n".join(path.read_text("utf-8") for path in (DOCS / "reference").glob("*.md"))
+    return set(re.findall(r"^::: kimi_async\.([\w.]+)$", pages, re.M))
+
+
+@cache
+def documented() -> set[tuple[str, int]]:
+    """Each name in the reference with what it stands for: those that stand there themselves, and what their modules offer."""
+    shown: set[tuple[str, int]] = set()
+    for path in referenced():
+        if path.startswith("integrations."):
+            continue
+        module, _, name = path.rpartition(".")
+        if exists(path):
+            whole = importlib.import_module(f"kimi_async.{path}")
+            shown.add((name, id(whole)))
+            module, names = path, list(whole.__all__)
+        else:
+            names = [name]
+        held = importlib.import_module(f"kimi_async.{module}".rstrip("."))
+        shown |= {(each, id(getattr(held, each))) for each in names if hasattr(held, each)}
+    return shown
+
+
+def exists(path: str) -> bool:
+    """Whether this is a module."""
+    try:
+        return find_spec(f"kimi_async.{path}") is not None
+    except ModuleNotFoundError:
+        return False
+
+
+@pytest.mark.parametrize("module", PUBLIC)
+def test_docs_reference_has_every_public_name(module: str) -> None:
+    """What a public module offers is in the reference: by name, with its module or that it comes from, or as an error's page."""
+    package = importlib.import_module(f"kimi_async.{module}".rstrip("."))
+    shown = documented()
+
+    assert [] == [
         name
-        for name in kimi_async.__all__
-        if not name.startswith("_")
-        and name not in shown
-        and name not in ERRORS
-        and getattr(getattr(kimi_async, name), "__module__", "").removeprefix("kimi_async.") not in shown
+        for name in package.__all__
+        if name not in {*ERRORS, *NOT_FOR_PEOPLE} and (name, id(getattr(package, name))) not in shown
     ]
 
-    assert [] == missing
+
+def test_docs_reference_has_every_integration() -> None:
+    """Each module of integrations is in the reference, whether or not what it integrates is installed here."""
+    folder = Path(kimi_async.__file__).parent / "integrations"
+    modules = {path.stem for path in folder.glob("*.py")} - {"__init__"}
+
+    assert modules - PARTS == {name[13:] for name in referenced() if name.startswith("integrations.")}
+
+
+def test_docs_reference_names_what_exists() -> None:
+    """Nothing is left in the reference of a name that is gone."""
+    gone: list[str] = []
+    for path in sorted(referenced()):
+        module, _, name = path.rpartition(".")
+        if module == "integrations" or exists(path):
+            continue
+        if not hasattr(importlib.import_module(f"kimi_async.{module}".rstrip(".")), name):
+            gone.append(path)
+
+    assert [] == gone
 
 
 @pytest.mark.parametrize("page", PAGES)
