@@ -9,8 +9,8 @@ from typing import Any
 from .. import codec
 from ..errors import ConfigurationError, NotFoundError
 from ..resources.caller import Caller
-from ..resources.chat import explain_missing_model
 from ..resources.chat_body import accept_with_reply, chat_body
+from ..resources.models import explain_missing_model
 from ..schema.answers import parse_completion, response_format_of
 from ..streaming.resume import Repeater, ResumePolicy, Resumer, check_resume
 from ..streaming.stream import AsyncStream

@@ -7,12 +7,10 @@ from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias, TypeVar, Unpack, cast, overload
 
-from ..errors import ConfigurationError, EmptyResponseError, KimiError, NotFoundError
-from ..providers.hosts import foreign_model_message
-from ..providers.ids import gateway_of_model_id
+from ..errors import ConfigurationError, EmptyResponseError, NotFoundError
 from ..streaming.events import AsyncChatCompletionStreamManager
 from ..streaming.resume import ResumePolicy, Resumer, check_resume
-from ..streaming.stream import AsyncStream
+from ..streaming.stream import AsyncStream, checked_gather
 from ..types._base import NOT_GIVEN, NotGiven, Omit, is_given
 from ..types.completions import (
     ChatCompletion,
@@ -25,10 +23,10 @@ from ..types.completions import (
 from ..types.parsed import ParsedChatCompletion
 from ._base import Resource
 from .arguments import call_options
-from .caller import Caller, CallOptions
+from .caller import CallOptions
 from .chat_body import accept_completion, chat_body
 from .described import CHAT, describes
-from .models import AsyncModels
+from .models import explain_missing_model
 from .tokenizers import AsyncTokenizers
 
 if TYPE_CHECKING:
@@ -51,12 +49,14 @@ class CreateOptions(ChatParams, CallOptions, total=False):
     """What `create` takes by name, the options of every call among it."""
 
     leaked_tools: LeakedTools | None
+    gather: float | None
 
 
 class AskOptions(ChatOptions, CallOptions, total=False):
     """What `parse`, `stream` and `run_tools` take by name, the options of every call among it."""
 
     leaked_tools: LeakedTools | None
+    gather: float | None
 
 
 class AsyncCompletions(Resource["RawCompletions", "StreamingCompletions"]):
@@ -144,6 +144,11 @@ class AsyncCompletions(Resource["RawCompletions", "StreamingCompletions"]):
         if leaked == "mend":  # both are read twice: the names of the tools are in them
             messages = cast("Iterable[ChatCompletionMessageParam]", _lasting(messages))
             params["tools"] = _lasting(params.get("tools", NOT_GIVEN))
+        gather = params.pop("gather", None)
+        if gather is not None:
+            gather = checked_gather(gather)
+            if not streamed:
+                raise ConfigurationError("gather= needs stream=True: a whole reply comes at once")
         call = call_options(cast("dict[str, Any]", params))
         body = chat_body(
             "create",
@@ -176,6 +181,8 @@ class AsyncCompletions(Resource["RawCompletions", "StreamingCompletions"]):
             except NotFoundError as exc:
                 await explain_missing_model(client, model, exc)
                 raise
+            if gather is not None:
+                opened.gather(gather)
             if policy is not None:
                 opened.mend_with(
                     Resumer(body=body, policy=policy, reopen=open_stream, known=client.provider is not None)
@@ -514,6 +521,8 @@ class AsyncCompletions(Resource["RawCompletions", "StreamingCompletions"]):
         final completion, which raises what `parse` raises.
         """
         resume = ResumePolicy.of(resume)
+        if (gather := params.get("gather")) is not None:
+            checked_gather(gather)  # now, and not when it is entered
         wanted: ResponseFormat[Any] | None = None
         if (
             is_given(response_format)
@@ -573,26 +582,6 @@ class _Tokens:
 
     def __init__(self, tokenizers: AsyncTokenizers) -> None:
         self.tokenizers = tokenizers
-
-
-async def explain_missing_model(client: Caller, model: str, error: NotFoundError) -> None:
-    """
-    Adds to the error, where the id has another gateway's form, whose form it is and which ids exist here.
-
-    Asks for the list of models once, for five seconds at most; without an answer the error is only shorter.
-    """
-    if gateway_of_model_id(model) is None:
-        return
-    known: tuple[str, ...] = ()
-    try:
-        models = AsyncModels(client.with_options(max_retries=0))
-        known = tuple([each.id async for each in models.list(timeout=5.0)])
-    except KimiError:
-        pass
-    told = foreign_model_message(model, client.provider, known[:50])
-    if told:
-        error.message = f"{error.message}. {told}"
-        error.args = (error.message,)
 
 
 class AsyncChat(Resource["RawChat", "StreamingChat"]):

@@ -43,6 +43,8 @@ them, and the server decides.
 LEAKED = """
 :param leaked_tools: `"mend"` makes calls of tool markup that a host left in the text (`<|tool_call_begin|>…`), where it is whole
     and the tool was offered; `"warn"`, the default, tells a whole answer that holds some as a `KimiWarning`; `"off"` does not look.
+:param gather: with a stream, seconds (0.05: 20 times a second) for which what comes after the first token may gather, so that
+    one wake-up brings many chunks: for those who need not each of them at once. 5 at most.
 """
 
 CHAT = SENT + LEAKED + CALL

@@ -7,17 +7,17 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final, Unpack
 
 import msgspec
 
-from ..errors import APIResponseValidationError, ConfigurationError, NotFoundError
+from ..errors import APIResponseValidationError, ConfigurationError, KimiError, NotFoundError
 from ..providers.hosts import foreign_model_message
 from ..providers.ids import gateway_of_model_id
 from ..types._base import Reply
 from ..types.models import Model
 from ._base import Resource
 from .arguments import path_segment, with_query
-from .caller import CallOptions
+from .caller import Caller, CallOptions
 from .pagination import AsyncPage, AsyncPaginator
 
-__all__ = ["AsyncModels"]
+__all__ = ["AsyncModels", "explain_missing_model"]
 
 
 class ModelList(Reply):
@@ -111,6 +111,26 @@ def _canonical(model: str) -> str:
     gateway = gateway_of_model_id(model)
     name = (gateway.official_id if gateway is not None else model).lower()
     return name.rpartition("/")[2].replace("-", "").replace(".", "")
+
+
+async def explain_missing_model(client: Caller, model: str, error: NotFoundError) -> None:
+    """
+    Adds to the error, where the id has another gateway's form, whose form it is and which ids exist here.
+
+    Asks for the list of models once, for five seconds at most; without an answer the error is only shorter.
+    """
+    if gateway_of_model_id(model) is None:
+        return
+    known: tuple[str, ...] = ()
+    try:
+        models = AsyncModels(client.with_options(max_retries=0))
+        known = tuple([each.id async for each in models.list(timeout=5.0)])
+    except KimiError:
+        pass
+    told = foreign_model_message(model, client.provider, known[:50])
+    if told:
+        error.message = f"{error.message}. {told}"
+        error.args = (error.message,)
 
 
 if TYPE_CHECKING:

@@ -205,11 +205,12 @@ TICK = 0.05
 class Ticks:
     """The moments at which the streams of one loop take up their connections again."""
 
-    __slots__ = ("_due", "_loop")
+    __slots__ = ("_alone", "_due", "_loop")
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
         self._due: dict[int, list[Callable[[int], None]]] = {}
+        self._alone = 0
 
     def call(self, now: float, seconds: float, callback: Callable[[int], None]) -> int:
         """
@@ -222,6 +223,12 @@ class Ticks:
             self._loop.call_at(tick * TICK, self._ring, tick)
         due.append(callback)
         return tick
+
+    def call_alone(self, now: float, seconds: float, callback: Callable[[int], None]) -> int:
+        """The same by a timer of its own, for pauses that are shorter than a tick."""
+        self._alone -= 1
+        self._loop.call_at(now + seconds, callback, self._alone)
+        return self._alone
 
     def _ring(self, tick: int) -> None:
         for callback in self._due.pop(tick):

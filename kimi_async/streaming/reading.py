@@ -11,7 +11,7 @@ from typing import Any, Generic, TypeVar, cast
 from ..errors import APIConnectionError, KimiError, StreamStalledError
 from ..transport.deadlines import Deadline
 from ..transport.exchange import Response
-from .clocks import FLOWS, SAID, Clocks, ticks_of, turn_of
+from .clocks import FLOWS, SAID, TICK, Clocks, ticks_of, turn_of
 from .digest import Digest
 from .fold import Accumulator
 from .not_a_stream import NotAStream, rest_of, unfit
@@ -70,7 +70,7 @@ class Reading(Generic[T]):
         self.gather: float = 0.0
         """Seconds for which what comes may gather between two reads, at most."""
         self._pause = 0
-        """The tick until which the connection is not read; 0 while it is."""
+        """The tick, or the timer of its own, until which the connection is not read; 0 while it is."""
         self._spoken = 0.0
         """When the first token had come."""
         self._turn = turn_of(loop)
@@ -146,7 +146,9 @@ class Reading(Generic[T]):
             self._spoken = now
         pause = min(self.gather, max(SHORTEST, (now - self._spoken) * GROWTH))
         gate(False)
-        self._pause = ticks_of(clocks.loop).call(now, pause, self._take_up)
+        ticks = ticks_of(clocks.loop)
+        call = ticks.call if self.gather >= TICK else ticks.call_alone
+        self._pause = call(now, pause, self._take_up)
         clocks.since = now + pause  # a pause of ours is no silence of the server's
 
     def _take_up(self, tick: int = 0) -> None:

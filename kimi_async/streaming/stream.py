@@ -24,12 +24,29 @@ from .digest import Continuation
 from .fold import Accumulator
 from .reading import GATHER, Reading
 
-__all__ = ["AsyncStream", "Continuation", "Mender", "Repeats", "Resumption"]
+__all__ = ["AsyncStream", "Continuation", "Mender", "Repeats", "Resumption", "checked_gather"]
 
 T = TypeVar("T")
 
 # Longer, and a stream that a proxy watches may be taken for a reader that has gone.
 LONGEST_GATHER = 5.0
+
+
+def checked_gather(seconds: object) -> float:
+    """
+    What `gather=` may be.
+
+    :raises ConfigurationError: for anything else.
+    """
+    if (
+        isinstance(seconds, bool)
+        or not isinstance(seconds, (int, float))
+        or not 0 < seconds <= LONGEST_GATHER  # nor NaN
+    ):
+        raise ConfigurationError(
+            f"gather must be seconds above 0, {LONGEST_GATHER:g} at most; got {seconds!r}"
+        )
+    return seconds
 
 
 @dataclass(frozen=True, slots=True)
@@ -269,9 +286,7 @@ class AsyncStream(Generic[T]):
         then brings many chunks. For readers who need each not at once: those who want the end only, or so many pictures a
         second. Pauses are short at first. Transports that cannot wait go on as before.
         """
-        if not 0 <= seconds <= LONGEST_GATHER:
-            raise ConfigurationError(f"gather must be from 0 to {LONGEST_GATHER:g} seconds; got {seconds!r}")
-        self._reading.gather = seconds
+        self._reading.gather = seconds if seconds == 0 else checked_gather(seconds)
 
     def take(self) -> list[T]:
         """

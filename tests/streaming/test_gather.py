@@ -3,6 +3,7 @@ A stream that is read for its end lets what comes gather in the kernel: later by
 """
 
 import asyncio
+from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
@@ -11,7 +12,7 @@ from kimi_async import AsyncKimi, ConfigurationError, StreamStalledError, Timeou
 from kimi_async.streaming.clocks import SHARE, TICK, Ticks, Turn
 from kimi_async.streaming.reading import GATHER
 from kimi_async.streaming.stream import AsyncStream
-from kimi_async.testing import KimiSimulator
+from kimi_async.testing import KimiSimulator, MemoryTransport, Reply
 from kimi_async.testing.clock import run
 from kimi_async.transport.exchange import Request, Response
 
@@ -159,6 +160,119 @@ async def test_gather_bounds() -> None:
         stream.gather(60.0)
     stream.gather(0)
     await stream.close()
+
+
+def test_gather_shorter_than_a_tick_is_kept() -> None:
+    """
+    Who asks for sixty pictures a second is not made to wait for the common beat.
+    """
+
+    async def main() -> None:
+        wire = Wire()
+        loop = asyncio.get_running_loop()
+        stream: AsyncStream[Any] = AsyncStream(wire.response)
+        stream.gather(0.01)
+        wire.say(ROLE + TOKEN)
+        await anext(stream)
+        await anext(stream)
+        for _ in range(5):
+            before = loop.time()
+            wire.say(TOKEN)
+            await anext(stream)
+
+            assert before + 0.01 == pytest.approx(loop.time())
+        await stream.close()
+
+    run(main())
+
+
+class Counting:
+    """
+    A transport whose replies can be stopped: counts how often.
+    """
+
+    def __init__(self, body: list[bytes]) -> None:
+        self.stopped = 0
+        self.inner = MemoryTransport(self.serve)
+        self.body = body
+
+    async def serve(self, _: Request) -> Reply:
+        async def pieces() -> AsyncIterator[bytes]:
+            for each in self.body:
+                await asyncio.sleep(0.06)
+                yield each
+
+        return Reply(headers={"content-type": "text/event-stream"}, body=pieces())
+
+    async def send(self, request: Request) -> Response:
+        response = await self.inner.send(request)
+        response.gate = self.gate
+        return response
+
+    def gate(self, on: bool) -> None:
+        self.stopped += not on
+
+
+async def opened(client: AsyncKimi, how: str, **options: Any) -> Any:
+    completions = client.chat.completions
+    asked: Any = {"model": "kimi-k3", "messages": [{"role": "user", "content": "Hello"}], **options}
+    if how == "create":
+        return await completions.create(stream=True, **asked)
+    if how == "raw":
+        return (await completions.with_raw_response.create(stream=True, **asked)).parse()
+    if how == "stream":
+        return await completions.stream(**asked).__aenter__()
+    if how == "raw_events":
+        return (await completions.create(stream=True, **asked)).raw_events()
+    if how == "mended":
+        return await completions.create(stream=True, leaked_tools="mend", **asked)
+    if how == "run_tools":
+        return completions.run_tools(stream=True, tools=[], **asked)
+    raise AssertionError(how)
+
+
+@pytest.mark.virtual_clock
+@pytest.mark.parametrize("how", ["create", "raw", "stream", "raw_events", "mended", "run_tools"])
+async def test_gather_as_an_option(how: str) -> None:
+    """
+    At every door to a stream that is iterated, `gather=` pauses the reading, and its absence does not.
+    """
+    stopped = []
+    for options in ({}, {"gather": 0.05}):
+        transport = Counting([ROLE, *[TOKEN] * 20, END])
+        client = AsyncKimi(api_key="sk-test", transport=transport)
+        stream = await opened(client, how, **options)
+        async for _ in stream:
+            pass
+        stopped.append(transport.stopped)
+
+    assert 0 == stopped[0]
+    assert 10 < stopped[1] <= 21
+
+
+@pytest.mark.parametrize("given", [0, -1, 5.1, float("nan"), float("inf"), True, "0.05"])
+async def test_gather_option_is_checked_when_given(given: Any) -> None:
+    """
+    Before anything is sent, and by `stream()` before it is entered.
+    """
+    transport = Counting([])
+    client = AsyncKimi(api_key="sk-test", transport=transport)
+
+    with pytest.raises(ConfigurationError, match=r"gather must be seconds above 0, 5 at most; got"):
+        await opened(client, "create", gather=given)
+    with pytest.raises(ConfigurationError, match="gather"):
+        client.chat.completions.stream(model="kimi-k3", messages=[], gather=given)
+    assert [] == transport.inner.requests
+
+
+async def test_gather_option_needs_a_stream() -> None:
+    """
+    A whole reply has nothing to gather.
+    """
+    client = AsyncKimi(api_key="sk-test", transport=Counting([]))
+
+    with pytest.raises(ConfigurationError, match="gather= needs stream=True"):
+        await client.chat.completions.create(model="kimi-k3", messages=[], gather=0.05)
 
 
 async def test_final_completion_over_sockets_reuses_connection() -> None:
