@@ -245,6 +245,8 @@ class LineChecker:
             self._say(number, "custom_id", what)
         if not isinstance(fields.get("body"), dict):
             what = "has no body" if fields.get("body") is None else "body is not an object"
+            if what == "has no body" and "messages" in fields:
+                what = 'has no body: messages and what else is asked belong into it, {"custom_id": …, "body": {"messages": …}}'
             self._say(number, "body", what, name)
         elif name is not None:
             self._say(number, "body", f"is not a request: {exc}", name)

@@ -112,10 +112,15 @@ def summary(run: Run, comma: str = "") -> list[tuple[str, str]]:
         ("time", f"{run.elapsed:.2f} s"),
         ("tokens", number(written)),
         ("tokens/s", number(written / run.elapsed if run.elapsed else 0)),
-        ("tokens/s of one chat, p50", number(percentile(speeds, 0.5), 1)),
-        ("time to first token, p50", f"{number(percentile(waits, 0.5) * 1000)} ms"),
-        ("time to first token, p99", f"{number(percentile(waits, 0.99) * 1000)} ms"),
     ]
+    # Where it was interrupted before that there is nothing to tell, and 0 ms would be a lie.
+    if speeds:
+        rows.append(("tokens/s of one chat, p50", number(percentile(speeds, 0.5), 1)))
+    if waits:
+        rows += [
+            (f"time to first token, p{share}", f"{number(percentile(waits, share / 100) * 1000)} ms")
+            for share in (50, 99)
+        ]
     if opened is not None:
         rows.append(("connections opened", number(opened)))
     return rows

@@ -105,7 +105,7 @@ def fail_quietly(command: Callable[[], Any]) -> int:
         # (typer carries its own copy of click since 0.25), so it is recognised by what it offers.
         if show := getattr(exc, "format_message", None):
             # Of a command without arguments the help has been shown: there is nothing more to say.
-            if text := " ".join(str(show()).split()):
+            if text := _sentence(" ".join(str(show()).split())):
                 _complain(f"{text} {_where_to_look(exc)}")
             return int(getattr(exc, "exit_code", 2))
         if type(exc).__name__ == "Exit":
@@ -115,6 +115,12 @@ def fail_quietly(command: Callable[[], Any]) -> int:
         _complain(exc)
         return 1
     return result if isinstance(result, int) else 0
+
+
+def _sentence(text: str) -> str:
+    """The complaint of typer's, without what validators put before theirs, and with an end: something follows it."""
+    text = text.replace(": Value error, ", ": ")
+    return text if not text or text.endswith((".", "?", "!")) else f"{text}."
 
 
 def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:

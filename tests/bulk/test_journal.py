@@ -83,6 +83,7 @@ def test_read_lines_overlong_last_line(block: int):
         (request(url=None), "url", "url is missing"),
         (request(method="GET"), "method", "'GET'; it must be 'POST'"),
         (request(body=None), "body", "has no body"),
+        (b'{"custom_id": "a", "messages": [1]}', "body", "messages and what else is asked belong into it"),
         (request(body="x"), "body", "body is not an object"),
         (request(custom_id=""), "custom_id", "custom_id is empty"),
         (request(custom_id=None), "custom_id", "has no custom_id"),  # type: ignore[arg-type]

@@ -191,7 +191,7 @@ def test_demo_interrupted_still_tells_what_was_measured() -> None:
     with Terminal("demo", "--chats", "4", "--pace", "5", "--tokens", "1000") as terminal:
         terminal.read_until("0/4 chats")
         terminal.type("\x03")
-        terminal.read_until("time to first token, p50")
+        terminal.read_until("connections opened")
         status = terminal.end()
 
     assert 130 == status
@@ -389,7 +389,9 @@ def test_failure_unknown_model_names_those_there_are(
         ),
         (["models", "--simulator", "--base-url", "http://127.0.0.1:9"], r"--simulator has its own"),
         (["files", "list", "--simulator"], r"No such option: --simulator.*kimi-async simulate"),
-        (["chat", "hi", "--efort", "max"], r"--efort.*kimi-async chat --help"),
+        (["chat", "hi", "--efort", "max"], r"--efort.*\)\. Try kimi-async chat --help\.\n"),
+        (["simulate", "--limits", "tier9"], r"'--limits': 'tier9' is not one of 'tier0', .*'tier5'\. Try"),
+        (["demo", "--chats", "0"], r"greater than or equal to 1\. Try kimi-async demo --help\."),
     ],
 )
 def test_failure_is_in_the_words_of_the_command_line(
@@ -642,6 +644,13 @@ def test_summary_counts_failed_chats_apart() -> None:
         measures["time to first token, p99"],
     )
     assert "2" == measures["connections opened"]
+
+
+def test_summary_interrupted_before_the_first_token_tells_no_times() -> None:
+    """Nothing was measured, and nothing is told: 0 ms to the first token would be the best of all."""
+    measures = dict(summary(Run([Chat(1, "a", 10)], lambda: 0.0, 0.0, 2.0, lambda: 1)))
+
+    assert ["chats", "failures", "time", "tokens", "tokens/s", "connections opened"] == list(measures)
 
 
 def test_printable_takes_control_characters_out() -> None:
