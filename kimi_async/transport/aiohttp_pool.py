@@ -18,7 +18,6 @@ Decisions, where aiohttp has defaults:
 
 import asyncio
 import errno
-import io
 import socket
 import ssl as ssl_module
 import weakref
@@ -51,8 +50,9 @@ KEEP_ALIVE = 75.0
 DNS_TTL = 300
 REDIRECTS = 3
 
-# Larger bytes bodies are handed to aiohttp in pieces; it warns that they would block the loop (client_reqrep, 1 MiB).
+# Larger bytes bodies go out in pieces: aiohttp warns that they would block the loop (payload.BytesPayload, 1 MiB).
 IN_ONE_PIECE = 1 << 20
+PIECE = 256 << 10
 
 _reused: ContextVar[bool] = ContextVar("kimi_async_reused", default=False)
 _phase: ContextVar[str] = ContextVar("kimi_async_phase", default="connect")
@@ -238,7 +238,7 @@ class SessionPool:
             if body.length is not None:
                 headers[hdrs.CONTENT_LENGTH] = str(body.length)
         elif body is not None and len(body) > IN_ONE_PIECE:
-            data = io.BytesIO(body)
+            data = _Pieces(body)
         fault: BaseException | None = None
         _reused.set(False)
         _phase.set("connect")
@@ -415,6 +415,24 @@ class _Reading:
             self._reply.release()
         else:
             self._reply.close()
+
+
+class _Pieces(aiohttp.payload.Payload):
+    """Many bytes, written piece by piece and never copied: `io.BytesIO`, as aiohttp would have it, copies them twice."""
+
+    def __init__(self, body: bytes) -> None:
+        super().__init__(body)
+        self._size = len(body)
+
+    async def write(self, writer: Any) -> None:
+        view = memoryview(cast("bytes", self._value))
+        for start in range(0, len(view), PIECE):
+            if start and start % IN_ONE_PIECE == 0:
+                await asyncio.sleep(0)  # a socket that takes all at once would keep the loop to itself
+            await writer.write(view[start : start + PIECE])
+
+    def decode(self, encoding: str = "utf-8", errors: str = "strict") -> str:
+        return cast("bytes", self._value).decode(encoding, errors)
 
 
 class _Upload:

@@ -35,6 +35,7 @@ from kimi_async import (
     ConfigurationError,
     IncompleteStreamError,
     KimiError,
+    RetryPolicy,
     Timeout,
 )
 from kimi_async.errors import ProxyError
@@ -59,7 +60,8 @@ KEY = "sk-test-0123456789abcdef"
 
 def client_at(base_url: str, **options: Any) -> AsyncKimi:
     options.setdefault("timeout", Timeout(connect=0.2, read=2, first_token=2, idle=2))
-    options.setdefault("max_retries", 0)
+    if "retry" not in options:
+        options.setdefault("max_retries", 0)
     return AsyncKimi(api_key=KEY, base_url=base_url, **options)
 
 
@@ -72,6 +74,31 @@ async def failure(client: AsyncKimi) -> APIConnectionError:
 
 async def gone(conversation: Conversation) -> None:
     await conversation.gone()
+
+
+# --- what goes out --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("beyond", [-(32 << 10), 0, 1, 256 << 10, 3 << 20])
+async def test_large_body_arrives_whole(beyond: int):
+    """
+    A body around and beyond the size that goes out in one piece: every byte in its place, also when it is sent again.
+    """
+    text = "".join(f"{number:07d} " for number in range(((1 << 20) + beyond) // 8))
+
+    async def script(conversation: Conversation) -> None:
+        await conversation.request()
+        await conversation.send(reply("{}", 500, "Retry-After: 0"))
+        await conversation.request()
+        await conversation.send(reply(COMPLETION))
+
+    async with (
+        RawServer(script) as server,
+        client_at(server.base_url, retry=RetryPolicy(max_retries=1, base=0.001)) as client,
+    ):
+        await client.chat.completions.create(model="kimi-k3", messages=[{"role": "user", "content": text}])
+
+    assert [text, text] == [asked.json()["messages"][0]["content"] for asked in server.requests]
 
 
 # --- phases --------------------------------------------------------------------------------------------------------------
