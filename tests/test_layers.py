@@ -50,7 +50,7 @@ LAYERS = [
     layer("transport", "multidict", "msgspec"),
     layer("transport.leavings", "aiohttp"),
     layer("transport.aiohttp_pool", "aiohttp", "multidict", "yarl"),
-    layer("transport.aiohttp_patches", "aiohttp"),
+    layer("transport.aiohttp_patches", "aiohttp", "yarl"),
     layer("middleware", "anyio", "msgspec"),
     layer("middleware.retry", "tenacity", "msgspec"),
     layer("config"),

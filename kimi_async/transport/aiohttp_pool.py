@@ -40,7 +40,7 @@ from ..errors import (
 )
 from ..redact import redact
 from . import leavings
-from .aiohttp_patches import Connection, request_class
+from .aiohttp_patches import AT_ONCE, Connection, Straight, straight
 from .exchange import Body, Headers, Request, Response, Timeout
 from .proxies import check_proxy, proxy_for
 
@@ -142,6 +142,7 @@ class SessionPool:
         self._closed = False
         self._loop: asyncio.AbstractEventLoop | None = None
         self._session: aiohttp.ClientSession | None = None
+        self._straight: Straight | None = None
         self._generation = -1
         self._others: dict[asyncio.AbstractEventLoop, aiohttp.ClientSession] = {}
         # For a pool that nobody closes: at its collection, and at the latest when the program ends.
@@ -172,6 +173,7 @@ class SessionPool:
             self._session = self._own
         else:
             self._session = self._session_for(loop)
+            self._straight = straight(self._session, self._max_header_size)
         self._loop, self._generation = loop, leavings.generation
         return self._session
 
@@ -199,7 +201,6 @@ class SessionPool:
                 trust_env=False,
                 max_line_size=self._max_header_size,
                 max_field_size=self._max_header_size,
-                request_class=request_class(),
             )
             self._others[loop] = session
         return session
@@ -244,15 +245,26 @@ class SessionPool:
         _phase.set("connect")
         try:
             for _ in range(REDIRECTS + 1):
-                reply = await session.request(
-                    request.method,
-                    url,
-                    data=data,
-                    headers=headers,
-                    allow_redirects=False,
-                    timeout=self._timeout(request.timeout),
-                    proxy=proxy,
-                )
+                if (
+                    self._straight is not None
+                    and proxy is None
+                    and request.method == "POST"
+                    and isinstance(data, bytes)
+                    and len(data) <= AT_ONCE
+                    and url.raw_user is None
+                    and url.raw_password is None
+                ):
+                    reply = await self._straight.post(url, headers, data, self._timeout(request.timeout))
+                else:
+                    reply = await session.request(
+                        request.method,
+                        url,
+                        data=data,
+                        headers=headers,
+                        allow_redirects=False,
+                        timeout=self._timeout(request.timeout),
+                        proxy=proxy,
+                    )
                 if reply.status == 407:
                     reply.close()
                     raise _proxy_wants_a_password(request, loop.time() - started)
