@@ -14,7 +14,6 @@ what you have seen is never sent again. See `MapParams` for what that survives.
 """
 
 import asyncio
-from types import TracebackType
 from typing import Self
 
 from ..resources.caller import Caller
@@ -114,12 +113,7 @@ class Map:
     async def __aenter__(self) -> Self:
         return self
 
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         await self.aclose()
 
     def __del__(self) -> None:

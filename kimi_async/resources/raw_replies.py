@@ -15,7 +15,6 @@ reply over before it is read.
 import asyncio
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable
-from types import TracebackType
 from typing import TYPE_CHECKING, Any, Concatenate, Generic, ParamSpec, Self, TypeVar, Unpack, cast, overload
 
 import msgspec
@@ -336,12 +335,7 @@ class AsyncStreamedResponseManager(Generic[T_co]):
 
         return AsyncAPIResponse(catch.response, go_on)
 
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         await self._leave()
 
     async def _leave(self) -> None:

@@ -10,7 +10,6 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterat
 from dataclasses import dataclass
 from functools import partial
 from itertools import chain
-from types import TracebackType
 from typing import Any, Generic, Self, TypeVar, cast
 
 from ..errors import IncompleteStreamError, KimiError
@@ -495,12 +494,7 @@ class AsyncChatCompletionStream(Generic[C]):
     async def __aenter__(self) -> Self:
         return self
 
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         await self.close()
 
 
@@ -537,11 +531,6 @@ class AsyncChatCompletionStreamManager(Generic[C]):
         )
         return self._stream
 
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         if self._stream is not None:
             await self._stream.close()

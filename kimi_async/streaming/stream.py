@@ -14,7 +14,6 @@ import warnings
 from collections.abc import AsyncGenerator, Callable, Iterator
 from dataclasses import dataclass
 from operator import length_hint
-from types import TracebackType
 from typing import Any, Generic, Protocol, Self, TypeVar, cast
 
 from ..errors import APIConnectionError, APIError, ConfigurationError, EmptyResponseError
@@ -178,12 +177,7 @@ class AsyncStream(Generic[T]):
     async def __aenter__(self) -> Self:
         return self
 
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         await self.close()
 
     async def close(self) -> None:

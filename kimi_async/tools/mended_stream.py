@@ -5,7 +5,6 @@ A stream whose leaked tool calls come as calls: `leaked_tools="mend"` on a strea
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from types import TracebackType
 from typing import Any, NoReturn, Self
 
 from ..errors import ConfigurationError
@@ -72,12 +71,7 @@ class MendedStream:
     async def __aenter__(self) -> Self:
         return self
 
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         await self.close()
 
     async def close(self) -> None:

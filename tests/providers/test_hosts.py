@@ -1,5 +1,5 @@
 """
-`providers`: rows that hold together, and what is told to somebody at the wrong door.
+`providers`: rows that hold together, and what is told to somebody who asks the wrong host.
 """
 
 from __future__ import annotations

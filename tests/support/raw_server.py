@@ -21,7 +21,6 @@ import socket
 import ssl as ssl_module
 import struct
 from collections.abc import Awaitable, Callable
-from types import TracebackType
 from typing import Any, Self
 
 END = b"0\r\n\r\n"
@@ -223,12 +222,7 @@ class RawServer:
             while self.open:
                 await asyncio.wait(self.open)
 
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         self._server.close()
         for task in list(self.open):
             task.cancel()

@@ -29,7 +29,6 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from email.utils import formatdate
 from http import HTTPStatus
-from types import TracebackType
 from typing import Self
 
 from aiohttp import web
@@ -216,9 +215,7 @@ class KimiSimulator:
         await self.start()
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         await self.close()
 
     @contextmanager

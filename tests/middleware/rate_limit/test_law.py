@@ -179,7 +179,7 @@ def test_delay_configured_rpm_is_never_exceeded_and_fully_used():
 
 def test_delay_concurrency_configured_blocks_until_one_ends():
     """
-    A full house has no time at which a slot opens: that depends on the others.
+    When every slot is taken there is no time at which a slot opens: that depends on the others.
     """
     subject = law(concurrency=2)
     first = subject.send(0, 0.0)
