@@ -3,60 +3,66 @@ The verbs of HTTP, for endpoints that have no method yet: `client.post("/somethi
 """
 
 from collections.abc import Mapping
-from typing import Any, TypeVar, cast, overload
+from typing import Any, TypedDict, TypeVar, Unpack, cast, overload
 
 from .. import codec
 from ..config import hidden
 from ..transport.exchange import Response
 from ..transport.phases import whole
-from ..types._base import NOT_GIVEN, is_given
+from ..types._base import NOT_GIVEN, NotGiven, Omit, is_given
 from .arguments import unknown_argument
-from .caller import Caller
+from .caller import Caller, CallOptions, TimeoutLike
 
-__all__ = ["Verbs"]
+__all__ = ["RequestOptions", "VerbOptions", "Verbs"]
 
 T = TypeVar("T")
 
-_MORE = ("extra_headers", "extra_query", "extra_body", "timeout", "stream", "stream_cls")
-_OPTIONS = (
-    "extra_json",
-    "follow_redirects",
-    "headers",
-    "idempotency_key",
-    "max_retries",
-    "params",
-    "timeout",
-)
+
+class RequestOptions(TypedDict, total=False):
+    """What `options={…}` holds in code written for the OpenAI SDK."""
+
+    headers: Mapping[str, object] | None
+    params: Mapping[str, object] | None
+    extra_json: Mapping[str, object] | None
+    timeout: TimeoutLike
+    max_retries: int | NotGiven | Omit
+    idempotency_key: str | NotGiven | None
+    """Sent as the header `Idempotency-Key`."""
+    follow_redirects: bool | NotGiven | None
+    """Within the same origin; with False a redirect is an error."""
+
+
+class VerbOptions(CallOptions, total=False):
+    """What a call by path takes beside what it sends, and what its reply becomes."""
+
+    options: RequestOptions
+    stream: bool
+    """With True, an `AsyncStream` of `cast_to` is returned, or of what `stream_cls` names."""
+    stream_cls: object
+    """`AsyncStream[X]`: chunks are decoded to `X`."""
 
 
 class Verbs(Caller):
     """Calls by path, for whoever can send."""
 
     @overload
-    async def get(
-        self, path: str, *, cast_to: type[T], options: Mapping[str, Any] = ..., **more: Any
-    ) -> T: ...
+    async def get(self, path: str, *, cast_to: type[T], **more: Unpack[VerbOptions]) -> T: ...
 
     @overload
-    async def get(
-        self, path: str, *, cast_to: Any = ..., options: Mapping[str, Any] = ..., **more: Any
-    ) -> Any: ...
+    async def get(self, path: str, *, cast_to: Any = ..., **more: Unpack[VerbOptions]) -> Any: ...
 
-    async def get(
-        self, path: str, *, cast_to: Any = object, options: Mapping[str, Any] = {}, **more: Any
-    ) -> Any:
+    async def get(self, path: str, *, cast_to: Any = object, **more: Unpack[VerbOptions]) -> Any:
         """Calls an endpoint that has no method yet. See `post`."""
-        return await self._raw("GET", path, cast_to, None, options, more)
+        return await self._raw("GET", path, cast_to, None, more)
 
     async def post(
         self,
         path: str,
         *,
         cast_to: Any = object,
-        body: Any = None,
+        body: object = None,
         content: bytes | None = None,
-        options: Mapping[str, Any] = {},
-        **more: Any,
+        **more: Unpack[VerbOptions],
     ) -> Any:
         """
         Calls an endpoint that has no method yet.
@@ -65,77 +71,55 @@ class Verbs(Caller):
         :param cast_to: what the reply is decoded to: a msgspec struct, dataclass or other type; `object` for plain dicts and
             lists; `str` or `bytes` for the body as it is; `kimi_async.transport.Response` for the reply itself.
         :param body: sent as JSON.
-        :param stream: with True, an `AsyncStream` of `cast_to` is returned, or of what `stream_cls=AsyncStream[X]` names.
-        :param extra_headers, extra_query, extra_body, timeout: as for every other call; `options={…}` is understood too, with
-            `headers`, `params`, `extra_json`, `timeout`, `max_retries`, `idempotency_key` (sent as the header `Idempotency-Key`)
-            and `follow_redirects` (within the same origin; with False a redirect is an error).
+        :param more: as for every other call, and those of `VerbOptions`: `stream`, `stream_cls`, `options={…}`.
         """
-        return await self._raw("POST", path, cast_to, content if content is not None else body, options, more)
+        return await self._raw("POST", path, cast_to, content if content is not None else body, more)
 
     async def put(
-        self,
-        path: str,
-        *,
-        cast_to: Any = object,
-        body: Any = None,
-        options: Mapping[str, Any] = {},
-        **more: Any,
+        self, path: str, *, cast_to: Any = object, body: object = None, **more: Unpack[VerbOptions]
     ) -> Any:
-        return await self._raw("PUT", path, cast_to, body, options, more)
+        return await self._raw("PUT", path, cast_to, body, more)
 
     async def patch(
-        self,
-        path: str,
-        *,
-        cast_to: Any = object,
-        body: Any = None,
-        options: Mapping[str, Any] = {},
-        **more: Any,
+        self, path: str, *, cast_to: Any = object, body: object = None, **more: Unpack[VerbOptions]
     ) -> Any:
-        return await self._raw("PATCH", path, cast_to, body, options, more)
+        return await self._raw("PATCH", path, cast_to, body, more)
 
     async def delete(
-        self,
-        path: str,
-        *,
-        cast_to: Any = object,
-        body: Any = None,
-        options: Mapping[str, Any] = {},
-        **more: Any,
+        self, path: str, *, cast_to: Any = object, body: object = None, **more: Unpack[VerbOptions]
     ) -> Any:
-        return await self._raw("DELETE", path, cast_to, body, options, more)
+        return await self._raw("DELETE", path, cast_to, body, more)
 
-    async def _raw(
-        self,
-        method: str,
-        path: str,
-        cast_to: Any,
-        body: Any,
-        options: Mapping[str, Any],
-        more: dict[str, Any],
-    ) -> Any:
+    async def _raw(self, method: str, path: str, cast_to: Any, body: object, more: VerbOptions) -> Any:
+        options = more.get("options") or {}
         for name in more:
-            if name not in _MORE:
-                raise unknown_argument(method.lower(), name, _MORE)
+            if name not in VerbOptions.__annotations__:
+                raise unknown_argument(method.lower(), name, list(VerbOptions.__annotations__))
         for name in options:
-            if name not in _OPTIONS:
-                raise unknown_argument(f"{method.lower()}(options=...)", name, _OPTIONS)
+            if name not in RequestOptions.__annotations__:
+                raise unknown_argument(
+                    f"{method.lower()}(options=...)", name, list(RequestOptions.__annotations__)
+                )
         timeout = more.get("timeout", options.get("timeout", NOT_GIVEN))
-        extra_headers: dict[str, Any] = {
+        extra_headers: dict[str, object] = {
             **(hidden(options.get("headers")) or {}),
             **(hidden(more.get("extra_headers")) or {}),
         }
         if is_given(key := options.get("idempotency_key")) and key is not None:
             extra_headers.setdefault("Idempotency-Key", key)
-        extra_query: dict[str, Any] = {**(options.get("params") or {}), **(more.get("extra_query") or {})}
-        extra_body: dict[str, Any] = {**(options.get("extra_json") or {}), **(more.get("extra_body") or {})}
+        extra_query: dict[str, object] = {**(options.get("params") or {}), **(more.get("extra_query") or {})}
+        extra_body: dict[str, object] = {
+            **(options.get("extra_json") or {}),
+            **(more.get("extra_body") or {}),
+        }
         caller: Caller = self
-        if is_given(max_retries := options.get("max_retries", NOT_GIVEN)):
+        max_retries = options.get("max_retries", NOT_GIVEN)
+        if not isinstance(max_retries, (NotGiven, Omit)):
             caller = self.with_options(max_retries=max_retries)
         follow = options.get("follow_redirects")
         follow = True if follow is None or not is_given(follow) else bool(follow)
         if isinstance(body, Mapping):
-            body = {**codec.given(cast("Mapping[str, Any]", body)), **extra_body}
+            body = {**codec.given(cast("Mapping[str, object]", body)), **extra_body}
         elif extra_body:
             body = extra_body
         stream_cls = more.get("stream_cls")
