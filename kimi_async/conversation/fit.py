@@ -22,7 +22,7 @@ from .tokens import TEMPLATE, estimate_tokens, message_tokens
 
 __all__ = ["Fitted", "TooLongError", "fit", "newest"]
 
-Summary = Callable[[list[Any]], Any]
+Summary = Callable[[list[Any]], object]
 """Given the messages that are left out: a text, a message or messages to stand for them; or an awaitable of that."""
 
 # An estimate that uses more of the room than this is checked with the endpoint, where a client is given: the estimate is a
@@ -81,7 +81,7 @@ class Fitted:
 
 
 def newest(
-    messages: Sequence[Any], room: int, *, cost: Callable[[Any], float] = message_tokens
+    messages: Sequence[object], room: int, *, cost: Callable[[Any], float] = message_tokens
 ) -> tuple[list[Any], list[Any]]:
     """
     What of a valid history stays within `room`, and what goes: pinned messages first, then the newest while they fit.
@@ -119,12 +119,12 @@ def newest(
 
 
 async def fit(
-    messages: Iterable[Any],
+    messages: Iterable[object],
     *,
     model: str,
     max_completion_tokens: int | None = None,
-    tools: Iterable[Any] = (),
-    thinking: Mapping[str, Any] | None = None,
+    tools: Iterable[object] = (),
+    thinking: Mapping[str, object] | None = None,
     client: _Counts | None = None,
     summary: Summary | None = None,
     context: int | None = None,
@@ -147,7 +147,7 @@ async def fit(
     offered = list(tools)
     overhead = estimate_tokens((), offered) if offered else TEMPLATE
     sizes = {id(message): message_tokens(message) for message in mended.messages}
-    standing: list[Any] = []  # what the summary put in
+    standing: list[object] = []  # what the summary put in
     summed = 0  # messages it stands for
     scale = 1.0  # the endpoint's tokens for one of the estimate's
     counted: int | None = None
@@ -173,8 +173,13 @@ async def fit(
 
 
 def _choose(
-    messages: list[Any], sizes: dict[int, int], room: int, overhead: int, standing: list[Any], scale: float
-) -> tuple[list[Any], list[Any]]:
+    messages: Sequence[object],
+    sizes: dict[int, int],
+    room: int,
+    overhead: int,
+    standing: Sequence[object],
+    scale: float,
+) -> tuple[list[object], list[object]]:
     beside = overhead + sum(map(message_tokens, standing))
     try:
         return newest(messages, int(room / scale) - beside, cost=lambda message: sizes[id(message)])
@@ -198,9 +203,9 @@ def _room(model: str, budget: int | None, context: int | None) -> int:
     return window - budget
 
 
-def _units(messages: Sequence[Any]) -> list[list[Any]]:
+def _units(messages: Sequence[object]) -> list[list[object]]:
     """What stays or goes together: a message; one that calls tools with the answers behind it."""
-    units: list[list[Any]] = []
+    units: list[list[object]] = []
     for message in messages:
         if role_of(message) == "tool" and units and calls_of(units[-1][0]):
             units[-1].append(message)
@@ -209,7 +214,7 @@ def _units(messages: Sequence[Any]) -> list[list[Any]]:
     return units
 
 
-async def _summarised(summary: Summary, dropped: list[Any]) -> list[Any]:
+async def _summarised(summary: Summary, dropped: Sequence[object]) -> list[object]:
     made = summary(list(dropped))
     if inspect.isawaitable(made):
         made = await made
@@ -217,15 +222,15 @@ async def _summarised(summary: Summary, dropped: list[Any]) -> list[Any]:
         return []
     if isinstance(made, str):
         return [{"role": "system", "content": made}]
-    return list(cast("Iterable[Any]", made)) if isinstance(made, (list, tuple)) else [made]
+    return list(cast("Iterable[object]", made)) if isinstance(made, (list, tuple)) else [made]
 
 
-def _with_summary(kept: list[Any], standing: list[Any]) -> list[Any]:
+def _with_summary(kept: Sequence[object], standing: Sequence[object]) -> list[object]:
     """Behind the system messages that begin the conversation, where what is gone stood."""
     at = next((at for at, message in enumerate(kept) if role_of(message) != "system"), len(kept))
     return [*kept[:at], *standing, *kept[at:]]
 
 
-async def _count(client: _Counts, model: str, messages: list[Any]) -> int:
+async def _count(client: _Counts, model: str, messages: Sequence[object]) -> int:
     answer = await client.tokenizers.estimate_token_count(model=model, messages=messages)
     return int(answer.data.total_tokens)

@@ -57,7 +57,7 @@ class Mended:
 
 
 def check_history(
-    messages: Iterable[Any], *, model: str = "", thinking: Mapping[str, Any] | None = None
+    messages: Iterable[object], *, model: str = "", thinking: Mapping[str, object] | None = None
 ) -> list[HistoryFault]:
     """
     What is wrong with a history, in order; empty if nothing is known against it.
@@ -135,7 +135,7 @@ def check_history(
 
 
 def refused_history(
-    messages: Sequence[Any], model: str, thinking: Mapping[str, Any] | None
+    messages: Sequence[object], model: str, thinking: Mapping[str, object] | None
 ) -> list[HistoryFault]:
     """
     What of `check_history` the official host is certain to refuse, for the advice that is given before a request is sent.
@@ -159,7 +159,7 @@ def refused_history(
 
 
 def mend_history(
-    messages: Iterable[Any], *, model: str = "", thinking: Mapping[str, Any] | None = None
+    messages: Iterable[object], *, model: str = "", thinking: Mapping[str, object] | None = None
 ) -> Mended:
     """
     The history as the host will take it, changed no more than that needs; nothing of the caller's is changed.
@@ -170,7 +170,7 @@ def mend_history(
     """
     thinks = _thinks(model, thinking)
     listed = list(messages)
-    made: list[Any] = []
+    made: list[object] = []
     changes: list[str] = []
     used: set[int] = set()
     for index, message in enumerate(listed):
@@ -190,7 +190,7 @@ def mend_history(
         if not calls:
             made.append(message)
             continue
-        fields: dict[str, Any] = {}
+        fields: dict[str, object] = {}
         if thinks and not isinstance(field_of(message, "reasoning_content"), str):
             fields["reasoning_content"] = ""
             changes.append(f"gave messages[{index}] an empty reasoning_content")
@@ -206,7 +206,7 @@ def mend_history(
     return Mended(made, changes)
 
 
-def _own_ids(calls: Sequence[Any], index: int, changes: list[str]) -> list[str]:
+def _own_ids(calls: Sequence[object], index: int, changes: list[str]) -> list[str]:
     names: list[str] = []
     for call in calls:
         id_ = str(field_of(call, "id") or "") or f"{field_of(field_of(call, 'function'), 'name') or 'call'}:0"
@@ -220,8 +220,8 @@ def _own_ids(calls: Sequence[Any], index: int, changes: list[str]) -> list[str]:
 
 
 def _answer(
-    listed: list[Any], index: int, name: str, call: Any, used: set[int], changes: list[str]
-) -> tuple[int, Any]:
+    listed: Sequence[object], index: int, name: str, call: object, used: set[int], changes: list[str]
+) -> tuple[int, object]:
     """Where it stands, and the answer to a call: the first one after it, up to the next call of the same id, that is not another's."""
     id_ = field_of(call, "id")
     apart = False
@@ -237,13 +237,13 @@ def _answer(
                 changes.append(f"put messages[{at}] behind the call that it answers")
             return at, message if name == id_ else changed(message, tool_call_id=name)
     changes.append(f"answered {name!r} of messages[{index}], which nothing answers, with {NO_ANSWER!r}")
-    made: dict[str, Any] = {"role": "tool", "tool_call_id": name, "content": NO_ANSWER}
+    made: dict[str, object] = {"role": "tool", "tool_call_id": name, "content": NO_ANSWER}
     if tool := field_of(field_of(call, "function"), "name"):
         made["name"] = tool
     return len(listed), made
 
 
-def _thinks(model: str, thinking: Mapping[str, Any] | None) -> bool:
+def _thinks(model: str, thinking: Mapping[str, object] | None) -> bool:
     info = model_info(model) if model else None
     if info is not None and info.thinking == "no":
         return False

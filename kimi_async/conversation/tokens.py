@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from typing import Any, Final, cast
+from typing import Final, cast
 
 import msgspec
 
@@ -31,7 +31,7 @@ def text_tokens(text: str) -> int:
     return sum(1 for _ in _PIECES.finditer(text))
 
 
-def message_tokens(message: Any) -> int:
+def message_tokens(message: object) -> int:
     """Tokens of one message, its reasoning and its calls included."""
     total = MESSAGE + _content(field_of(message, "content"))
     for name in ("reasoning_content", "name", "tool_call_id"):
@@ -44,7 +44,7 @@ def message_tokens(message: Any) -> int:
     return total
 
 
-def estimate_tokens(messages: Iterable[Any], tools: Iterable[Any] = ()) -> int:
+def estimate_tokens(messages: Iterable[object], tools: Iterable[object] = ()) -> int:
     """
     Prompt tokens of a request, on the safe side: for prose about a third more than Kimi counts.
 
@@ -55,25 +55,25 @@ def estimate_tokens(messages: Iterable[Any], tools: Iterable[Any] = ()) -> int:
     return total + (text_tokens(_json(offered)) if offered else 0)
 
 
-def _content(content: Any) -> int:
+def _content(content: object) -> int:
     if isinstance(content, str):
         return text_tokens(content)
     if not isinstance(content, (list, tuple)):
         return 0
     total = 0
-    for part in cast("list[Any]", content):
+    for part in cast("list[object]", content):
         kind = field_of(part, "type")
         text = field_of(part, "text")
         total += text_tokens(text) if isinstance(text, str) else VIDEO if kind == "video_url" else IMAGE
     return total
 
 
-def _json(value: Any) -> str:
+def _json(value: object) -> str:
     return msgspec.json.encode(value, enc_hook=_plain).decode()
 
 
-def _plain(value: Any) -> Any:
+def _plain(value: object) -> object:
     dump = getattr(value, "model_dump", None)
     if callable(dump):
         return dump()
-    return dict(cast("Mapping[str, Any]", value)) if isinstance(value, Mapping) else str(value)
+    return dict(cast("Mapping[str, object]", value)) if isinstance(value, Mapping) else str(value)
