@@ -52,7 +52,7 @@ class ToolContext:
     added: list[Any] = field(default_factory=list[Any])
     stopped: bool = False
 
-    def add_tools(self, *tools: Any) -> None:
+    def add_tools(self, *tools: object) -> None:
         """Offers more tools from the next turn on, by a system message as K3 takes it (platform.kimi.ai, "Dynamic tools")."""
         self.added.extend(tools)
 
@@ -136,10 +136,10 @@ def result_text(value: Any) -> str:
     return msgspec.json.encode(value, enc_hook=_plain).decode()
 
 
-def _plain(value: Any) -> Any:
+def _plain(value: object) -> object:
     dump = getattr(value, "model_dump", None)
     if callable(dump) and not isinstance(value, type):
         return dump(mode="json")
     if isinstance(value, Mapping):
-        return dict(cast("Mapping[str, Any]", value))
+        return dict(cast("Mapping[str, object]", value))
     return str(value)

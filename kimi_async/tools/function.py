@@ -79,7 +79,7 @@ class FunctionTool(Tool, Generic[P, R]):
 
     async def run(self, arguments: str, context: ToolContext) -> str:
         args, kwargs = self._shape.read(arguments, context)
-        function = cast("Callable[..., Any]", self.function)
+        function = cast("Callable[..., object]", self.function)
         if self._shape.is_async or not self.thread:
             result = function(*args, **kwargs)
             if inspect.isawaitable(result):
@@ -161,8 +161,8 @@ def tool(
 
 
 def tool_from(
-    definition: Mapping[str, Any],
-    handler: Callable[..., Any],
+    definition: Mapping[str, object],
+    handler: Callable[..., object],
     *,
     concurrent: bool = True,
     timeout: float | None = None,
@@ -183,7 +183,7 @@ class _Served(Tool):
     def __init__(
         self,
         definition: dict[str, Any],
-        handler: Callable[..., Any],
+        handler: Callable[..., object],
         *,
         concurrent: bool,
         timeout: float | None,
@@ -191,7 +191,7 @@ class _Served(Tool):
     ) -> None:
         self.name: str = definition["function"]["name"]
         check_name(self.name)
-        self.definition: dict[str, Any] = definition
+        self.definition: dict[str, object] = definition
         self.concurrent: bool = concurrent
         self.timeout: float | None = timeout
         self._handler = handler
@@ -199,7 +199,7 @@ class _Served(Tool):
 
     async def run(self, arguments: str, context: ToolContext) -> str:
         try:
-            given = msgspec.json.decode(arguments.strip() or "{}", type=dict[str, Any])
+            given = msgspec.json.decode(arguments.strip() or "{}", type=dict[str, object])
         except (ValueError, RecursionError) as error:
             raise ToolArgumentsError(f"the arguments are not a JSON object: {error}") from error
         if self._thread:
@@ -215,8 +215,10 @@ class _Served(Tool):
         return result_text(result)
 
 
-def _definition(name: str, description: str, parameters: dict[str, Any], strict: bool) -> dict[str, Any]:
-    function: dict[str, Any] = {"name": name}
+def _definition(
+    name: str, description: str, parameters: Mapping[str, object], strict: bool
+) -> dict[str, object]:
+    function: dict[str, object] = {"name": name}
     if description:
         function["description"] = description
     function["parameters"] = parameters

@@ -282,7 +282,7 @@ def _k3_arguments(text: str) -> tuple[str, str]:
         if not rest.startswith(_K3_CLOSE_CALL):
             raise _Unreadable("a call does not end")
         return _object(raw["value"]), rest[len(_K3_CLOSE_CALL) :]
-    values: dict[str, Any] = {}
+    values: dict[str, object] = {}
     while (found := _K3_ARGUMENT.match(text)) is not None:
         attributes = _attributes(found["attributes"])
         key = attributes.get("key")
@@ -296,7 +296,7 @@ def _k3_arguments(text: str) -> tuple[str, str]:
     return json.dumps(values, ensure_ascii=False), rest[len(_K3_CLOSE_CALL) :]
 
 
-def _k3_value(text: str, kind: str) -> Any:
+def _k3_value(text: str, kind: str) -> object:
     if "<|open|>" in text or "<|close|>" in text:
         raise _Unreadable("an argument does not end")
     if kind == "string":
@@ -321,7 +321,7 @@ def _plain(text: str) -> str:
 # --- whole answers ----------------------------------------------------------------------------------------------------
 
 
-def offered_names(tools: Any, messages: Iterable[Any] = ()) -> tuple[str, ...]:
+def offered_names(tools: object, messages: Iterable[object] = ()) -> tuple[str, ...]:
     """The names of the functions that a request offers, those that system messages declare along the way included."""
     names: list[str] = []
     for listed in (tools, *(field_of(message, "tools") for message in messages)):

@@ -148,9 +148,9 @@ class MaxTurnsError(KimiError):
         self.result: ToolRunResult[Any] = result
 
 
-Ask: TypeAlias = Callable[[list[Any], Mapping[str, Any]], Awaitable[ChatCompletion]]
+Ask: TypeAlias = Callable[[list[object], Mapping[str, object]], Awaitable[ChatCompletion]]
 AskStream: TypeAlias = Callable[
-    [list[Any], Mapping[str, Any]], AsyncChatCompletionStreamManager[ChatCompletion]
+    [list[object], Mapping[str, object]], AsyncChatCompletionStreamManager[ChatCompletion]
 ]
 OnError: TypeAlias = Literal["reply", "raise"] | Callable[[Exception, ChatCompletionMessageToolCall], str]
 
@@ -166,10 +166,10 @@ def as_tools(given: Iterable[Any]) -> list[Tool]:
     found: list[Tool] = []
     for each in given:
         if isinstance(each, (list, tuple)):
-            found.extend(as_tools(cast("list[Any]", each)))
+            found.extend(as_tools(cast("list[object]", each)))
         elif isinstance(each, Mapping):
-            definition = cast("Mapping[str, Any]", each)
-            name = str(cast("Mapping[str, Any]", definition.get("function") or {}).get("name", ""))
+            definition = cast("Mapping[str, object]", each)
+            name = str(cast("Mapping[str, object]", definition.get("function") or {}).get("name", ""))
             if definition.get("type") != "builtin_function":
                 raise ConfigurationError(
                     f"nothing serves the tool {name!r}: pass tool_from(definition, function), or a function with @tool"
@@ -357,7 +357,7 @@ class _Batch:
             self._left -= 1
         return event
 
-    def answers(self) -> list[dict[str, Any]]:
+    def answers(self) -> list[dict[str, object]]:
         """A tool message for every call. One that has no result yet is told to have been stopped."""
         return [
             {
@@ -391,8 +391,8 @@ class ToolRun(Generic[T]):
         *,
         ask: Ask,
         ask_stream: AskStream | None,
-        messages: Iterable[Any],
-        tools: Iterable[Any],
+        messages: Iterable[object],
+        tools: Iterable[object],
         options: Mapping[str, Any],
         parse: Callable[[ChatCompletion], T] | None = None,
         max_turns: int = 10,
@@ -446,7 +446,7 @@ class ToolRun(Generic[T]):
         """The tokens of all turns so far."""
         return total_usage([turn.usage for turn in self.turns])
 
-    def _register(self, tools: Iterable[Any]) -> None:
+    def _register(self, tools: Iterable[object]) -> None:
         """Tools that dynamic-tools messages offer; plain definitions are somebody else's to serve."""
         for each in tools:
             if isinstance(each, Tool):

@@ -18,18 +18,18 @@ from .docstrings import parse_docstring
 __all__ = ["Signature", "is_async"]
 
 
-def is_async(function: Callable[..., Any]) -> bool:
+def is_async(function: Callable[..., object]) -> bool:
     inner = function
     while hasattr(inner, "func"):  # functools.partial
         inner = inner.func  # pyright: ignore[reportFunctionMemberAccess, reportUnknownMemberType]
-    call: Any = getattr(inner, "__call__", None)  # noqa: B004  # an object's own method, not whether it is callable
+    call: object = getattr(inner, "__call__", None)  # noqa: B004  # an object's own method, not whether it is callable
     return inspect.iscoroutinefunction(inner) or inspect.iscoroutinefunction(call)
 
 
 class Signature:
     """What a signature asks for: its schema, and how arguments become a call."""
 
-    def __init__(self, function: Callable[..., Any], name: str) -> None:
+    def __init__(self, function: Callable[..., object], name: str) -> None:
         self.is_async: bool = is_async(function)
         description, told = parse_docstring(inspect.getdoc(function))
         self.description: str = description
@@ -40,7 +40,7 @@ class Signature:
         hints = _hints(function, name)
         self._context: str | None = None
         self._positional: list[str] = []
-        fields: list[tuple[str, Any, Any] | tuple[str, Any]] = []
+        fields: list[tuple[str, object, object] | tuple[str, object]] = []
         for parameter in signature.parameters.values():
             annotation = hints.get(parameter.name, Any)
             if annotation is ToolContext:
@@ -81,7 +81,7 @@ class Signature:
         kwargs = {name: value for name in names if (value := getattr(given, name)) is not UNSET}
         if self._context is not None:
             kwargs[self._context] = context
-        args: list[Any] = []
+        args: list[object] = []
         for name in self._positional:
             if name not in kwargs:
                 break
@@ -89,14 +89,14 @@ class Signature:
         return args, kwargs
 
 
-def _hints(function: Callable[..., Any], name: str) -> dict[str, Any]:
+def _hints(function: Callable[..., object], name: str) -> dict[str, object]:
     inner: Any = function
     while hasattr(inner, "func"):
         inner = inner.func
     if not inspect.isroutine(inner) and not inspect.isclass(inner):
         inner = type(inner).__call__
     plain = inspect.unwrap(getattr(inner, "__func__", inner))
-    local: dict[str, Any] = {}
+    local: dict[str, object] = {}
     try:
         local = dict(inspect.getclosurevars(plain).nonlocals)
     except (TypeError, ValueError):
@@ -121,7 +121,7 @@ def _hints(function: Callable[..., Any], name: str) -> dict[str, Any]:
 
 def _field(
     parameter: inspect.Parameter, annotation: Any, told: str | None
-) -> tuple[str, Any, Any] | tuple[str, Any]:
+) -> tuple[str, object, object] | tuple[str, object]:
     meta: dict[str, Any] = {}
     if told and not _described(annotation):
         meta["description"] = told
@@ -135,9 +135,9 @@ def _field(
         except (TypeError, ValueError):
             pass  # a default that is no JSON is Python's affair alone
     # Absent stays absent, so that the function's own default applies, whatever it is.
-    optional: Any = typing.Union[annotation, UnsetType]  # noqa: UP007  # not every annotation knows |
+    optional: object = typing.Union[annotation, UnsetType]  # noqa: UP007  # not every annotation knows |
     return (parameter.name, Annotated[optional, msgspec.Meta(**meta)] if meta else optional, UNSET)
 
 
-def _described(annotation: Any) -> bool:
+def _described(annotation: object) -> bool:
     return any(getattr(each, "description", None) for each in getattr(annotation, "__metadata__", ()))
