@@ -3,7 +3,7 @@
 """
 
 import inspect
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias, TypeVar, Unpack, cast, overload
 
@@ -72,7 +72,7 @@ class AsyncCompletions(Resource["RawCompletions", "StreamingCompletions"]):
         model: str,
         stream: Literal[False] | NotGiven | Omit | None = ...,
         resume: ResumePolicy | bool | None = ...,
-        prefix: str | Mapping[str, Any] | None = ...,
+        prefix: str | Mapping[str, object] | None = ...,
         empty: Literal["return", "raise"] = ...,
         **params: Unpack[CreateOptions],
     ) -> ChatCompletion: ...
@@ -85,7 +85,7 @@ class AsyncCompletions(Resource["RawCompletions", "StreamingCompletions"]):
         model: str,
         stream: Literal[True],
         resume: ResumePolicy | bool | None = ...,
-        prefix: str | Mapping[str, Any] | None = ...,
+        prefix: str | Mapping[str, object] | None = ...,
         empty: Literal["return", "raise"] = ...,
         **params: Unpack[CreateOptions],
     ) -> AsyncStream[ChatCompletionChunk]: ...
@@ -98,7 +98,7 @@ class AsyncCompletions(Resource["RawCompletions", "StreamingCompletions"]):
         model: str,
         stream: bool,
         resume: ResumePolicy | bool | None = ...,
-        prefix: str | Mapping[str, Any] | None = ...,
+        prefix: str | Mapping[str, object] | None = ...,
         empty: Literal["return", "raise"] = ...,
         **params: Unpack[CreateOptions],
     ) -> ChatCompletion | AsyncStream[ChatCompletionChunk]: ...
@@ -111,7 +111,7 @@ class AsyncCompletions(Resource["RawCompletions", "StreamingCompletions"]):
         model: str,
         stream: bool | NotGiven | Omit | None = None,
         resume: ResumePolicy | bool | None = None,
-        prefix: str | Mapping[str, Any] | None = None,
+        prefix: str | Mapping[str, object] | None = None,
         empty: Literal["return", "raise"] = "return",
         **params: Unpack[CreateOptions],
     ) -> ChatCompletion | AsyncStream[ChatCompletionChunk]:
@@ -149,7 +149,7 @@ class AsyncCompletions(Resource["RawCompletions", "StreamingCompletions"]):
             gather = checked_gather(gather)
             if not streamed:
                 raise ConfigurationError("gather= needs stream=True: a whole reply comes at once")
-        call = call_options(cast("dict[str, Any]", params))
+        call = call_options(cast("dict[str, object]", params))
         body = chat_body(
             "create",
             messages,
@@ -221,7 +221,7 @@ class AsyncCompletions(Resource["RawCompletions", "StreamingCompletions"]):
         messages: Iterable[ChatCompletionMessageParam],
         model: str,
         response_format: "type[T] | ResponseFormat[T]",
-        tools: Iterable[Any] | NoneOrUnset = ...,
+        tools: Iterable[object] | NoneOrUnset = ...,
         reask: int = ...,
         **params: Unpack[AskOptions],
     ) -> ParsedChatCompletion[T]: ...
@@ -232,8 +232,8 @@ class AsyncCompletions(Resource["RawCompletions", "StreamingCompletions"]):
         *,
         messages: Iterable[ChatCompletionMessageParam],
         model: str,
-        response_format: Any = ...,
-        tools: Iterable[Any] | NoneOrUnset = ...,
+        response_format: object = ...,
+        tools: Iterable[object] | NoneOrUnset = ...,
         reask: int = ...,
         **params: Unpack[AskOptions],
     ) -> ParsedChatCompletion[Any]: ...
@@ -244,8 +244,8 @@ class AsyncCompletions(Resource["RawCompletions", "StreamingCompletions"]):
         *,
         messages: Iterable[ChatCompletionMessageParam],
         model: str,
-        response_format: Any = NOT_GIVEN,
-        tools: Iterable[Any] | NoneOrUnset = NOT_GIVEN,
+        response_format: object = NOT_GIVEN,
+        tools: Iterable[object] | NoneOrUnset = NOT_GIVEN,
         reask: int = 0,
         **params: Unpack[AskOptions],
     ) -> ParsedChatCompletion[Any]:
@@ -297,7 +297,7 @@ class AsyncCompletions(Resource["RawCompletions", "StreamingCompletions"]):
         *,
         messages: Iterable[ChatCompletionMessageParam],
         model: str,
-        tools: Iterable[Any],
+        tools: Iterable[object],
         response_format: "type[T] | ResponseFormat[T]",
         max_turns: int = ...,
         stream: bool = ...,
@@ -317,8 +317,8 @@ class AsyncCompletions(Resource["RawCompletions", "StreamingCompletions"]):
         *,
         messages: Iterable[ChatCompletionMessageParam],
         model: str,
-        tools: Iterable[Any],
-        response_format: Any = ...,
+        tools: Iterable[object],
+        response_format: object = ...,
         max_turns: int = ...,
         stream: bool = ...,
         concurrent: bool = ...,
@@ -337,8 +337,8 @@ class AsyncCompletions(Resource["RawCompletions", "StreamingCompletions"]):
         *,
         messages: Iterable[ChatCompletionMessageParam],
         model: str,
-        tools: Iterable[Any],
-        response_format: Any = NOT_GIVEN,
+        tools: Iterable[object],
+        response_format: object = NOT_GIVEN,
         max_turns: int = 10,
         stream: bool = False,
         concurrent: bool = True,
@@ -382,7 +382,7 @@ class AsyncCompletions(Resource["RawCompletions", "StreamingCompletions"]):
         if wanted is not None:
             response_format = wanted.wire
 
-        async def ask(messages: list[Any], options: Mapping[str, Any]) -> ChatCompletion:
+        async def ask(messages: Sequence[object], options: Mapping[str, object]) -> ChatCompletion:
             create = cast("Callable[..., Awaitable[ChatCompletion]]", self.create)
             return await create(
                 messages=messages,
@@ -392,7 +392,7 @@ class AsyncCompletions(Resource["RawCompletions", "StreamingCompletions"]):
             )
 
         def ask_stream(
-            messages: list[Any], options: Mapping[str, Any]
+            messages: Sequence[object], options: Mapping[str, object]
         ) -> AsyncChatCompletionStreamManager[ChatCompletion]:
             open_stream = cast("Callable[..., AsyncChatCompletionStreamManager[ChatCompletion]]", self.stream)
             return open_stream(
@@ -402,7 +402,7 @@ class AsyncCompletions(Resource["RawCompletions", "StreamingCompletions"]):
                 **options,
             )
 
-        def parse(completion: ChatCompletion) -> Any:
+        def parse(completion: ChatCompletion) -> object:
             return parse_completion(completion, wanted).parsed
 
         if not params.get("leaked_tools"):
@@ -433,10 +433,10 @@ class AsyncCompletions(Resource["RawCompletions", "StreamingCompletions"]):
 
     def _fitting(
         self, fit: "Literal[True] | Fit", model: str, params: Mapping[str, Any]
-    ) -> Callable[[list[Any], list[Any]], Awaitable[list[Any]]]:
+    ) -> Callable[[list[object], list[object]], Awaitable[list[object]]]:
         """What of a conversation is sent, chosen anew before each turn."""
 
-        async def chosen(messages: list[Any], tools: list[Any]) -> list[Any]:
+        async def chosen(messages: list[object], tools: list[object]) -> list[object]:
             if callable(fit):
                 made = fit(messages)
                 return list(await made if inspect.isawaitable(made) else made)
@@ -466,7 +466,7 @@ class AsyncCompletions(Resource["RawCompletions", "StreamingCompletions"]):
         messages: Iterable[ChatCompletionMessageParam],
         model: str,
         response_format: "type[T] | ResponseFormat[T]",
-        tools: Iterable[Any] | NoneOrUnset = ...,
+        tools: Iterable[object] | NoneOrUnset = ...,
         resume: ResumePolicy | bool | None = ...,
         **params: Unpack[AskOptions],
     ) -> AsyncChatCompletionStreamManager[ParsedChatCompletion[T]]: ...
@@ -477,8 +477,8 @@ class AsyncCompletions(Resource["RawCompletions", "StreamingCompletions"]):
         *,
         messages: Iterable[ChatCompletionMessageParam],
         model: str,
-        response_format: Mapping[str, Any] | NoneOrUnset = ...,
-        tools: Iterable[Any] | NoneOrUnset = ...,
+        response_format: Mapping[str, object] | NoneOrUnset = ...,
+        tools: Iterable[object] | NoneOrUnset = ...,
         resume: ResumePolicy | bool | None = ...,
         **params: Unpack[AskOptions],
     ) -> AsyncChatCompletionStreamManager[ChatCompletion]: ...
@@ -489,8 +489,8 @@ class AsyncCompletions(Resource["RawCompletions", "StreamingCompletions"]):
         *,
         messages: Iterable[ChatCompletionMessageParam],
         model: str,
-        response_format: Any,
-        tools: Iterable[Any] | NoneOrUnset = ...,
+        response_format: object,
+        tools: Iterable[object] | NoneOrUnset = ...,
         resume: ResumePolicy | bool | None = ...,
         **params: Unpack[AskOptions],
     ) -> AsyncChatCompletionStreamManager[Any]: ...
@@ -501,8 +501,8 @@ class AsyncCompletions(Resource["RawCompletions", "StreamingCompletions"]):
         *,
         messages: Iterable[ChatCompletionMessageParam],
         model: str,
-        response_format: Any = NOT_GIVEN,
-        tools: Iterable[Any] | NoneOrUnset = NOT_GIVEN,
+        response_format: object = NOT_GIVEN,
+        tools: Iterable[object] | NoneOrUnset = NOT_GIVEN,
         resume: ResumePolicy | bool | None = None,
         **params: Unpack[AskOptions],
     ) -> AsyncChatCompletionStreamManager[Any]:
@@ -523,7 +523,7 @@ class AsyncCompletions(Resource["RawCompletions", "StreamingCompletions"]):
         resume = ResumePolicy.of(resume)
         if (gather := params.get("gather")) is not None:
             checked_gather(gather)  # now, and not when it is entered
-        wanted: ResponseFormat[Any] | None = None
+        wanted: ResponseFormat[object] | None = None
         if (
             is_given(response_format)
             and response_format is not None
@@ -572,9 +572,9 @@ class AsyncCompletions(Resource["RawCompletions", "StreamingCompletions"]):
         )
 
 
-def _lasting(value: Any) -> Any:
+def _lasting(value: object) -> Any:
     """What can be read once alone, as a list; anything else as it is."""
-    return list(cast("Iterable[Any]", value)) if isinstance(value, Iterator) else value
+    return list(cast("Iterable[object]", value)) if isinstance(value, Iterator) else value
 
 
 class _Tokens:
@@ -616,7 +616,7 @@ if TYPE_CHECKING:
             messages: Iterable[ChatCompletionMessageParam],
             model: str,
             stream: Literal[False] | NotGiven | Omit | None = ...,
-            prefix: str | Mapping[str, Any] | None = ...,
+            prefix: str | Mapping[str, object] | None = ...,
             empty: Literal["return", "raise"] = ...,
             **params: Unpack[CreateOptions],
         ) -> APIResponse[ChatCompletion]: ...
@@ -629,7 +629,7 @@ if TYPE_CHECKING:
             model: str,
             stream: Literal[True],
             resume: ResumePolicy | bool | None = ...,
-            prefix: str | Mapping[str, Any] | None = ...,
+            prefix: str | Mapping[str, object] | None = ...,
             empty: Literal["return", "raise"] = ...,
             **params: Unpack[CreateOptions],
         ) -> APIResponse[AsyncStream[ChatCompletionChunk]]: ...
@@ -642,12 +642,12 @@ if TYPE_CHECKING:
             model: str,
             stream: bool,
             resume: ResumePolicy | bool | None = ...,
-            prefix: str | Mapping[str, Any] | None = ...,
+            prefix: str | Mapping[str, object] | None = ...,
             empty: Literal["return", "raise"] = ...,
             **params: Unpack[CreateOptions],
         ) -> APIResponse[ChatCompletion | AsyncStream[ChatCompletionChunk]]: ...
 
-        def create(self, **params: Any) -> Any: ...
+        def create(self, **params: object) -> Any: ...
 
         parse: Final = raw(AsyncCompletions.parse)
 
@@ -659,7 +659,7 @@ if TYPE_CHECKING:
             messages: Iterable[ChatCompletionMessageParam],
             model: str,
             stream: Literal[False] | NotGiven | Omit | None = ...,
-            prefix: str | Mapping[str, Any] | None = ...,
+            prefix: str | Mapping[str, object] | None = ...,
             empty: Literal["return", "raise"] = ...,
             **params: Unpack[CreateOptions],
         ) -> AsyncStreamedResponseManager[ChatCompletion]: ...
@@ -672,7 +672,7 @@ if TYPE_CHECKING:
             model: str,
             stream: Literal[True],
             resume: ResumePolicy | bool | None = ...,
-            prefix: str | Mapping[str, Any] | None = ...,
+            prefix: str | Mapping[str, object] | None = ...,
             empty: Literal["return", "raise"] = ...,
             **params: Unpack[CreateOptions],
         ) -> AsyncStreamedResponseManager[AsyncStream[ChatCompletionChunk]]: ...
@@ -685,12 +685,12 @@ if TYPE_CHECKING:
             model: str,
             stream: bool,
             resume: ResumePolicy | bool | None = ...,
-            prefix: str | Mapping[str, Any] | None = ...,
+            prefix: str | Mapping[str, object] | None = ...,
             empty: Literal["return", "raise"] = ...,
             **params: Unpack[CreateOptions],
         ) -> AsyncStreamedResponseManager[ChatCompletion | AsyncStream[ChatCompletionChunk]]: ...
 
-        def create(self, **params: Any) -> Any: ...
+        def create(self, **params: object) -> Any: ...
 
         parse: Final = streaming(AsyncCompletions.parse)
 
