@@ -12,6 +12,7 @@ import secrets
 import shutil
 import tempfile
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from typing import Any, Final, Literal
 
 import msgspec
@@ -95,8 +96,11 @@ async def prepare(
             await in_thread(handle.save, state)
         return handle, previous is None
     except BaseException:
-        if made:
+        if made and temporary:
             shutil.rmtree(place, ignore_errors=True)
+        elif made:
+            with suppress(OSError):  # of yours nothing is removed but what was made here and holds nothing
+                os.rmdir(place)
         raise
 
 
@@ -108,8 +112,9 @@ def _place(directory: str | os.PathLike[str] | None, previous: BatchHandle | Non
     answer would be lost if we were cancelled meanwhile, and the directory with it.
     """
     if directory is not None:
+        made = not os.path.isdir(directory)
         os.makedirs(directory, exist_ok=True)
-        return os.fspath(directory), False, False
+        return os.fspath(directory), False, made
     if previous is not None and previous.directory is not None:
         if not previous.temporary:
             os.makedirs(previous.directory, exist_ok=True)

@@ -488,6 +488,18 @@ async def test_submit_refused_leaves_nothing_in_the_callers_directory(client: As
     assert [tmp_path / "mine"] == list(tmp_path.iterdir())
 
 
+async def test_submit_refused_leaves_no_directory_that_it_made(client: AsyncKimi, tmp_path: Path):
+    """
+    A caller's directory that was not there before, and holds nothing when nothing is sent, is gone again; one that was is not.
+    """
+    (tmp_path / "mine").mkdir()
+    for name in ("mine", "made"):
+        with pytest.raises(InvalidLinesError):
+            await client.batches.submit([{"custom_id": "a"}], directory=tmp_path / name)
+
+    assert ["mine"] == sorted(path.name for path in tmp_path.iterdir())
+
+
 async def test_submit_lines_without_method_and_url(
     simulator: KimiSimulator, client: AsyncKimi, tmp_path: Path
 ):
