@@ -299,6 +299,17 @@ def test_few_files_lie_on_top() -> None:
     assert len(list(PACKAGE.glob("*.py"))) <= 8
 
 
+def test_folders_are_on_the_map_for_people() -> None:
+    """CONTRIBUTING.md says of every folder, and of those in `middleware/`, what lives there."""
+    told = (PACKAGE.parent / "CONTRIBUTING.md").read_text("utf-8")
+    folders = {
+        path.parent.name
+        for path in [*PACKAGE.glob("*/__init__.py"), *PACKAGE.glob("middleware/*/__init__.py")]
+    }
+
+    assert set() == {name for name in folders if f"`{name}/`" not in told}
+
+
 def test_layers_exist() -> None:
     """
     The table names no layer that is not there.

@@ -1,4 +1,6 @@
-"""The command line, `kimi-async`; needs the extra `[cli]`."""
+"""The command line, `kimi-async`, a file a command; needs the extra `[cli]`. `options`, `terminal` and `words` are what commands share.
+
+May use the whole package; nothing uses it."""
 
 import sys
 from importlib import import_module

@@ -1,7 +1,7 @@
 """
 A streamed answer: its chunks, their fold into a completion, the events told on the way, and how a broken one goes on.
 
-May use codec, sse, transport and types; knows no client.
+May use the layers from errors to transport; knows no client.
 """
 
 from .events import (

@@ -1,5 +1,6 @@
 """
-The objects of the wire. Import them from here, or from the module of their family.
+The objects of the wire: replies as structs, the shapes of requests as TypedDicts. Import them from here, or from the module of
+their family. May use providers, and from outside msgspec.
 """
 
 from typing import TYPE_CHECKING, Any, TypeAlias
