@@ -254,8 +254,6 @@ class AsyncKimi(RequestBuilder, ResourceTree):
             message each), lists of messages, mappings with what `create` takes, lines of the Batch API, or tuples
             (custom_id, any of these). With a journal each needs a `custom_id`.
 
-        What is asked
-
         :param model: for requests that name none. None by default.
         :param defaults: a mapping of more fields for requests that do not have them: `max_completion_tokens`, `thinking`, …
         :param response_format: as for `create`, or a type: then `Result.parsed` is an object of it.
@@ -265,13 +263,9 @@ class AsyncKimi(RequestBuilder, ResourceTree):
         :param resume: go on by partial mode where a streamed answer breaks off (True or a `ResumePolicy`); by default it is asked
             for again.
 
-        How many at a time
-
         :param concurrency: requests under way at once. None, the default, follows the client's limits, or is 64 where none is known.
         :param ordered: results in the order of the input. False by default.
         :param window: results that may be under way or not yet taken; None: chosen by the concurrency.
-
-        So that it can be killed
 
         :param journal: a JSONL file that gets a line for each result before you see it, and from which the next start goes on:
             requests already answered in it are not sent again.
@@ -282,8 +276,6 @@ class AsyncKimi(RequestBuilder, ResourceTree):
         :param durability: what a result is safe from when it is handed out: `"disk"` (the default, a power cut) or `"process"`
             (`kill -9`).
 
-        When to stop
-
         :param token_budget: tokens, in and out, after which nothing more is sent.
         :param cost_budget: the same in money; needs `price`.
         :param price: what tokens cost: a `TokenPrice`, prices by model, or a function of the completion.
@@ -293,8 +285,6 @@ class AsyncKimi(RequestBuilder, ResourceTree):
         :param stop_on: errors that stop the run at once; by default those after which all others would fail alike: a wrong key, no
             permission, no money, the day's tokens, a closed client.
         :param on_stop: `"raise"` (the default) a `MapStoppedError`, or `"return"` and let `results.stopped` tell why.
-
-        How it is watched, and its file read
 
         :param on_progress: called with a `MapProgress` every `progress_interval` seconds and at the end.
         :param progress_interval: 0.5 s by default.

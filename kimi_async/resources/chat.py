@@ -118,6 +118,8 @@ class AsyncCompletions(Resource["RawCompletions", "StreamingCompletions"]):
         """
         Asks for an answer: whole, or with `stream=True` as an `AsyncStream` of chunks whose first has already arrived.
 
+        The options beside those named here are those of `ChatParams` and, as for every call, of `CallOptions`.
+
         :param tools: definitions, or tools made by `@tool`.
         :param response_format: `{"type": "json_object"}` and so on; or a type, whose schema is sent (`parse` reads the answer too).
         :param resume: with `stream=True`, go on where the stream breaks off, by partial mode; see `ResumePolicy` and its price.
