@@ -19,9 +19,13 @@ class Guesses:
     NEAR = 0.9
     """From this share of a limit on, a refusal may be put down to it: counting is not exact."""
     DOUBTS = 3
-    """Refusals below a limit that was only guessed, after which the guess is given up."""
+    """Refusals below a limit that was only guessed, after which it was the minute, if nobody has got through since the first."""
+    DOUBTFUL = 0.25
+    """The share of those sent below a guess that may be refused while others get through there: with more accidents than that, five
+    refusals in a row, which make a guess, come once in a thousand."""
 
     __slots__ = (
+        "below",
         "blamed",
         "doubted",
         "doubts",
@@ -30,7 +34,7 @@ class Guesses:
         "guessed",
         "requests",
         "slots",
-        "wrong",
+        "strays",
     )
 
     def __init__(self, slots: Concurrency, requests: Rate) -> None:
@@ -42,12 +46,14 @@ class Guesses:
         """What was believed of the slots before refusals without a reason were put down to them."""
         self.guessed: bool = False
         """Whether a limit is believed that no text has named."""
+        self.below: int = 0
+        """Outcomes of those sent below it, …"""
+        self.strays: int = 0
+        """… and the refusals among them, which it does not explain."""
         self.doubts: int = 0
-        """Refusals below it, which it does not explain, since somebody got through, …"""
+        """Those of them since the last that got through, …"""
         self.doubted: Ticket = Ticket(0, -INF, 0)
-        """… the first of them, …"""
-        self.wrong: int = 0
-        """… and all of them."""
+        """… and the first of these."""
         self.got_through: float = -INF
         """When the latest was sent that got a good status."""
 
@@ -62,7 +68,9 @@ class Guesses:
         guessed = self.requests.guessed
         self.requests.admitted(ticket, now)
         if guessed and not self.requests.guessed:
-            self.evidence.mistaken()
+            self._mistaken()
+        elif self.guessed and ticket.inflight < self.slots.cap:
+            self.below += 1
 
     def explain(self, ticket: Ticket, now: float, pending: Iterable[tuple[int, int, bool]]) -> str | None:
         """
@@ -73,7 +81,7 @@ class Guesses:
         """
         self.evidence.saw(ticket, False, now)
         requests, slots = self.requests, self.slots
-        if self._doubt(ticket):
+        if self._used_up(ticket):
             return "rpm"
         if requests.opening or requests.passed or requests.canary is ticket:
             if requests.guessed:
@@ -83,17 +91,24 @@ class Guesses:
             return "rpm"
         if ticket.canary is slots:
             return "concurrency"
+        if self.guessed and ticket.inflight >= slots.cap:
+            return None  # sent before it was known
         found, begins = self.evidence.weigh(
             ticket,
             now,
             pending,
-            within_slots=ticket.inflight < slots.cap < INF,
+            # A guess may be one too high: the evidence is asked again.
+            within_slots=slots.source != "seen" and ticket.inflight < slots.cap < INF,
         )
-        if found in ("stray", "open"):
+        if found in ("stray", "late", "open"):
+            if self.guessed and (found != "open" or self._far_below(ticket)):
+                self.below += 1
+                self.strays += 1
+                self._give_up()
             return None
         self.evidence.forget()
         self.guessed = True
-        self.doubts = self.wrong = 0
+        self.below = self.strays = self.doubts = 0
         if found == "slots":
             if slots.source == "config":
                 return None  # who was told a number knows better than a guess
@@ -111,35 +126,44 @@ class Guesses:
         requests.guess()
         return "rpm"
 
-    def _doubt(self, ticket: Ticket) -> bool:
+    def _far_below(self, ticket: Ticket) -> bool:
+        """Whether no error of counting puts this request above a limit."""
+        slots, requests = self.slots, self.requests
+        return (
+            ticket.inflight == 0 or ticket.inflight < self.NEAR * slots.cap - 1
+        ) and ticket.before < self.NEAR * requests.cap - 1
+
+    def _used_up(self, ticket: Ticket) -> bool:
         """
-        A limit that was only guessed, and a refusal below it. Where that comes again, the guess was wrong: if nobody who was sent
-        since got through, the minute is used up; otherwise what it was made of were accidents. Whether it is the minute.
+        A limit that was only guessed, and a refusal below it. Where that comes again, and nobody who was sent since got through,
+        it is the minute that is used up. Whether it is.
         """
         slots, requests = self.slots, self.requests
-        below_slots = ticket.inflight < self.NEAR * slots.cap - 1
-        below_minute = ticket.before < self.NEAR * requests.cap - 1
-        if not (self.guessed and below_slots and below_minute):
+        if not (self.guessed and self._far_below(ticket)):
             return False
         if not self.doubts or self.got_through > self.doubted.sent:
             self.doubts, self.doubted = 0, ticket
         self.doubts += 1
         self.doubted.before = min(self.doubted.before, ticket.before)
-        if self.doubts < self.DOUBTS:
-            self.wrong += 1
-            if self.wrong < self.DOUBTS:
-                return False
-        guessed, self.guessed = slots.source == "seen", False
-        minute = self.doubts >= self.DOUBTS and guessed and requests.source == "none"
-        self.doubts = self.wrong = 0
-        if guessed:
-            slots.resume()
-        if minute:
-            ticket.before = self.doubted.before
-            self.guessed = True
-            requests.guess()
-            return True
-        if requests.source == "seen":
-            requests.give_up()
+        if self.doubts < self.DOUBTS or slots.source != "seen" or requests.source != "none":
+            return False
+        self.below = self.strays = self.doubts = 0
+        slots.resume()
+        ticket.before = self.doubted.before
+        requests.guess()
+        return True
+
+    def _give_up(self) -> None:
+        """Gives the guess up where too many of those sent below it are refused; where all are, it is the minute."""
+        share = (self.strays + Evidence.PRIOR_REFUSED) / (self.below + Evidence.PRIOR)
+        if share < self.DOUBTFUL or self.strays == self.below:
+            return
+        if self.slots.source == "seen":
+            self.slots.resume()
+        if self.requests.source == "seen":
+            self.requests.give_up()
+        self._mistaken()
+
+    def _mistaken(self) -> None:
+        self.guessed = False
         self.evidence.mistaken()
-        return False

@@ -277,9 +277,12 @@ class Law:
         if dimension is None:
             # A refusal is quicker than an answer: who has been silent for longer than refusals take was let in.
             silent, guessed = now - 2.0 * self.refusal_takes, self.guesses.guessed
-            pending = [
-                (one.inflight, one.before, one.sent < silent) for one in self.unsettled if not one.settled
-            ]
+            pending = []
+            for one in self.unsettled:
+                if not one.settled:
+                    if one.seq > ticket.seq and one.inflight:
+                        one.inflight -= 1  # what was refused has held no slot
+                    pending.append((one.inflight, one.before, one.sent < silent))
             found = self.guesses.explain(ticket, now, pending)
             if guessed and not self.guesses.guessed:
                 self.careful = INF
@@ -287,6 +290,8 @@ class Law:
                 self._over(ticket)
                 return self._alone(ticket, wait, now)
             dimension, holding = found, ticket.inflight
+            if found == "concurrency" and wait <= self.SHORT_HINT:
+                wait = min(wait, 0.1)
         elif dimension == "concurrency" and wait <= self.SHORT_HINT:
             wait = 0.1
         if limit is None:
@@ -294,7 +299,8 @@ class Law:
         if dimension == "concurrency":
             if self.requests.known:
                 self.concurrency.spacing = self.requests.sparing()
-            self.concurrency.refused(ticket, limit, holding, now)
+            proven = len(self.inflight) - self.pending - 1
+            self.concurrency.refused(ticket, limit, holding, now, proven=proven)
         elif dimension in ("tpm", "tpd"):
             if dimension == "tpm":
                 self._tokens_refused(ticket, limit, current, now)

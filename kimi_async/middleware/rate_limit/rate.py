@@ -49,7 +49,9 @@ class Rate:
     """Seconds after a refusal during which sending is paced."""
 
     GUESSED = 1.0
-    """Seconds to the first canary of a limit that was only guessed from refusals without a reason, doubled as long as it holds."""
+    """Seconds to the first canary of a limit that was only guessed from refusals without a reason; more as long as it holds."""
+    STANDS = 3
+    """Tests, after which a guess is given up no more when it fails one: it was right, and more may be possible now."""
     SOON = 20.0
     """Seconds to the first canary of a limit."""
     LATE = 60.0
@@ -97,6 +99,7 @@ class Rate:
         "evidence",
         "grown_at",
         "guessed",
+        "held",
         "interval",
         "margin",
         "name",
@@ -163,6 +166,8 @@ class Rate:
         self.refusals: int = 0
         self.guessed: bool = False
         """Whether no text has named it: the evidence spoke for it, and may yet speak against it."""
+        self.held: int = 0
+        """How many tests the guess has stood."""
 
     @property
     def known(self) -> bool:
@@ -215,7 +220,8 @@ class Rate:
         """When the limit may be tested."""
         if self.canary is not None or self.share < INF or self.cap >= self.ceiling:
             return INF
-        if self.budget.left < 1.0 and not self.passed:
+        testing = self.passed or (self.guessed and self.interval < self.SOON)
+        if self.budget.left < 1.0 and not testing:
             return INF
         if self.canary_at == INF:
             self.canary_at = now + self._pause()
@@ -230,6 +236,7 @@ class Rate:
     def guess(self) -> None:
         """What is learnt now is a guess: it is tested soon, and given up where it does not hold."""
         self.guessed = True
+        self.held = 0
         self.interval = self.GUESSED
         self.budget.left = max(self.budget.left, 4.0)
 
@@ -271,7 +278,7 @@ class Rate:
             self.canary = ticket.canary = None
             self.passed += 1
             self.canary_at = now
-            if self.passed >= 2 and self.guessed:
+            if self.passed >= 2 and self.guessed and self.held < self.STANDS:
                 self.give_up()
             elif self.passed >= 2:
                 self.trusted = self.cap
@@ -358,7 +365,8 @@ class Rate:
             self.canary_at = now + self.AFTER_DROP
         else:
             if tested:
-                self.interval = min(self.LATE, self.interval * (2.0 if self.guessed else 1.5))
+                self.held += 1
+                self.interval = min(self.LATE, self.interval * 1.5)
             due = now + self._pause()
             # A guess is tested however often refusals come: it is they that may be the accidents.
             self.canary_at = min(self.canary_at, due) if self.guessed and not tested else due

@@ -20,7 +20,7 @@ class Concurrency:
     SOON = 30.0
     """Seconds after which a limit is tested that the server has named, …"""
     GUESSED = 1.0
-    """… and one that was only seen: a wrong guess must not last. The interval doubles as long as the guess holds."""
+    """… and one that was only seen: a wrong guess must not last. The interval grows as long as the guess holds."""
     LATE = 120.0
     """The longest interval."""
     GROWTH = 1.5
@@ -110,7 +110,7 @@ class Concurrency:
             return False
         if self.extra:
             self.tested = inflight < self.limit + self.extra
-        elif now >= self.canary_at and not self.canaries and self.budget.left >= 1.0:
+        elif now >= self.canary_at and not self.canaries and self._may_test():
             self.tested = True
         elif self.canary_at == INF:
             self.canary_at = now + max(self.interval, self.spacing)
@@ -120,9 +120,13 @@ class Concurrency:
         """When a slot may open by itself."""
         if self.spread:
             return self.batch_at + self.SPREAD * 1.001
-        if self.slow or self.limit < self.cap or self.canaries or self.extra or self.budget.left < 1.0:
+        if self.slow or self.limit < self.cap or self.canaries or self.extra or not self._may_test():
             return INF
         return self.canary_at
+
+    def _may_test(self) -> bool:
+        """Whether a test may be paid for. The first ones of what was only seen are free: a wrong guess earns nothing to pay with."""
+        return self.budget.left >= 1.0 or (self.source == "seen" and self.interval < self.SOON)
 
     def send(self, ticket: Ticket, inflight: int) -> None:
         ticket.inflight = inflight
@@ -153,8 +157,11 @@ class Concurrency:
             elif self.limit < self.cap:
                 self.limit = min(self.cap, self.limit + 1.0 / max(1.0, self.limit))
 
-    def refused(self, ticket: Ticket, told: int | None, holding: int, now: float) -> None:
-        """`holding`: how many sent before this one are still under way, that is, what the server had of ours."""
+    def refused(self, ticket: Ticket, told: int | None, holding: int, now: float, *, proven: int = 0) -> None:
+        """
+        `holding`: how many sent before this one are still under way, that is, what the server had of ours; `proven`: how many are
+        under way that are known to be admitted.
+        """
         self.refusals += 1
         tested = bool(self.canaries) or self.extra > 0
         if tested:
@@ -175,7 +182,10 @@ class Concurrency:
                 # Somebody else has slots of this organisation too.
                 self.limit = max(1.0, min(self.limit, 0.9 * max(1, min(holding, ticket.inflight))))
             self.limit = min(self.limit, self.cap)
-        elif not tested:
+        elif tested:
+            # It was one too many; those that were tried before it and are under way were not.
+            self.cap = self.limit = max(self.cap, min(float(proven), self.cap + self.extra, self.ceiling))
+        else:
             held = max(1, min(holding, ticket.inflight))
             if self.slow or held < self.cap or fresh:
                 self.cap = self.limit = float(max(1, min(held, self.cap)))
@@ -187,9 +197,7 @@ class Concurrency:
         if fresh:
             self.cut_at = now
         if tested:
-            self.interval = min(
-                self.LATE, self.interval * (2.0 if self.interval < self.SOON else self.GROWTH)
-            )
+            self.interval = min(self.LATE, self.interval * self.GROWTH)
         elif self.source != "seen":
             self.interval = self.SOON
         self.canary_at = now + max(self.interval, self.spacing)

@@ -55,7 +55,7 @@ def test_evidence_one_refusal_is_never_a_limit():
         evidence.saw(ticket(20, minute), True, 1.0)
     evidence.saw(ticket(20, 200), False, 1.1)
 
-    assert ("open", 0) == evidence.weigh(ticket(20, 200), 1.1)
+    assert ("late", 0) == evidence.weigh(ticket(20, 200), 1.1)
 
 
 def test_evidence_others_under_as_much_load_got_through():

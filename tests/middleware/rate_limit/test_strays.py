@@ -91,3 +91,67 @@ async def test_call_refused_again_and_again_waits_no_longer_than_it_is_asked_to(
 
     assert 10 == len(unlucky)
     assert unlucky[-1] - unlucky[0] <= 9 * 1.3
+
+
+class Slots:
+    """Refuses whoever comes while all slots are taken, and names neither a limit nor a number."""
+
+    def __init__(self, slots: int, takes: float, headers: dict[str, str]) -> None:
+        self.slots = slots
+        self.takes = takes
+        self.headers = JSON | headers
+        self.held = 0
+
+    async def __call__(self, _: Request) -> Reply:
+        await asyncio.sleep(0.002)
+        if self.held >= self.slots:
+            return Reply(429, self.headers, b'{"error":{"message":"no"}}')
+        self.held += 1
+        await asyncio.sleep(self.takes)
+        self.held -= 1
+        return Reply(200, JSON, WHOLE)
+
+
+@pytest.mark.parametrize("headers", [{}, {"retry-after": "1"}])
+async def test_crowd_before_slots_that_no_text_names_keeps_them_full(headers: dict[str, str]):
+    """
+    A hundred calls through five slots take hardly longer than ten seconds, and the number is found.
+    """
+    loop = asyncio.get_running_loop()
+    async with AsyncKimi(
+        api_key="sk-test", max_retries=4, transport=MemoryTransport(Slots(5, 0.5, headers))
+    ) as client:
+        await asyncio.gather(
+            *(client.chat.completions.create(model="m", messages=MESSAGES) for _ in range(100))
+        )
+        known = client.limiter.stats()
+
+    assert 5 == known.concurrency.limit
+    assert loop.time() < 11
+
+
+# Each of these learnt a limit from accidents and kept it: a fifteenth to a half of what fits got through.
+@pytest.mark.parametrize("seed", [23, 103, 108, 110])
+async def test_limit_learnt_from_accidents_does_not_last(seed: int):
+    """
+    Where as many are refused below a limit that was guessed as above, it is given up.
+    """
+    answered = 0
+    async with AsyncKimi(
+        api_key="sk-test", max_retries=8, transport=MemoryTransport(Accidents(0.3, seed))
+    ) as client:
+
+        async def caller() -> None:
+            nonlocal answered
+            while True:
+                await client.chat.completions.create(model="m", messages=MESSAGES)
+                answered += 1
+
+        callers = [asyncio.ensure_future(caller()) for _ in range(16)]
+        await asyncio.sleep(20)
+        for each in callers:
+            each.cancel()
+        await asyncio.gather(*callers, return_exceptions=True)
+
+    # A call takes 0.21 s, and three in ten wait for a second and some more before they come again: 0.7 s each.
+    assert answered > 0.8 * 16 * 20 / 0.7

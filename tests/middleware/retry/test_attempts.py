@@ -228,6 +228,18 @@ def test_decide_rate_limit_while_nobody_is_admitted() -> None:
     assert told[0].wait == 0.0
 
 
+def test_decide_rate_limit_while_nobody_is_admitted_and_no_time_is_named() -> None:
+    """
+    The limiter may know no reason to wait, so retry waits: a crowd would spend its retries in milliseconds.
+    """
+    waits = [
+        verdict(Failure(cause="rate_limit", status=429), retries=n, max_retries=9, limiter=True).wait
+        for n in range(4)
+    ]
+
+    assert waits == [0.75, 1.5, 3.0, 6.0]
+
+
 def test_decide_rate_limit_without_limiter() -> None:
     """
     Without a limiter retry waits itself: the hint at least, spread by a quarter, and longer with every refusal.
