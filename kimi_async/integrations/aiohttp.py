@@ -31,7 +31,7 @@ class EventStreamResponse(web.StreamResponse):
     """
     Hands a stream of chats on to the reader, as server-sent events. To be returned from a handler, as any response.
 
-    What it does, and what `source`, `fold`, `keep_alive`, `tell` and `on_end` are, is said at
+    What it does, and what `source`, `keep_alive`, `tell` and `on_end` are, is said at
     `kimi_async.integrations.starlette.EventStreamResponse`. In silence it takes up to a second until a reader that has left is
     noticed; with `web.AppRunner(app, handler_cancellation=True)` no time at all.
     """
@@ -40,7 +40,6 @@ class EventStreamResponse(web.StreamResponse):
         self,
         source: RelaySource,
         *,
-        fold: bool = False,
         keep_alive: float | None = KEEP_ALIVE,
         tell: Callable[[KimiError], Mapping[str, Any]] | None = None,
         on_end: Callable[[RelayEnd], object] | None = None,
@@ -50,7 +49,7 @@ class EventStreamResponse(web.StreamResponse):
     ) -> None:
         kind = {"Content-Type": "text/event-stream; charset=utf-8"}
         super().__init__(status=status, reason=reason, headers={**kind, **HEADERS, **(headers or {})})
-        self._relay = Relay(source, fold=fold, keep_alive=keep_alive, tell=tell, on_end=on_end)
+        self._relay = Relay(source, keep_alive=keep_alive, tell=tell, on_end=on_end)
         self._runs = False
 
     async def prepare(self, request: web.BaseRequest) -> AbstractStreamWriter | None:

@@ -111,7 +111,6 @@ class RelayEnd:
     """What the answer ended with, if not well."""
     left: bool
     """Whether the relay was over before the answer: the reader has left, or the server was stopped."""
-    folded: bool = False
 
     @property
     def usage(self) -> CompletionUsage | None:
@@ -119,15 +118,15 @@ class RelayEnd:
         return None if self.stream is None else self.stream.usage
 
     @property
-    def finish_reason(self) -> str | None:
-        """Of the first choice; None where it did not come to its end."""
-        snapshot = None if self.stream is None else self.stream.snapshot()
-        return snapshot.choices[0].finish_reason if snapshot is not None and snapshot.choices else None
+    def completion(self) -> ChatCompletion | None:
+        """The answer, as far as it came."""
+        return None if self.stream is None else self.stream.snapshot()
 
     @property
-    def completion(self) -> ChatCompletion | None:
-        """The answer, as far as it came; None without `fold=True`."""
-        return self.stream.snapshot() if self.folded and self.stream is not None else None
+    def finish_reason(self) -> str | None:
+        """Of the first choice; None where it did not come to its end."""
+        completion = self.completion
+        return completion.choices[0].finish_reason if completion is not None and completion.choices else None
 
     @property
     def request_id(self) -> str | None:
@@ -165,7 +164,6 @@ class Relay:
         self,
         source: RelaySource,
         *,
-        fold: bool = False,
         keep_alive: float | None = KEEP_ALIVE,
         tell: Callable[[KimiError], Mapping[str, Any]] | None = None,
         on_end: Callable[[RelayEnd], object] | None = None,
@@ -178,7 +176,6 @@ class Relay:
         if keep_alive is not None and not (math.isfinite(keep_alive) and keep_alive > 0):
             raise ConfigurationError(f"keep_alive must be seconds above 0, or None; got {keep_alive!r}")
         self._source = source
-        self._fold = fold
         self._keep_alive = keep_alive
         self._tell = tell
         self._on_end = on_end
@@ -252,8 +249,7 @@ class Relay:
     def _events(self, stream: AsyncStream[ChatCompletionChunk]) -> AsyncGenerator[bytes, None]:
         """The stream as bytes of events: as they came where they fit together so, else decoded and encoded again."""
         if type(stream) is AsyncStream and stream.mender is None:
-            return stream.raw_events(fold=self._fold)
-        self._fold = True
+            return stream.raw_events()
         return _encoded(stream)
 
     async def _pass_on(self, events: AsyncGenerator[bytes, None], wire: Wire) -> None:
@@ -306,7 +302,7 @@ class Relay:
     async def _ended(self) -> None:
         if self._on_end is None:
             return
-        end = RelayEnd(self.stream, self.error, self.left, self._fold)
+        end = RelayEnd(self.stream, self.error, self.left)
         with anyio.CancelScope(shield=True):  # what it notes must be noted although the reader has left
             found = self._on_end(end)
             if hasattr(found, "__await__"):

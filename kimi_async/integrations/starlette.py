@@ -27,8 +27,7 @@ class EventStreamResponse(Response):
     """
     Hands a stream of chats on to the reader, as server-sent events.
 
-    Events go out as they came, neither decoded nor encoded again, and are watched all the same: an error or a cut inside the
-    stream becomes an event `data: {"error": {"message": …, "type": …, "code": …}}`, the last one, without `[DONE]` after it. A
+    Events go out as they came, not encoded again, and are watched: an error or a cut inside the stream becomes an event `data: {"error": {"message": …, "type": …, "code": …}}`, the last one, without `[DONE]` after it. A
     stream with `resume=` or `leaked_tools="mend"` is decoded, mended and encoded again.
 
     When the reader leaves, the request to the model is closed, also while the model is silent or has not begun.
@@ -37,7 +36,6 @@ class EventStreamResponse(Response):
         starts, so that a refusal has its status, with the error as JSON: 400, 413 and 422 with the host's words; 503 with
         `Retry-After` where the model is busy; 504 where it took too long; 502 for everything else that is no fault of the
         reader's. Or an open `AsyncStream`, whose refusals were yours.
-    :param fold: decode the chunks all the same, so that `on_end` has the `completion`.
     :param keep_alive: seconds of silence after which a comment is sent, which readers ignore. None for none.
     :param tell: makes the object under `error` of an error, in place of the usual one, which says nothing of your account.
     :param on_end: called once with a `RelayEnd`, however it ended, when the stream is closed; awaited if it is a coroutine
@@ -51,7 +49,6 @@ class EventStreamResponse(Response):
         self,
         source: RelaySource,
         *,
-        fold: bool = False,
         keep_alive: float | None = KEEP_ALIVE,
         tell: Callable[[KimiError], Mapping[str, Any]] | None = None,
         on_end: Callable[[RelayEnd], object] | None = None,
@@ -63,7 +60,7 @@ class EventStreamResponse(Response):
         self.status_code = status_code
         self.background = background
         self.init_headers({**HEADERS, **(headers or {})})
-        self._relay = Relay(source, fold=fold, keep_alive=keep_alive, tell=tell, on_end=on_end)
+        self._relay = Relay(source, keep_alive=keep_alive, tell=tell, on_end=on_end)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         await self._relay.run(_ASGIWire(self, receive, send))

@@ -4,7 +4,6 @@ Bytes of one streamed reply to chunks: what an event holds, whether it is the en
 No loop, no clock, no socket. What comes after the end or a fault is not looked at; what came before it is handed out first.
 """
 
-import re
 import warnings
 from collections.abc import Callable
 from typing import Any, Generic, Protocol, TypeVar, cast
@@ -31,15 +30,6 @@ Payload = bytes | memoryview
 DONE = b"[DONE]"
 
 UNREADABLE = (msgspec.MsgspecError, UnicodeError, RecursionError)
-
-
-# What an event may say beside a piece of the answer: an end, a usage, an error, or that it has another shape. One search (0.3 µs)
-# in place of the decoding.
-TELLING = re.compile(
-    rb'"finish_reason"\s*:\s*"|"usage"\s*:\s*\{|"error"|\[DONE\]|"choices"\s*:\s*\[\s*\]|"text"\s*:|"message"\s*:|"detail"|"code"'
-    rb"|\A(?!\{.*\"choices\")",
-    re.DOTALL,
-)
 
 
 class Continuation(Protocol):
@@ -77,7 +67,6 @@ class Digest(Generic[T]):
         "_response",
         "_said_done",
         "_sse",
-        "_tells",
         "_waiting",
         "done",
         "fault",
@@ -111,8 +100,7 @@ class Digest(Generic[T]):
         """Whether what came in one packet is handed out bit by bit: runs of text, and every other chunk alone, folded when its
         turn comes."""
         self._raw = False
-        """Whether events are handed on as they came, and only those looked at that tell of an end, a usage or an error."""
-        self._tells: Callable[[Payload], object] = TELLING.search
+        """Whether `feed` gives events as they came, once they are folded."""
         self._head: list[Payload] = []
         """The events of the first packet, until it is known who reads."""
         self._first = True
@@ -186,26 +174,14 @@ class Digest(Generic[T]):
         """Whether the first packet is behind."""
         return not self._head
 
-    def hand_on(self, *, fold: bool) -> list[bytes]:
-        """
-        From here on `feed` gives events as they came. Returns those of the first packet.
-
-        :param fold: whether each is decoded and folded all the same.
-        """
+    def hand_on(self) -> list[bytes]:
+        """From here on `feed` gives events as they came. Returns those of the first packet."""
         self.settle()
         self._raw = True
-        if fold:
-            self._tells = _each
         head, self._head = [payload for payload in self._head if payload != DONE], []
         if self.fault is not None and self.fold is not None:
             head = head[: self.fold.chunks]  # what came before it
         return as_events(head)
-
-    @property
-    def begun(self) -> bool:
-        """Whether a first token has come. Of events that are handed on it is taken to be in the second: the first names the role."""
-        fold = self.fold
-        return fold is not None and (fold.says_something or (self._raw and fold.chunks > 1))
 
     def _handed_on(self, payloads: list[Payload]) -> list[bytes]:
         passed: list[Payload] = []
@@ -216,11 +192,14 @@ class Digest(Generic[T]):
             payload = queue.pop()
             if payload in typed and self._told(bytes(payload)):
                 break
-            if not self._tells(payload):
-                fold.chunks += 1
-            elif not self._patiently(payload, queue):
-                continue
-            passed.append(payload)
+            # Decoding (0.4 µs) is also the quickest way to see whether it tells of an end, a usage or an error: a search for
+            # the words took ten times as long.
+            try:
+                plain = self._joiner is None and fold.add(cast("ChatCompletionChunk", self._decode(payload)))
+            except UNREADABLE:
+                plain = False
+            if plain or self._patiently(payload, queue):
+                passed.append(payload)
         if self._said_done:
             self._conclude()
         if self._sse.strays and self.fault is None and not self.done:
@@ -493,15 +472,17 @@ def second_look(chunk: ChatCompletionChunk, payload: Payload) -> tuple[ChatCompl
     return chunk, error
 
 
-def _each(_: Payload) -> bool:
-    return True
-
-
 def as_events(payloads: list[Payload]) -> list[bytes]:
     """Events as bytes of a stream, in one piece."""
     if not payloads:
         return []
-    return [b"".join([encode_event(payload) for payload in payloads])]
+    pieces: list[Payload] = []
+    for payload in payloads:
+        if type(payload) is memoryview or b"\n" not in payload:  # a view is one line within what was read
+            pieces += (b"data: ", payload, b"\n\n")
+        else:
+            pieces.append(encode_event(payload))
+    return [b"".join(pieces)]
 
 
 def _is_whole(value: dict[str, Any]) -> bool:

@@ -138,10 +138,10 @@ class Reading(Generic[T]):
         Stops the reading of the connection for a while: short at first, a quarter of the time since the first token, so that
         little of an answer's time is added to it.
         """
-        clocks = self.clocks
+        clocks, fold = self.clocks, self.digest.fold
         now = clocks.since
         if not self._spoken:
-            if not self.digest.begun:
+            if fold is None or not fold.says_something:
                 return
             self._spoken = now
         pause = min(self.gather, max(SHORTEST, (now - self._spoken) * GROWTH))

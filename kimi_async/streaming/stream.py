@@ -245,21 +245,19 @@ class AsyncStream(Generic[T]):
         """
         self._reading.digest.runs = True
 
-    async def raw_events(self, *, fold: bool = False) -> AsyncGenerator[bytes, None]:
+    async def raw_events(self) -> AsyncGenerator[bytes, None]:
         """
-        The stream as bytes, to be handed on to another reader: whole events as they came, `data: [DONE]` last. Not decoded, so
-        that `snapshot()` and `partial` have no text; but watched: an error raises as in any stream, a cut one too, and `usage`
-        is known afterwards. Before anything was iterated; leaving it early closes the stream, which stops the model.
+        The stream as bytes, to be handed on to another reader: whole events as they came, `data: [DONE]` last. Watched as any
+        stream: an error raises, a cut one too, and `usage` and `snapshot()` are known afterwards. Before anything was iterated;
+        leaving it early closes the stream, which stops the model.
 
         A stream with `resume=` cannot be handed on so: its events would not fit together.
-
-        :param fold: decode each event all the same, so that `snapshot()` and `partial` have the answer.
         """
         if self._fold is None or self._mender is not None or not self._is_untouched:
             raise ConfigurationError(
                 "raw_events() is for a stream of chats, without resume=, of which nothing was iterated"
             )
-        for data in self._reading.digest.hand_on(fold=fold):
+        for data in self._reading.digest.hand_on():
             yield data
         self._pending = iter(())
         events = cast("AsyncStream[bytes]", self)

@@ -5,8 +5,9 @@ A stream whose leaked tool calls come as calls: `leaked_tools="mend"` on a strea
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Any, Self
+from typing import Any, NoReturn, Self
 
+from ..errors import ConfigurationError
 from ..streaming.fold import Accumulator
 from ..streaming.stream import AsyncStream
 from ..transport.exchange import Response
@@ -78,6 +79,11 @@ class MendedStream:
 
     async def aclose(self) -> None:
         await self._inner.close()
+
+    def raw_events(self) -> NoReturn:
+        raise ConfigurationError(
+            "raw_events() hands on what came, and leaked_tools='mend' changes it: iterate over the chunks"
+        )
 
     def __repr__(self) -> str:
         return f"<MendedStream of {self._inner!r}>"

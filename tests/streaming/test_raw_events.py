@@ -93,13 +93,13 @@ async def test_raw_events_raise_what_the_stream_would(end: bytes, error: type[Ex
 
 
 @pytest.mark.parametrize("size", [1, 7, 100, 10_000])
-async def test_raw_events_folded_have_the_answer(size: int) -> None:
+async def test_raw_events_tell_the_answer(size: int) -> None:
     """
-    With `fold` the bytes are the same, and the answer is known as well.
+    Afterwards the answer is known as of any stream.
     """
     stream, _ = await opened(BODY, size)
 
-    found = [piece async for piece in stream.raw_events(fold=True)]
+    found = [piece async for piece in stream.raw_events()]
 
     assert BODY == b"".join(found)
     assert "ab" == stream.snapshot().choices[0].message.content
