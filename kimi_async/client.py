@@ -262,6 +262,7 @@ class AsyncKimi(RequestBuilder, ResourceTree):
             had broken off comes once more.
         :param resume: go on by partial mode where a streamed answer breaks off (True or a `ResumePolicy`); by default it is asked
             for again.
+        :param leaked_tools: `"mend"`, `"warn"` or `"off"`, as for `create`; what is mended is mended in the journal as well.
 
         :param concurrency: requests under way at once. None, the default, follows the client's limits, or is 64 where none is known.
         :param ordered: results in the order of the input. False by default.

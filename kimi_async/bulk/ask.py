@@ -18,6 +18,7 @@ from ..transport.exchange import Response
 from ..types.completions import ChatCompletion, ChatCompletionChunk
 from .options import MapOptions
 from .requests import Item
+from .results import settler
 
 __all__ = ["AnswerBegunAnew", "Answered", "Asker"]
 
@@ -63,6 +64,10 @@ class Asker:
         except NotFoundError as exc:
             await explain_missing_model(self._client, str(item.fields.get("model")), exc)
             raise
+        fields = item.fields
+        settle = settler(self._options.leaked_tools, fields.get("tools"), fields.get("messages"))
+        if settle is not None and (found := settle(answered.completion)) is not answered.completion:
+            answered.completion, answered.body = found, None
         if reader is not None:
             answered.completion = parse_completion(answered.completion, reader, item.fields.get("tools"))
             answered.parsed = answered.completion.parsed

@@ -5,8 +5,11 @@ What became of a batch job: its output files joined to its requests.
 import filecmp
 import os
 from collections.abc import AsyncIterator, Iterator, Sequence
-from typing import Any, Literal, Self, cast
+from typing import Any, Literal, Self, TypeAlias, cast
 
+import msgspec
+
+from ..resources.arguments import LeakedTools
 from ..resources.disk import Replacement
 from ..resources.threads import in_thread
 from ..types.batches import Batch
@@ -14,7 +17,7 @@ from .batch_handle import BatchHandle
 from .lines import LineProblem, id_of, read_ids, request_lines
 from .output_files import ResultFiles, refuse_overwriting
 from .output_lines import Answer
-from .results import Result, UnansweredError
+from .results import Result, UnansweredError, settler
 
 __all__ = ["BatchResults"]
 
@@ -44,6 +47,9 @@ class BatchResults:
         self.keep_files: bool = False
         """Whether `close` leaves the files of a temporary directory where they are."""
         self._total: int | None = None
+        self.leaked_tools: LeakedTools | None = None
+        """What to do with tool calls that the host left in a text; None looks for none."""
+        self._offers: dict[str, Offer] | None = None
 
     @property
     def problems(self) -> list[LineProblem]:
@@ -79,7 +85,17 @@ class BatchResults:
     def get(self, custom_id: str) -> Result | None:
         """The result of one request; None if it was not answered (or never asked)."""
         answer = self._files.get(custom_id)
-        return None if answer is None else Result.of(answer, -1, _source(answer))
+        return None if answer is None else self._result(answer, -1)
+
+    def _result(self, answer: Answer, index: int) -> Result:
+        if self.leaked_tools is None:
+            return Result.of(answer, index, _source(answer))
+        if self._offers is None:
+            self._offers = {}
+            for path in self._inputs:
+                self._offers.update(offer for line in request_lines(path) if (offer := _offer(line)))
+        tools, messages = self._offers.get(answer.custom_id, (None, None))
+        return Result.of(answer, index, _source(answer), settle=settler(self.leaked_tools, tools, messages))
 
     def __len__(self) -> int:
         return self.total
@@ -93,7 +109,7 @@ class BatchResults:
                 if answer is None:
                     yield self._unanswered(custom_id, index, number)
                 else:
-                    yield Result.of(answer, index, _source(answer))
+                    yield self._result(answer, index)
                 index += 1
 
     async def __aiter__(self) -> AsyncIterator[Result]:
@@ -189,6 +205,20 @@ class BatchResults:
 
     def __repr__(self) -> str:
         return f"<BatchResults {self.ok:,} ok, {self.failed:,} failed, {self.unanswered:,} unanswered>"
+
+
+Offer: TypeAlias = tuple[Any, list[dict[str, Any]]]
+"""The tools of a request, and those that its messages declare."""
+
+
+def _offer(line: bytes) -> tuple[str, Offer] | None:
+    """What a request offers, under its id; None where that is nothing."""
+    if b'"tools"' not in line:
+        return None
+    request: Any = msgspec.json.decode(line)
+    body: dict[str, Any] = request["body"]
+    declared = [{"tools": message["tools"]} for message in body.get("messages") or () if message.get("tools")]
+    return request["custom_id"], (body.get("tools"), declared)
 
 
 def _is_same(path: str, other: str) -> bool:

@@ -16,7 +16,7 @@ from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from typing import Any, Literal, TypeAlias, TypedDict, Unpack
 
 from ..errors import BadRequestError, ConfigurationError, NotFoundError
-from ..resources.arguments import unknown_argument
+from ..resources.arguments import LeakedTools, check_leaked_tools, unknown_argument
 from ..resources.batches import BatchEndpoints
 from ..resources.threads import in_thread
 from ..types.batches import Batch
@@ -82,6 +82,7 @@ class AsyncBatches(BatchEndpoints):
         max_poll_interval: float = 60.0,
         timeout: float | None = None,
         delete: bool = False,
+        leaked_tools: LeakedTools | None = None,
         **options: Unpack[SubmitParams],
     ) -> BatchResults:
         """
@@ -94,6 +95,8 @@ class AsyncBatches(BatchEndpoints):
         :param poll_interval: seconds between two looks at first, 5 by default; ``max_poll_interval`` (60) when nothing changes.
         :param timeout: seconds after which waiting ends with `BatchNotFinishedError`; None, the default: never.
         :param delete: remove the job's files from the account once they are here. False by default.
+        :param leaked_tools: `"mend"` makes calls of tool markup that the host left in a text, `"warn"` tells it, as for `create`,
+            when a result is looked at. The output lines stay as they came. By default nothing is looked for.
         :param model: for requests that name none.
         :param defaults: a mapping of more fields for requests that do not have them.
         :param completion_window: ``12h`` to ``7d``; ``24h`` by default.
@@ -112,6 +115,7 @@ class AsyncBatches(BatchEndpoints):
         """
         if via not in ("batch", "auto", "live"):
             raise ConfigurationError(f"via must be 'batch', 'auto' or 'live', not {via!r}")
+        check_leaked_tools(leaked_tools)
         handle, fresh = await _prepared("run", requests, options)
         state, on_progress = options.get("state"), options.get("on_progress")
         try:
@@ -134,9 +138,12 @@ class AsyncBatches(BatchEndpoints):
             results = await batch_jobs.collect(
                 self._client, handle, directory=options.get("directory"), batches=batches, delete=delete
             )
+            results.leaked_tools = leaked_tools
             try:
                 if via != "batch" and next(results.to_send_again(), None) is not None:
-                    await self._send_live(results, live or {}, on_progress)
+                    await self._send_live(
+                        results, {"leaked_tools": leaked_tools, **(live or {})}, on_progress
+                    )
             except BaseException:
                 results.keep_files = state is not None
                 results.close()
@@ -244,6 +251,7 @@ class AsyncBatches(BatchEndpoints):
         *,
         directory: str | os.PathLike[str] | None = None,
         delete: bool = False,
+        leaked_tools: LeakedTools | None = None,
     ) -> BatchResults:
         """
         Download what there is and join it to the requests. A batch id will do for a handle.
@@ -251,9 +259,13 @@ class AsyncBatches(BatchEndpoints):
         Files that are on this machine already, whole, are not fetched again.
 
         :param delete: remove the job's files from the account once they are here (an account holds at most 1,000).
+        :param leaked_tools: as for `run`.
         """
+        check_leaked_tools(leaked_tools)
         known = await self.attach(handle) if isinstance(handle, str) else handle
-        return await batch_jobs.collect(self._client, known, directory=directory, delete=delete)
+        results = await batch_jobs.collect(self._client, known, directory=directory, delete=delete)
+        results.leaked_tools = leaked_tools
+        return results
 
     async def cancel_job(self, handle: BatchHandle) -> Sequence[Batch]:
         """Cancel every batch of a job that has not ended; gives them all."""

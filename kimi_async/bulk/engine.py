@@ -24,7 +24,7 @@ from .outbox import Outbox
 from .output_lines import RunInfo, decode_answer
 from .pace import Pace
 from .requests import Item, Requests, fingerprint_of, item_of
-from .results import Result, line_of_answer, line_of_failure
+from .results import Result, line_of_answer, line_of_failure, settler
 from .source import Source
 
 __all__ = ["Engine"]
@@ -299,8 +299,15 @@ class Engine:
             self._meter.skipped += 1
             if options.replay:
                 answer = decode_answer(line)
+                fields = item.fields
                 self.outbox.put(
-                    Result.of(answer, item.index, "journal", response_format=options.response_format)
+                    Result.of(
+                        answer,
+                        item.index,
+                        "journal",
+                        response_format=options.response_format,
+                        settle=settler(options.leaked_tools, fields.get("tools"), fields.get("messages")),
+                    )
                 )
             else:
                 self.outbox.skip(item.index)

@@ -15,7 +15,7 @@ from ..errors import (
     QuotaExceededError,
     TokensPerDayLimitError,
 )
-from ..resources.arguments import unknown_argument
+from ..resources.arguments import LeakedTools, check_leaked_tools, unknown_argument
 from ..streaming.resume import ResumePolicy
 from ..types.completions import ChatCompletion
 from .journal import Redo
@@ -135,6 +135,11 @@ class MapParams(TypedDict, total=False):
     Called with the custom_id and each chunk of a streamed answer, and with an `AnswerBegunAnew` where one that had broken
     off comes once more.
     """
+    leaked_tools: LeakedTools | None
+    """
+    As for ``create``. What is mended is mended in the journal; what an earlier run put there as it came is mended when it is
+    handed out (``replay``).
+    """
     token_budget: int | None
     """
     Tokens, in and out, after which nothing more is sent. What is under way is finished, so the sum may exceed it by
@@ -188,6 +193,7 @@ class MapOptions:
     stream: bool = False
     resume: ResumePolicy | bool | None = None
     on_chunk: Callable[[str, Any], object] | None = None
+    leaked_tools: LeakedTools | None = None
     token_budget: int | None = None
     cost_budget: float | None = None
     price: Prices | None = None
@@ -225,4 +231,5 @@ def check_options(options: MapOptions) -> None:
         raise ConfigurationError("replay needs a journal")
     if options.window is not None and options.window < 1:
         raise ConfigurationError(f"window must be at least 1, not {options.window}")
+    check_leaked_tools(options.leaked_tools)
     ResumePolicy.of(options.resume)

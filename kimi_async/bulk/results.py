@@ -2,6 +2,7 @@
 What became of one request among many, whoever answered it: a live call, a journal, a batch.
 """
 
+from collections.abc import Callable
 from typing import Any, Literal, TypeAlias, cast
 
 import msgspec
@@ -12,7 +13,15 @@ from ..schema.answers import parse_completion, response_format_of
 from ..types.completions import ChatCompletion, CompletionUsage
 from .output_lines import Answer, RunInfo, answer_line, failure_line
 
-__all__ = ["RequestFailedError", "Result", "Source", "UnansweredError", "line_of_answer", "line_of_failure"]
+__all__ = [
+    "RequestFailedError",
+    "Result",
+    "Source",
+    "UnansweredError",
+    "line_of_answer",
+    "line_of_failure",
+    "settler",
+]
 
 Source: TypeAlias = Literal["live", "journal", "batch"]
 
@@ -54,6 +63,7 @@ class Result:
         "_error",
         "_format",
         "_parsed",
+        "_settle",
         "attempts",
         "custom_id",
         "elapsed",
@@ -74,6 +84,7 @@ class Result:
         source: Source = "live",
         parsed: Any = None,
         response_format: Any = None,
+        settle: Callable[[ChatCompletion], ChatCompletion] | None = None,
     ) -> None:
         self.custom_id: str = custom_id
         self.index: int = index
@@ -83,6 +94,7 @@ class Result:
         self._answer = answer
         self._format = response_format
         self._parsed = parsed
+        self._settle = settle
         self.attempts: int = attempts
         """Times the request was sent, retries included; 0 if it never was."""
         self.elapsed: float = elapsed
@@ -90,8 +102,16 @@ class Result:
         self.source: Source = source
 
     @classmethod
-    def of(cls, answer: Answer, index: int, source: Source, *, response_format: Any = None) -> "Result":
-        """A result from its line."""
+    def of(
+        cls,
+        answer: Answer,
+        index: int,
+        source: Source,
+        *,
+        response_format: Any = None,
+        settle: Callable[[ChatCompletion], ChatCompletion] | None = None,
+    ) -> "Result":
+        """A result from its line. `settle` is given the completion, for what is to be mended in it."""
         run = answer.kimi_async
         return cls(
             answer.custom_id,
@@ -101,6 +121,7 @@ class Result:
             elapsed=run.elapsed if run is not None else 0.0,
             source=source,
             response_format=response_format,
+            settle=settle,
         )
 
     @property
@@ -158,6 +179,8 @@ class Result:
             body = answer.body
             if answer.ok and body is not None:
                 completion = codec.decode_reply(body, ChatCompletion)
+                if self._settle is not None:
+                    completion = self._settle(completion)
                 reader = response_format_of(self._format)
                 if reader is not None:
                     completion = parse_completion(completion, reader)
@@ -171,6 +194,17 @@ class Result:
     def __repr__(self) -> str:
         state = "ok" if self.ok else f"failed: {self.error!r}"
         return f"<Result {self.index} {self.custom_id!r} {state}>"
+
+
+def settler(
+    leaked: str | None, tools: Any, messages: Any
+) -> Callable[[ChatCompletion], ChatCompletion] | None:
+    """What does to a completion what `leaked_tools=` asks for; None where there is nothing to do."""
+    if leaked == "off" or (leaked is None and not tools):
+        return None
+    from ..tools.leaks import settled
+
+    return lambda completion: settled(completion, leaked, tools, messages or ())
 
 
 def error_of(answer: Answer) -> Exception:

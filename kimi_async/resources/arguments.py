@@ -4,14 +4,25 @@ How the arguments of a method are sorted and checked: options of the call, ids i
 
 import difflib
 from collections.abc import Mapping, Sequence
-from typing import Any, cast
+from typing import Any, Literal, TypeAlias, cast
 from urllib.parse import quote
 
 from ..config import hidden
 from ..errors import ConfigurationError
 from .caller import CallOptions
 
-__all__ = ["CALL_OPTIONS", "call_options", "path_segment", "unknown_argument", "with_query"]
+__all__ = [
+    "CALL_OPTIONS",
+    "LeakedTools",
+    "call_options",
+    "check_leaked_tools",
+    "path_segment",
+    "unknown_argument",
+    "with_query",
+]
+
+LeakedTools: TypeAlias = Literal["mend", "warn", "off"]
+"""What to do with tool calls that a host left in the text."""
 
 CALL_OPTIONS: tuple[str, ...] = tuple(CallOptions.__annotations__)
 
@@ -23,6 +34,12 @@ def call_options(given: Mapping[str, Any]) -> CallOptions:
     if taken.get("extra_headers"):
         taken["extra_headers"] = hidden(taken["extra_headers"])  # a traceback shows the frames of this call
     return cast("CallOptions", taken)
+
+
+def check_leaked_tools(value: object) -> None:
+    """:raises ConfigurationError: for what `leaked_tools=` may not be."""
+    if value not in (None, "mend", "warn", "off"):
+        raise ConfigurationError(f"leaked_tools must be 'mend', 'warn' or 'off'; got {value!r}")
 
 
 def with_query(call: CallOptions, params: Mapping[str, Any]) -> CallOptions:

@@ -22,7 +22,7 @@ from ..types.completions import (
 )
 from ..types.parsed import ParsedChatCompletion
 from ._base import Resource
-from .arguments import call_options
+from .arguments import LeakedTools, call_options, check_leaked_tools
 from .caller import CallOptions
 from .chat_body import accept_completion, chat_body
 from .described import CHAT, describes
@@ -40,9 +40,6 @@ T = TypeVar("T")
 
 Fit: TypeAlias = "Callable[[list[Any]], list[Any] | Awaitable[list[Any]]]"
 """Given a conversation: what of it is sent."""
-
-LeakedTools: TypeAlias = Literal["mend", "warn", "off"]
-"""What to do with tool calls that a host left in the text."""
 
 
 class CreateOptions(ChatParams, CallOptions, total=False):
@@ -141,8 +138,7 @@ class AsyncCompletions(Resource["RawCompletions", "StreamingCompletions"]):
         policy = ResumePolicy.of(resume)
         client = self._client
         leaked = params.pop("leaked_tools", None)
-        if leaked not in (None, "mend", "warn", "off"):
-            raise ConfigurationError(f"leaked_tools must be 'mend', 'warn' or 'off'; got {leaked!r}")
+        check_leaked_tools(leaked)
         if leaked == "mend":  # both are read twice: the names of the tools are in them
             messages = cast("Iterable[ChatCompletionMessageParam]", _lasting(messages))
             params["tools"] = _lasting(params.get("tools", NOT_GIVEN))
@@ -208,10 +204,9 @@ class AsyncCompletions(Resource["RawCompletions", "StreamingCompletions"]):
             await explain_missing_model(client, model, exc)
             raise
         if leaked != "off" and (leaked is not None or params.get("tools")):
-            from ..tools.leaks import offered_names, settle_leaks
+            from ..tools.leaks import settled
 
-            names = offered_names(params.get("tools"), messages if leaked == "mend" else ())
-            completion = settle_leaks(completion, names, mend=leaked == "mend")
+            completion = settled(completion, leaked, params.get("tools"), messages)
         if empty == "raise" and completion.is_empty:
             raise EmptyResponseError(completion=completion)
         return completion

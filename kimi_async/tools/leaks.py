@@ -40,6 +40,7 @@ __all__ = [
     "has_leak",
     "offered_names",
     "settle_leaks",
+    "settled",
     "tell_leak",
 ]
 
@@ -366,6 +367,18 @@ def settle_leaks(completion: ChatCompletion, names: Iterable[str], *, mend: bool
     return completion.model_copy(update={"choices": choices})
 
 
+def settled(
+    completion: ChatCompletion, leaked: str | None, tools: Any, messages: Iterable[Any] = ()
+) -> ChatCompletion:
+    """
+    The completion as `leaked_tools=` asks for it: None is "warn" where tools were offered.
+    """
+    if leaked == "off" or (leaked is None and not tools):
+        return completion
+    mend = leaked == "mend"
+    return settle_leaks(completion, offered_names(tools, messages if mend else ()), mend=mend)
+
+
 def calls_from(leak: Leak) -> list[ChatCompletionMessageToolCall]:
     return [
         ChatCompletionMessageToolCall(id=call.id, function=Function(name=call.name, arguments=call.arguments))
@@ -381,7 +394,7 @@ def tell_leak(leak: Leak, finish_reason: str | None, *, mend: bool) -> None:
         why = f"it could not be read: {leak.reason}"
     else:
         why = f"the answer ended with finish_reason {finish_reason!r}"
-    warnings.warn(f"the host left tool calls in the text of an answer; {why}", KimiWarning, stacklevel=4)
+    warnings.warn(f"the host left tool calls in the text of an answer; {why}", KimiWarning, stacklevel=5)
 
 
 # An answer that was cut may have lost calls behind those that are whole.
