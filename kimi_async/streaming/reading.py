@@ -8,7 +8,7 @@ import asyncio
 from collections.abc import Callable
 from typing import Any, Generic, TypeVar, cast
 
-from ..errors import APIConnectionError, KimiError, StreamStalledError
+from ..errors import APIConnectionError, APIError, APIStatusError, KimiError, StreamStalledError
 from ..transport.deadlines import Deadline
 from ..transport.exchange import Response
 from .clocks import FLOWS, SAID, TICK, Clocks, ticks_of, turn_of
@@ -84,6 +84,8 @@ class Reading(Generic[T]):
         response, digest, clocks = self.response, self.digest, self.clocks
         if digest.waits:
             items = digest.next_run()
+            if digest.fault is not None:
+                self._tell(digest.fault)
             self._moved()
             return items
         read, now, turn = response.reader, clocks.loop.time, self._turn
@@ -123,9 +125,17 @@ class Reading(Generic[T]):
         finally:
             clocks.task = None
             clocks.expired = False
+        if digest.fault is not None:
+            self._tell(digest.fault)
         if items:
             self._moved()
         return items
+
+    def _tell(self, fault: APIError) -> None:
+        """Whoever keeps the limits hears of a refusal that comes after a good status, also after the first event; once."""
+        heard, self.response.heard = self.response.heard, None
+        if heard is not None and isinstance(fault, APIStatusError):
+            heard(fault)
 
     def _moved(self) -> None:
         fold = self.digest.fold

@@ -184,9 +184,14 @@ async def test_told_limit_does_not_lock_the_client_for_good():
             )
 
 
-async def test_limit_error_inside_a_stream_teaches_the_limiter():
+CHUNK = b'data: {"id":"c","choices":[{"index":0,"delta":{"role":"assistant","content":"Hi"}}]}\n\n'
+
+
+@pytest.mark.parametrize("parts", [[], [CHUNK], [CHUNK, CHUNK]], ids=["first", "second", "later"])
+@pytest.mark.parametrize("joined", [True, False], ids=["one packet", "packet by packet"])
+async def test_limit_error_inside_a_stream_teaches_the_limiter(parts: list[bytes], joined: bool):
     """
-    A refusal under status 200 names the limit as one of status 429 does.
+    A refusal under status 200 names the limit as one of status 429 does, be it the first event or a later one.
     """
     refusal = {
         "error": {
@@ -194,13 +199,17 @@ async def test_limit_error_inside_a_stream_teaches_the_limiter():
             "type": "rate_limit_reached_error",
         }
     }
+    packets = [*parts, f"data: {json.dumps(refusal)}\n\n".encode()]
 
     async def answer(_: Request) -> Reply:
-        return Reply(200, {"content-type": "text/event-stream"}, f"data: {json.dumps(refusal)}\n\n")
+        return Reply(200, {"content-type": "text/event-stream"}, b"".join(packets) if joined else packets)
 
     async with AsyncKimi(api_key="sk-test", max_retries=0, transport=MemoryTransport(answer)) as client:
         with pytest.raises(RateLimitReachedError):
-            await client.chat.completions.create(model="kimi-k3", messages=MESSAGES, stream=True)
+            async for _ in await client.chat.completions.create(
+                model="kimi-k3", messages=MESSAGES, stream=True
+            ):
+                pass
 
-        assert 7 == client.limiter.stats().concurrency.limit
-        assert 0 == client.limiter.stats().in_flight
+        known = client.limiter.stats()
+        assert (7, 0, 1) == (known.concurrency.limit, known.in_flight, known.refused)
