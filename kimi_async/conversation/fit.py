@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Any, Final, Protocol, cast
 
 from ..errors import ConfigurationError, KimiError
-from ..providers.models import model_info
+from ..providers.models import default_budget, model_info
 from .history import mend_history
 from .messages import calls_of, role_of
 from .tokens import TEMPLATE, estimate_tokens, message_tokens
@@ -195,7 +195,7 @@ def _room(model: str, budget: int | None, context: int | None) -> int:
             f"the window of {model!r} is not known; pass context= (client.models.list() tells context_length)"
         )
     if budget is None:
-        budget = min((info.default_max_tokens if info is not None else None) or 32_768, window // 2)
+        budget = min(default_budget(model), window // 2)
     if not 0 < budget < window:
         raise ConfigurationError(
             f"max_completion_tokens must lie between 1 and the window of {window:,} tokens; got {budget:,}"

@@ -11,11 +11,23 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import date
 from decimal import Decimal
+from functools import lru_cache
 from typing import Any, Final, Literal, Protocol, cast
 
 from .ids import official_id
 
-__all__ = ["AS_OF", "BATCH_SHARE", "MODELS", "Currency", "ModelInfo", "Price", "cost", "model_info", "price"]
+__all__ = [
+    "AS_OF",
+    "BATCH_SHARE",
+    "MODELS",
+    "Currency",
+    "ModelInfo",
+    "Price",
+    "cost",
+    "default_budget",
+    "model_info",
+    "price",
+]
 
 AS_OF: Final = date(2026, 11, 22)
 """When this table was last compared with its sources."""
@@ -190,6 +202,13 @@ _CODE: Final[dict[str, ModelInfo]] = {
 def model_info(model: str) -> ModelInfo | None:
     """What is known about a model, None if nothing. A gateway's form of an id (`moonshotai/kimi-k3`) is understood."""
     return MODELS.get(model) or _CODE.get(model) or MODELS.get(official_id(model))
+
+
+@lru_cache(256)  # asked for each request that names no budget: 10 µs for a gateway's id without
+def default_budget(model: str) -> int:
+    """What is charged for an answer where a request to this model does not bound it; K2's for a model that nothing is known of."""
+    info = model_info(model)
+    return (info and info.default_max_tokens) or _K2_DEFAULT
 
 
 def price(model: str, currency: Currency = "USD") -> Price | None:

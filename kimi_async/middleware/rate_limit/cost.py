@@ -5,6 +5,7 @@ What a request will be charged: tokens of its prompt, and its budget.
 import re
 
 from ...errors import RequestTooCostlyError
+from ...providers.models import default_budget
 
 __all__ = ["UNLIMITED", "tokens_of", "too_costly"]
 
@@ -15,13 +16,6 @@ _BUDGET = re.compile(rb'"max_(?:completion_)?tokens"\s*:\s*(\d{1,9})')
 
 
 _MODEL = re.compile(rb'"model"\s*:\s*"([^"\\]{1,100})"')
-
-
-# What is charged for an answer where the request does not bound it (platform.kimi.ai/docs/api/chat, 2026-09).
-DEFAULT_BUDGETS = ((b"kimi-k3", 131_072), (b"kimi-k2", 32_768), (b"moonshot-v1", 1_024))
-
-
-OTHER_BUDGET = 32_768
 
 
 # An image is some one or two thousand tokens, not a quarter of its base64.
@@ -52,11 +46,7 @@ def tokens_of(body: bytes) -> tuple[int, int, bool]:
     if found:
         return size // 4, int(found[1]), False
     model = _MODEL.search(body)
-    name = model[1].lower() if model else b""
-    for prefix, budget in DEFAULT_BUDGETS:
-        if name.rpartition(b"/")[2].startswith(prefix):
-            return size // 4, budget, True
-    return size // 4, OTHER_BUDGET, True
+    return size // 4, default_budget(model[1].decode("utf-8", "replace") if model else ""), True
 
 
 def too_costly(refused: str, tokens: int, name: str, limit: float) -> RequestTooCostlyError:
