@@ -15,6 +15,8 @@ TRANSIENT = 14
 THROTTLE = 5
 """… and what it costs if the server throttled."""
 DEPOSIT = 1
+PROBE = 1.0
+"""Seconds between two retries that nothing pays for, while the budget is spent and calls wait for it."""
 
 
 class RetryBudget:
@@ -22,9 +24,11 @@ class RetryBudget:
     What all retries of a client together may cost, so that an outage is not answered with a multiple of the usual load.
 
     500 tokens, or None for no limit; a retry costs 14, or 5 if the server throttled; a success gives 1 back, or what its retries had cost.
+
+    Where it is spent, everybody would wait for the success of others, and nobody try: one of those who wait goes each second.
     """
 
-    __slots__ = ("_waiters", "available", "capacity")
+    __slots__ = ("_probe_at", "_waiters", "available", "capacity")
 
     def __init__(self, capacity: int | None = CAPACITY) -> None:
         if capacity is None:
@@ -34,6 +38,8 @@ class RetryBudget:
         self.capacity: int = capacity
         self.available: int = capacity
         """What is left."""
+        self._probe_at: float = 0.0
+        """`loop.time()` from which on one who waits may go without paying."""
         self._waiters: deque[tuple[int, asyncio.Future[None]]] = deque()
 
     def spend(self, cost: int) -> bool:
@@ -63,33 +69,42 @@ class RetryBudget:
             else:
                 break
 
-    async def spend_within(self, cost: int, seconds: float) -> bool:
+    async def spend_within(self, cost: int, seconds: float) -> int:
         """
-        Takes `cost` as soon as the success of others has earned it; False if that does not happen within `seconds`.
+        Takes `cost` as soon as the success of others has earned it; what success is to give back, or 0 if nothing could be taken
+        within `seconds`.
 
         A restart of the server fails all calls in flight at once, more than the budget covers. If it is back, the first
-        successes pay for the rest; if not, nothing more is sent.
+        successes pay for the rest; if not, one goes each second, at no cost, and its success fills the budget again.
         """
         if self.spend(cost):
-            return True
+            return cost
         if seconds <= 0 or cost > self.capacity:
-            return False
-        waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            return 0
+        loop = asyncio.get_running_loop()
+        now = loop.time()
+        if not self._waiters or self._probe_at > now + PROBE:
+            self._probe_at = now + PROBE
+        until = now + seconds
+        waiter: asyncio.Future[None] = loop.create_future()
         entry = (cost, waiter)
         self._waiters.append(entry)
         try:
-            async with asyncio.timeout(seconds):
-                await waiter
-        except TimeoutError:
-            return waiter.done() and not waiter.cancelled()
+            while not waiter.done() and (now := loop.time()) < until:
+                if now >= self._probe_at:
+                    self._probe_at = now + PROBE
+                    return self.capacity
+                await asyncio.wait([waiter], timeout=min(until, self._probe_at) - now)
         except asyncio.CancelledError:
-            if waiter.done() and not waiter.cancelled():
+            if waiter.done():
                 self.deposit(cost)  # granted in the moment of cancellation: it goes back
             raise
         finally:
             if entry in self._waiters:
                 self._waiters.remove(entry)
-        return True
+            granted = waiter.done()
+            waiter.cancel()  # what another thread's loop grants from here on goes back
+        return cost if granted else 0
 
     def __repr__(self) -> str:
         if self.capacity == sys.maxsize:

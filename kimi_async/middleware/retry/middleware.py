@@ -388,14 +388,15 @@ class RetryMiddleware:
             remaining = self.remaining(call, org.loop.time())
             if remaining is not None:
                 patience = min(patience, remaining)
-            if not await self.budget.spend_within(cost, patience):
+            paid = await self.budget.spend_within(cost, patience)
+            if not paid:
                 call.request.history.pop()
                 call.verdict = Verdict(
                     "stop", "the client's retry budget is spent: too little succeeds to go on"
                 )
                 assert call.error is not None
                 raise call.error
-            call.spent += cost
+            call.spent += paid
 
     async def _pause(self, org: Organisation, seconds: float) -> None:
         """Sleeps, until a breaker opens at the latest."""

@@ -121,7 +121,8 @@ class RetryPolicy:
     """After a quota error, one call every so many seconds is let through to see whether the account was topped up."""
     budget: int | None = 500
     """What the retries of all calls of a client together may cost: 14 each, or 5 where the server throttled, earned back by
-    success. A server that is down gets 35 retries, not two for every call. None: without limit."""
+    success. A server that is down gets 35 retries, not two for every call, and then one a second while calls wait for the budget;
+    the first that succeeds fills it. None: without limit."""
     budget_patience: float = 10.0
     """The longest wait for the retry budget to recover by the success of other calls."""
 
