@@ -3,8 +3,8 @@ When a failed attempt is repeated, and when it had better not be. All in virtual
 """
 
 import asyncio
-import itertools
 import gc
+import itertools
 import random
 import weakref
 from collections.abc import Awaitable, Callable, Sequence
