@@ -79,7 +79,7 @@ class _Connector(aiohttp.TCPConnector):
         connection = await super().connect(req, traces, timeout)
         protocol = cast("Connection", connection.protocol)
         _reused.set(protocol.used)
-        protocol.used = protocol.awaits_head = True
+        protocol.begin()
         return connection
 
     async def _resolve_host(self, host: str, port: int, traces: Any = None) -> Any:
@@ -404,14 +404,10 @@ class _Reading:
     def gate(self, on: bool) -> None:
         """Takes up the reading of the connection, or stops it. One that has been given back already is left alone."""
         connection = self._reply.connection
-        transport = None if connection is None else connection.transport
-        if transport is None or transport.is_closing():
-            return
-        if not on:
-            transport.pause_reading()
-        # aiohttp stops reading by itself where too much lies unread, and takes it up again by itself.
-        elif not getattr(cast("Any", connection).protocol, "_reading_paused", False):
-            transport.resume_reading()
+        protocol = None if connection is None else connection.protocol
+        # A session of the caller's has connections of another kind, which are read on.
+        if isinstance(protocol, Connection):
+            protocol.hold(not on)
 
     def whole(self, at_most: int) -> bytes | None:
         """

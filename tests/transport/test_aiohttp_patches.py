@@ -2,6 +2,8 @@
 What is mended in aiohttp is taken where it fits, and left where it does not.
 """
 
+import asyncio
+import gzip
 from typing import Any
 
 import aiohttp
@@ -100,3 +102,146 @@ def test_connection_closes_without_private_body() -> None:
     other = object.__new__(Other)
 
     other._tell_reader()  # pyright: ignore[reportPrivateUsage]
+
+
+class Socket(asyncio.Transport):
+    """
+    A transport that notes whether it is being read.
+    """
+
+    read = True
+
+    def pause_reading(self) -> None:
+        self.read = False
+
+    def resume_reading(self) -> None:
+        self.read = True
+
+    def is_closing(self) -> bool:
+        return False
+
+    def close(self) -> None:
+        pass
+
+
+HEAD = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
+LAST = b"0\r\n\r\n"
+
+
+def coded(*payloads: bytes) -> bytes:
+    return b"".join(b"%x\r\n%b\r\n" % (len(each), each) for each in payloads)
+
+
+async def told(*packets: bytes) -> tuple[Any, Any, Socket]:
+    """A connection that has had these packets, the body that it reads, and its socket."""
+    connection: Any = aiohttp_patches.Connection(asyncio.get_running_loop())
+    socket = Socket()
+    connection.connection_made(socket)
+    connection.begin()
+    connection.set_response_params()
+    for packet in packets:
+        connection.data_received(packet)
+    return connection, (await connection.read())[1], socket
+
+
+@pytest.mark.parametrize("cut", range(len(HEAD), len(HEAD) + 32))
+async def test_chunks_of_packet_are_one_read(cut: int) -> None:
+    """
+    However a body was cut on its way, all of it arrives, and the connection can be used again.
+    """
+    raw = HEAD + coded(b"one, ", b"two, ", b"three") + LAST
+
+    connection, body, _ = await told(raw[:cut], raw[cut:])
+
+    assert b"one, two, three" == await body.read()
+    assert not connection.should_close
+
+
+async def test_chunks_do_not_reach_the_parser() -> None:
+    """
+    With the aiohttp that is installed the chunks of one packet are one piece for the reader.
+    """
+    _, body, _ = await told(HEAD, coded(b"one", b"two"))
+
+    assert (b"onetwo", False) == await body.readchunk()
+
+
+async def test_parser_goes_on_where_chunks_are_no_longer_plain() -> None:
+    """
+    A chunk with an extension, and trailers, are read by aiohttp's parser, which knows nothing of what came before.
+    """
+    odd = b"3;name=value\r\ntwo\r\n"
+
+    connection, body, _ = await told(
+        HEAD + coded(b"one"), odd, coded(b"three") + b"0\r\nX-Trailer: x\r\n\r\n"
+    )
+
+    assert b"onetwothree" == await body.read()
+    assert not connection.should_close
+
+
+@pytest.mark.parametrize("packets", [(b"zz\r\n",), (b"3\r\ntwo!!\r\n",), (b"3\r\ntw", b"o!!\r\n")])
+async def test_nonsense_in_body_reaches_reader(packets: tuple[bytes, ...]) -> None:
+    """
+    What is no chunk ends the body with an error, after what was good.
+    """
+    _, body, _ = await told(HEAD + coded(b"one"), *packets)
+
+    assert isinstance(body.exception(), aiohttp.ClientPayloadError)
+
+
+async def test_compressed_body_is_aiohttps() -> None:
+    """
+    A body that has to be decompressed goes through aiohttp's parser.
+    """
+    head = HEAD[:-2] + b"Content-Encoding: gzip\r\n\r\n"
+
+    _, body, _ = await told(head, coded(gzip.compress(b"one")) + LAST)
+
+    assert b"one" == await body.read()
+
+
+async def test_held_connection_is_not_taken_up_by_reading() -> None:
+    """
+    While a stream lets what comes gather, reading what is here already does not start the socket again.
+    """
+    connection, body, socket = await told(HEAD, coded(b"one"))
+    connection.hold(True)
+
+    assert b"one" == await body.readany()
+    assert not socket.read
+
+    connection.hold(False)
+
+    assert socket.read
+
+
+async def test_full_buffer_stops_socket_until_read() -> None:
+    """
+    A reader that does not come stops the server, and starts it again when it comes; not while the connection is held.
+    """
+    connection, body, socket = await told(HEAD, coded(b"x" * 100_000), coded(b"x" * 1_000_000))
+    assert not socket.read
+
+    connection.hold(True)
+    connection.hold(False)
+    assert not socket.read
+
+    assert 1_100_000 == len(await body.readany())
+    assert socket.read
+
+
+async def test_next_exchange_begins_unheld() -> None:
+    """
+    A connection that comes out of the pool is as good as new.
+    """
+    connection, body, _ = await told(HEAD, coded(b"one") + LAST)
+    connection.hold(True)
+    assert b"one" == await body.read()
+
+    connection.begin()
+    connection.set_response_params()
+    connection.data_received(HEAD + coded(b"two") + LAST)
+
+    assert not connection.held
+    assert b"two" == await (await connection.read())[1].read()
