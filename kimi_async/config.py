@@ -8,7 +8,7 @@ import re
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Any, Literal, cast
+from typing import Any, Literal, TypeVar, cast
 from urllib.parse import quote, urlsplit
 
 from .errors import ConfigurationError
@@ -17,6 +17,8 @@ from .transport.exchange import Headers, Timeout, TimeoutLike
 from .types._base import NotGiven, Omit, is_given
 
 __all__ = ["BASE_URL", "BASE_URL_VARIABLES", "KEY_VARIABLES", "Config", "Configured", "resolve_key"]
+
+T = TypeVar("T")
 
 BASE_URL = "https://api.moonshot.ai/v1"
 KEY_VARIABLES = ("MOONSHOT_API_KEY", "KIMI_API_KEY")
@@ -68,7 +70,7 @@ def resolve_key(
     return check_key(given, source)
 
 
-def masked(key: Any) -> Any:
+def masked(key: T) -> T | Secret:
     """The key as a `Secret`, before anything is said about it: what a traceback shows of the frame is masked from here on."""
     return Secret(key) if isinstance(key, str) else key
 
@@ -151,11 +153,11 @@ def hidden(headers: Any) -> Any:
         return headers  # `_mapping` says what is wrong with it
     return {
         name: Secret(value) if isinstance(value, str) and isinstance(name, str) and is_secret(name) else value
-        for name, value in cast("Mapping[Any, object]", headers).items()
+        for name, value in cast("Mapping[object, object]", headers).items()
     }
 
 
-def check_headers(headers: Mapping[str, Any] | None) -> dict[str, str | Omit]:
+def check_headers(headers: Mapping[str, object] | None) -> dict[str, str | Omit]:
     """
     Headers that can be sent. `omit` removes one that would be sent by default.
 
@@ -193,7 +195,7 @@ def check_header_value(what: str, value: object) -> str:
     return text
 
 
-def _mapping(value: Any, what: str) -> Mapping[str, Any]:
+def _mapping(value: object, what: str) -> Mapping[str, Any]:
     if value is None:
         return {}
     if not isinstance(value, Mapping):
@@ -201,12 +203,12 @@ def _mapping(value: Any, what: str) -> Mapping[str, Any]:
     return cast("Mapping[str, Any]", value)
 
 
-def check_query(query: Mapping[str, Any] | None) -> dict[str, Any]:
+def check_query(query: Mapping[str, object] | None) -> dict[str, Any]:
     """A copy; `query_string` writes it out."""
     return dict(_mapping(query, "query parameters"))
 
 
-def query_string(query: Mapping[str, Any] | None) -> str:
+def query_string(query: Mapping[str, object] | None) -> str:
     """`a=1&b=true&c=x&c=y`: as the OpenAI SDK writes it, lists as repeated names."""
     pairs: list[str] = []
     for name, value in (query or {}).items():
@@ -292,8 +294,8 @@ class Config:
         self,
         given: Mapping[str, Any],
         *,
-        set_default_headers: Mapping[str, Any] | None = None,
-        set_default_query: Mapping[str, Any] | None = None,
+        set_default_headers: Mapping[str, object] | None = None,
+        set_default_query: Mapping[str, object] | None = None,
     ) -> "Config":
         """
         These options with others in their place, checked. What is not given stays as it is; headers and query parameters are

@@ -186,13 +186,13 @@ class ResponseInfo:
         return self.request.url if self.request else ""
 
 
-def _secrets(request: Any) -> tuple[str, ...]:
+def _secrets(request: object) -> tuple[str, ...]:
     """What a reply may repeat of this request's headers."""
     headers = None if isinstance(request, RequestInfo) else getattr(request, "headers", None)
     return secrets_in(cast("Mapping[str, str]", headers)) if isinstance(headers, Mapping) else ()
 
 
-def _remember(request: Any) -> Any:
+def _remember(request: object) -> object:
     """A picture of the request that is safe to keep, print and pickle. Foreign objects are kept as they are."""
     if request is None or isinstance(request, RequestInfo):
         return request
@@ -200,7 +200,7 @@ def _remember(request: Any) -> Any:
     return snapshot() if callable(snapshot) else request
 
 
-def _restore(cls: type["KimiError"], args: tuple[Any, ...], state: dict[str, Any]) -> "KimiError":
+def _restore(cls: type["KimiError"], args: tuple[object, ...], state: Mapping[str, object]) -> "KimiError":
     error = cls.__new__(cls, *args)
     error.__dict__.update(state)
     return error
@@ -224,7 +224,7 @@ class KimiError(Exception):
     def __init__(self, *args: object) -> None:
         Exception.__init__(self, *args)  # a class beside ours has no say in it
 
-    def __reduce__(self) -> tuple[Callable[..., Any], tuple[Any, ...]]:
+    def __reduce__(self) -> tuple[Callable[..., object], tuple[Any, ...]]:
         # Exception's own way calls cls(*args), which fails for keyword arguments and loses attributes. What an error is besides
         # is said anew where it is unpickled.
         cls = next(each for each in type(self).__mro__ if each not in MADE_AS.values())
@@ -289,7 +289,7 @@ class CircuitOpenError(KimiError):
 
 
 class _FinishReasonError(KimiError):
-    def __init__(self, message: str, *, completion: Any) -> None:
+    def __init__(self, message: str, *, completion: object) -> None:
         super().__init__(message)
         self.completion = completion
         """The whole completion, as far as it goes."""
@@ -298,7 +298,7 @@ class _FinishReasonError(KimiError):
 class LengthFinishReasonError(_FinishReasonError):
     """`finish_reason` is "length" where a whole answer was needed: raise `max_completion_tokens`, which includes reasoning."""
 
-    def __init__(self, *, completion: Any) -> None:
+    def __init__(self, *, completion: object) -> None:
         usage = getattr(completion, "usage", None)
         spent = f" after {usage.completion_tokens} tokens" if usage else ""
         super().__init__(
@@ -311,7 +311,7 @@ class LengthFinishReasonError(_FinishReasonError):
 class ContentFilterFinishReasonError(_FinishReasonError):
     """`finish_reason` is "content_filter": the answer was stopped by moderation."""
 
-    def __init__(self, *, completion: Any = None) -> None:
+    def __init__(self, *, completion: object = None) -> None:
         super().__init__(
             "the answer was stopped by moderation (finish_reason 'content_filter')", completion=completion
         )
@@ -322,7 +322,7 @@ class EmptyResponseError(_FinishReasonError):
 
     retryable = True
 
-    def __init__(self, *, completion: Any) -> None:
+    def __init__(self, *, completion: object) -> None:
         super().__init__(
             "the answer is empty: no text and no tool call (if it reasoned, the budget max_completion_tokens may be spent)",
             completion=completion,
@@ -378,7 +378,7 @@ class APIResponseValidationError(APIError):
 
     def __init__(
         self,
-        response: Any,
+        response: object,
         body: object | None,
         *,
         message: str | None = None,
@@ -472,7 +472,7 @@ class StreamStalledError(APITimeoutError):
     """
 
 
-def _snapshot(response: Any) -> Any:
+def _snapshot(response: object) -> object:
     if response is None or isinstance(response, ResponseInfo):
         return response
     snapshot = getattr(response, "info", None)

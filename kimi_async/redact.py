@@ -82,7 +82,7 @@ def redact(text: str, secrets: tuple[str, ...] = ()) -> str:
     return _SECRETS.sub(hide, text)
 
 
-def redacted(value: Any, secrets: tuple[str, ...] = (), depth: int = 32) -> Any:
+def redacted(value: object, secrets: tuple[str, ...] = (), depth: int = 32) -> Any:
     """
     Decoded JSON with every string in it redacted: a server that refuses a key may repeat it. What is nested deeper than any
     error is left out.
@@ -96,7 +96,7 @@ def redacted(value: Any, secrets: tuple[str, ...] = (), depth: int = 32) -> Any:
     if isinstance(value, dict):
         return {
             redact(name, secrets) if isinstance(name, str) else name: redacted(item, secrets, depth - 1)
-            for name, item in cast("dict[Any, object]", value).items()
+            for name, item in cast("dict[object, object]", value).items()
         }
     return value
 

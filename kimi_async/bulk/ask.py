@@ -32,7 +32,7 @@ class Answered:
     """The reply as it came; None for a streamed one."""
     request_id: str | None
     attempts: int
-    parsed: Any = None
+    parsed: object = None
 
 
 class AnswerBegunAnew(ChatCompletionChunk):

@@ -185,7 +185,7 @@ async def upload(
     return handle
 
 
-def _with_part(handle: BatchHandle, number: int, **changes: Any) -> BatchHandle:
+def _with_part(handle: BatchHandle, number: int, **changes: object) -> BatchHandle:
     parts = list(handle.parts)
     parts[number] = msgspec.structs.replace(parts[number], **changes)
     return msgspec.structs.replace(handle, parts=tuple(parts))

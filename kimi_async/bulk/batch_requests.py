@@ -98,7 +98,7 @@ def _filled_line(line: bytes, rules: RequestRules) -> bytes:
     return codec.encode({"method": "POST", "url": CHAT_URL, **fields, "body": body})
 
 
-async def _written(requests: Any, directory: str, name: str, rules: RequestRules) -> list[Shard]:
+async def _written(requests: object, directory: str, name: str, rules: RequestRules) -> list[Shard]:
     """Write an iterable of requests to files, a block at a time."""
     checker = LineChecker(max_line=rules.max_line_size)
     early: list[LineProblem] = []
@@ -136,7 +136,7 @@ async def _written(requests: Any, directory: str, name: str, rules: RequestRules
         return done
 
 
-def _line_of(given: Any, index: int, rules: RequestRules, problems: list[LineProblem]) -> bytes | None:
+def _line_of(given: object, index: int, rules: RequestRules, problems: list[LineProblem]) -> bytes | None:
     """The line of one request; None, and one problem more, where none can be made of it."""
     try:
         item = item_of(given, index, model=rules.model, defaults=rules.defaults)

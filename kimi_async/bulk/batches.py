@@ -13,7 +13,7 @@ sent live: ``via="auto"``.
 import asyncio
 import os
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from typing import Any, Literal, TypeAlias, TypedDict, Unpack
+from typing import Literal, TypeAlias, TypedDict, Unpack
 
 from ..errors import BadRequestError, ConfigurationError, NotFoundError
 from ..resources.arguments import LeakedTools, check_leaked_tools, unknown_argument
@@ -77,7 +77,7 @@ class AsyncBatches(BatchEndpoints):
         requests: Requests,
         *,
         via: Via = "batch",
-        live: Mapping[str, Any] | None = None,
+        live: Mapping[str, object] | None = None,
         poll_interval: float = 5.0,
         max_poll_interval: float = 60.0,
         timeout: float | None = None,
@@ -159,7 +159,7 @@ class AsyncBatches(BatchEndpoints):
     async def _send_live(
         self,
         results: BatchResults,
-        options: Mapping[str, Any],
+        options: Mapping[str, object],
         on_progress: Callable[[BatchProgress], object] | None,
     ) -> None:
         """Answers what a batch left open, one by one. What the journal of an earlier run holds is not asked for again."""

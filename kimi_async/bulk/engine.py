@@ -179,7 +179,7 @@ class Engine:
         self.failure = self.failure or error
         self.stop(f"{name} failed")
 
-    def _on_chunk(self, custom_id: str, chunk: Any) -> None:
+    def _on_chunk(self, custom_id: str, chunk: object) -> None:
         watch = self._options.on_chunk
         if watch is None or self.failure is not None:
             return
@@ -259,7 +259,7 @@ class Engine:
         self._source.end()
         self._pace.open()
 
-    def _admit(self, given: Any, index: int) -> Item | None:
+    def _admit(self, given: object, index: int) -> Item | None:
         """A request to be sent; None where it need not be, or cannot be."""
         assert self._loop is not None
         options = self._options

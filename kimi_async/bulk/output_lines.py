@@ -63,7 +63,7 @@ class Answer(Struct, gc=False):
 
     custom_id: str
     response: _Response | None = None
-    error: Any = None
+    error: object = None
     """Null, or what went wrong: ``{"code"?, "message"}``."""
     kimi_async: RunInfo | None = None
 
@@ -128,7 +128,7 @@ class Verdict(Struct, gc=False):
 
     custom_id: str
     response: _Status | None = None
-    error: Any = None
+    error: object = None
 
     @property
     def ok(self) -> bool:
@@ -143,7 +143,7 @@ _encode = msgspec.json.Encoder().encode
 _encode_sorted = msgspec.json.Encoder(order="sorted").encode
 
 
-def fingerprint(body: Any, *, enc_hook: Callable[[Any], Any] | None = None) -> str:
+def fingerprint(body: object, *, enc_hook: Callable[[object], object] | None = None) -> str:
     """
     32 hexadecimal digits that differ when the request differs, whatever the order of its keys.
 
@@ -190,7 +190,7 @@ def failure_line(
     run: RunInfo,
 ) -> bytes:
     """The output line for a request that failed. Without a ``status_code`` there was no reply, and ``response`` is null."""
-    response: dict[str, Any] | None = None
+    response: dict[str, object] | None = None
     if status_code is not None:
         response = {"status_code": status_code, "request_id": request_id or "", "body": body}
     line: dict[str, Any] = {

@@ -67,7 +67,7 @@ def request_of(item: Any, index: int) -> tuple[str | None, Any]:
             raise ConfigurationError(f"requests[{index}] is not a request line: {exc}") from None
         return name or line.custom_id, line.body
     if isinstance(item, Mapping):
-        fields = cast("Mapping[str, Any]", item)
+        fields = cast("Mapping[str, object]", item)
         if "body" in fields:
             body = fields["body"]
             if not isinstance(body, Mapping):
@@ -76,7 +76,7 @@ def request_of(item: Any, index: int) -> tuple[str | None, Any]:
                 raise ConfigurationError(
                     f"requests[{index}]: url must be {CHAT_URL!r}, not {fields['url']!r}"
                 )
-            own: Mapping[str, Any] = cast("Mapping[str, Any]", body)
+            own: Mapping[str, object] = cast("Mapping[str, object]", body)
         elif "messages" in fields:
             own = fields
         else:
@@ -95,7 +95,9 @@ def request_of(item: Any, index: int) -> tuple[str | None, Any]:
     )
 
 
-def filled(body: Mapping[str, Any], model: str | None, defaults: Mapping[str, Any] | None) -> dict[str, Any]:
+def filled(
+    body: Mapping[str, object], model: str | None, defaults: Mapping[str, object] | None
+) -> dict[str, Any]:
     """The body with these fields where it has none of that name, and the model where it names none."""
     fields = {**defaults, **body} if defaults else dict(body)
     if model and not fields.get("model"):
@@ -126,7 +128,7 @@ class Item:
 
 
 def item_of(
-    given: Any, index: int, *, model: str | None = None, defaults: Mapping[str, Any] | None = None
+    given: Any, index: int, *, model: str | None = None, defaults: Mapping[str, object] | None = None
 ) -> Item:
     """
     A request in any form, decoded once and filled in.
@@ -150,7 +152,7 @@ def item_of(
     return item
 
 
-def fingerprint_of(fields: Mapping[str, Any]) -> str:
+def fingerprint_of(fields: Mapping[str, object]) -> str:
     """
     The fingerprint of a request; how its answer travels does not change it.
 

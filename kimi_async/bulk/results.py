@@ -82,8 +82,8 @@ class Result:
         attempts: int = 1,
         elapsed: float = 0.0,
         source: Source = "live",
-        parsed: Any = None,
-        response_format: Any = None,
+        parsed: object = None,
+        response_format: object = None,
         settle: Callable[[ChatCompletion], ChatCompletion] | None = None,
     ) -> None:
         self.custom_id: str = custom_id
@@ -108,7 +108,7 @@ class Result:
         index: int,
         source: Source,
         *,
-        response_format: Any = None,
+        response_format: object = None,
         settle: Callable[[ChatCompletion], ChatCompletion] | None = None,
     ) -> "Result":
         """A result from its line. `settle` is given the completion, for what is to be mended in it."""
@@ -212,9 +212,9 @@ def error_of(answer: Answer) -> Exception:
     status, body = answer.status_code, answer.body
     if status is not None and not 200 <= status < 300 and body is not None:
         return codec.error_from(status, {}, body)
-    said: Any = answer.error
+    said: object = answer.error
     if isinstance(said, dict):
-        fields = cast("dict[str, Any]", said)
+        fields = cast("dict[str, object]", said)
         code, message = str(fields.get("code") or ""), str(fields.get("message") or "")
     else:
         code, message = "", "" if said is None else str(said)

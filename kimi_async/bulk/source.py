@@ -20,7 +20,7 @@ class Source:
     def __init__(self, requests: Requests, total: int | None = None) -> None:
         self._requests = requests
         self._next: Iterator[Any] | None = None
-        self._anext: AsyncIterator[Any] | None = None
+        self._anext: AsyncIterator[object] | None = None
         self._lock = asyncio.Lock()
         self._pulling: Any = None
         self.total = total
@@ -61,7 +61,7 @@ class Source:
         if self.total is None and hasattr(requests, "__len__"):
             self.total = len(requests)
 
-    async def next(self) -> tuple[int, Any]:
+    async def next(self) -> tuple[int, object]:
         """The next item and its position. Raises StopAsyncIteration at the end, and whatever the caller's iterable raises."""
         try:
             item = next(self._next) if self._next is not None else await self._awaited()
@@ -71,7 +71,7 @@ class Source:
         self.taken = index + 1
         return index, item
 
-    async def _awaited(self) -> Any:
+    async def _awaited(self) -> object:
         from anyio import CancelScope
 
         assert self._anext is not None

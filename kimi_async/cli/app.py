@@ -4,7 +4,7 @@ The commands and their options. Each is thin: what it does lives in the module i
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import typer
 
@@ -167,7 +167,7 @@ def chat(
     """
     from . import chat
 
-    extra: dict[str, Any] = {}
+    extra: dict[str, object] = {}
     if thinking is not None:
         extra["thinking"] = {"type": "enabled" if thinking else "disabled"}
     if effort is not None:

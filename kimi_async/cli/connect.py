@@ -190,7 +190,7 @@ def _options(
     """The options that say where Kimi is; only the signature counts."""
 
 
-def asks_kimi(*, simulator: bool) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+def asks_kimi(*, simulator: bool) -> Callable[[Callable[..., object]], Callable[..., object]]:
     """
     For a command that asks Kimi: adds the options that say which, and hands them over as its argument `kimi`.
 
@@ -202,7 +202,7 @@ def asks_kimi(*, simulator: bool) -> Callable[[Callable[..., Any]], Callable[...
         if simulator or each.name != "simulator"
     ]
 
-    def with_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    def with_options(command: Callable[..., object]) -> Callable[..., object]:
         signature = inspect.signature(command)
         own = [each for each in signature.parameters.values() if each.name != "kimi"]
         parameters = [each.replace(kind=inspect.Parameter.KEYWORD_ONLY) for each in (*own, *more)]

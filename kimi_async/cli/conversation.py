@@ -73,11 +73,11 @@ class Conversation:
     system: str | None = None
     path: Path | None = None
     """Where it is kept, once it has been saved or read."""
-    waiting: list[dict[str, Any]] = field(default_factory=list[dict[str, Any]])
+    waiting: list[dict[str, object]] = field(default_factory=list[dict[str, object]])
     """Parts of the next question: pictures and films."""
-    documents: list[dict[str, Any]] = field(default_factory=list[dict[str, Any]])
+    documents: list[dict[str, object]] = field(default_factory=list[dict[str, object]])
     """System messages that hold the text of documents."""
-    asked: list[dict[str, Any]] = field(default_factory=list[dict[str, Any]])
+    asked: list[dict[str, object]] = field(default_factory=list[dict[str, object]])
     """The last question with all that went along, for `retry`."""
     replaced: int = 0
     """How many of the last messages the answer that comes will replace."""
@@ -94,14 +94,14 @@ class Conversation:
         else:
             self.documents += await client.files.extract_messages([path])
 
-    def ask(self, text: str) -> list[dict[str, Any]]:
+    def ask(self, text: str) -> list[dict[str, object]]:
         """The messages to send for a question. It becomes part of the conversation with `answered`."""
-        content: Any = [*self.waiting, {"type": "text", "text": text}] if self.waiting else text
+        content: object = [*self.waiting, {"type": "text", "text": text}] if self.waiting else text
         self.asked = [*self.documents, {"role": "user", "content": content}]
         self.waiting, self.documents, self.replaced = [], [], 0
         return self._sent()
 
-    def ask_again(self) -> list[dict[str, Any]] | None:
+    def ask_again(self) -> list[dict[str, object]] | None:
         """
         The messages to send the last question again; its answer stays until there is another. None if there was no question.
         """
@@ -112,13 +112,13 @@ class Conversation:
         self.replaced = 1 + len(self.asked) if answered and asked == self.asked else 0
         return self._sent()
 
-    def _sent(self) -> list[dict[str, Any]]:
-        first: list[dict[str, Any]] = [{"role": "system", "content": self.system}] if self.system else []
+    def _sent(self) -> list[dict[str, object]]:
+        first: list[dict[str, object]] = [{"role": "system", "content": self.system}] if self.system else []
         return [*first, *self.messages[: len(self.messages) - self.replaced], *self.asked]
 
     def answered(self, content: str, reasoning: str) -> None:
         """Takes in the answer to what was asked, with the reasoning that led to it: the model reads it again."""
-        answer: dict[str, Any] = {"role": "assistant", "content": content}
+        answer: dict[str, object] = {"role": "assistant", "content": content}
         if reasoning:
             answer["reasoning_content"] = reasoning
         del self.messages[len(self.messages) - self.replaced :]

@@ -104,7 +104,7 @@ class Source:
         else:
             yield from (self._id(number, row) for number, row in self.rows())
 
-    def rows(self) -> Iterator[tuple[int, Mapping[str, Any]]]:
+    def rows(self) -> Iterator[tuple[int, Mapping[str, object]]]:
         """The rows of a table, or the objects of a JSONL file, from 1."""
         suffix = self.path.suffix.lower()
         try:
@@ -124,14 +124,14 @@ class Source:
         except csv.Error as exc:
             raise Failure(f"{self.path} is no CSV file: {exc}") from None
 
-    def _object(self, number: int, line: str) -> Mapping[str, Any]:
+    def _object(self, number: int, line: str) -> Mapping[str, object]:
         try:
             row = json.loads(line)
         except ValueError as exc:
             raise Failure(f"{self.path}, line {number}: not JSON ({exc})") from None
         if not isinstance(row, dict):
             raise Failure(f"{self.path}, line {number}: not a JSON object")
-        return cast("dict[str, Any]", row)
+        return cast("dict[str, object]", row)
 
     def _lines(self) -> Iterator[bytes]:
         """The request lines of a file in UTF-16."""
@@ -140,10 +140,10 @@ class Source:
                 if line.strip():
                     yield line.strip().encode()
 
-    def _id(self, number: int, row: Mapping[str, Any]) -> str:
+    def _id(self, number: int, row: Mapping[str, object]) -> str:
         return f"row-{number}" if self.id_column is None else str(row[self.id_column])
 
-    def _filled_in(self, template: str) -> Iterator[Any]:
+    def _filled_in(self, template: str) -> Iterator[object]:
         for number, row in self.rows():
             try:
                 text = template.format_map(row)

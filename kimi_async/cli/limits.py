@@ -1,7 +1,7 @@
 """`kimi-async limits`: who shares a quota, and what of it is used."""
 
 import asyncio
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -85,7 +85,7 @@ async def _digest(kimi: Kimi) -> str:
         return quota_of(client.account)
 
 
-def as_fields(quota: str, answer: "Answer") -> dict[str, Any]:
+def as_fields(quota: str, answer: "Answer") -> dict[str, object]:
     """All of it, for another program. Times are seconds."""
     return {
         "quota": quota,

@@ -83,7 +83,7 @@ def explain(error: BaseException) -> str:
     return f"{type(error).__name__}: {text}"
 
 
-def fail_quietly(command: Callable[[], Any]) -> int:
+def fail_quietly(command: Callable[[], object]) -> int:
     """Runs a command and returns its exit status; whatever goes wrong is one line on standard error."""
     try:
         result = command()
@@ -148,7 +148,7 @@ def _complain(error: BaseException | str) -> None:
     out.print(f"[red]kimi-async:[/] {escape(text)}", soft_wrap=not out.is_terminal)
 
 
-def run_async(work: Coroutine[Any, Any, T]) -> T:
+def run_async(work: Coroutine[object, object, T]) -> T:
     """
     Runs a coroutine to its end, on uvloop where that is installed. Ctrl-C cancels it and raises KeyboardInterrupt here,
     after its `finally` blocks have run.
@@ -175,7 +175,7 @@ def read_stdin() -> str:
         raise Failure(f"standard input is not UTF-8 text ({exc.reason} at byte {exc.start})") from None
 
 
-def print_json(value: Any) -> None:
+def print_json(value: object) -> None:
     """The one form of JSON that commands print with --json."""
     encoded = msgspec.json.Encoder(decimal_format="number").encode(value)
     print(msgspec.json.format(encoded, indent=2).decode())

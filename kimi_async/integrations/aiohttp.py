@@ -11,7 +11,6 @@ Needs no extra: aiohttp is there.
 """
 
 from collections.abc import Callable, Mapping
-from typing import Any
 
 import anyio
 from aiohttp import web
@@ -41,7 +40,7 @@ class EventStreamResponse(web.StreamResponse):
         source: RelaySource,
         *,
         keep_alive: float | None = KEEP_ALIVE,
-        tell: Callable[[KimiError], Mapping[str, Any]] | None = None,
+        tell: Callable[[KimiError], Mapping[str, object]] | None = None,
         on_end: Callable[[RelayEnd], object] | None = None,
         status: int = 200,
         reason: str | None = None,

@@ -61,7 +61,7 @@ else:
 MODULES = ("httpx2", "httpx")
 
 # What httpx and openai put into a request where nobody has said anything. It would cut Kimi's silences, which last minutes.
-UNSAID: tuple[Mapping[str, Any], ...] = (
+UNSAID: tuple[Mapping[str, object], ...] = (
     {"connect": 5.0, "read": 5.0, "write": 5.0, "pool": 5.0},
     {"connect": 5.0, "read": 600, "write": 600, "pool": 600},
 )

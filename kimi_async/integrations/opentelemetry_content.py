@@ -12,7 +12,7 @@ from ..types.completions import ChatCompletion
 __all__ = ["record_answer", "record_request"]
 
 
-def record_request(attributes: dict[str, Any], body: bytes) -> None:
+def record_request(attributes: dict[str, object], body: bytes) -> None:
     """Adds `gen_ai.input.messages`, `gen_ai.system_instructions` and `gen_ai.tool.definitions`."""
     try:
         fields: object = msgspec.json.decode(body)
@@ -41,7 +41,7 @@ def record_request(attributes: dict[str, Any], body: bytes) -> None:
         attributes["gen_ai.tool.definitions"] = _json(asked["tools"])
 
 
-def record_answer(attributes: dict[str, Any], answer: ChatCompletion) -> None:
+def record_answer(attributes: dict[str, object], answer: ChatCompletion) -> None:
     """Adds `gen_ai.output.messages`."""
     attributes["gen_ai.output.messages"] = _json(
         [

@@ -57,7 +57,7 @@ class Refusal:
 
     status: int
     """Of the reply, where nothing has been sent yet."""
-    error: Mapping[str, Any]
+    error: Mapping[str, object]
     """The object under `error`."""
     retry_after: float | None = None
 
@@ -165,7 +165,7 @@ class Relay:
         source: RelaySource,
         *,
         keep_alive: float | None = KEEP_ALIVE,
-        tell: Callable[[KimiError], Mapping[str, Any]] | None = None,
+        tell: Callable[[KimiError], Mapping[str, object]] | None = None,
         on_end: Callable[[RelayEnd], object] | None = None,
     ) -> None:
         if not (hasattr(source, "__await__") or hasattr(source, "snapshot")):

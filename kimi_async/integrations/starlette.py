@@ -11,7 +11,6 @@ Needs no extra: who has Starlette has all of it.
 """
 
 from collections.abc import Callable, Mapping
-from typing import Any
 
 from starlette.background import BackgroundTask
 from starlette.responses import Response
@@ -50,7 +49,7 @@ class EventStreamResponse(Response):
         source: RelaySource,
         *,
         keep_alive: float | None = KEEP_ALIVE,
-        tell: Callable[[KimiError], Mapping[str, Any]] | None = None,
+        tell: Callable[[KimiError], Mapping[str, object]] | None = None,
         on_end: Callable[[RelayEnd], object] | None = None,
         status_code: int = 200,
         headers: Mapping[str, str] | None = None,

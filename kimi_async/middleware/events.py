@@ -301,7 +301,7 @@ class _Counted(msgspec.Struct):
 _counted = msgspec.json.Decoder(_Counted)
 
 
-def _usage(response: Response) -> Any:
+def _usage(response: Response) -> object:
     told = response.usage
     if told is not None:
         return told
@@ -422,10 +422,10 @@ def _line(event: Event) -> str:
     return _CONTROL.sub(" ", redact(call + text))
 
 
-def _spent(usage: Any) -> str:
-    def count(name: str) -> Any:
+def _spent(usage: object) -> str:
+    def count(name: str) -> object:
         if isinstance(usage, Mapping):
-            return cast("Mapping[str, Any]", usage).get(name)
+            return cast("Mapping[str, object]", usage).get(name)
         return getattr(usage, name, None)
 
     if usage is None:

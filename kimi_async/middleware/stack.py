@@ -15,10 +15,12 @@ from ..transport.phases import send_within
 from .chain import Handler, Middleware, chain
 
 if TYPE_CHECKING:
+    from .events import Hook
     from .rate_limit.limiter import Limiter
     from .rate_limit.shared import Ledger
     from .rate_limit.shared.seam import OnLost
     from .retry.breakers import RetryBudget
+    from .retry.policy import RetryPolicy
 
 __all__ = ["Shared", "Stack", "quota_of"]
 
@@ -50,7 +52,7 @@ class Shared:
             )
         return SharedController(SharedQuota(self.where, quota, limits=limits, on_lost=self.on_lost))
 
-    def check(self, limits: Any) -> None:
+    def check(self, limits: object) -> None:
         """
         :raises ConfigurationError: what would otherwise fail at the first call.
         """
@@ -83,10 +85,10 @@ class Stack:
         pool_options: dict[str, Any],
         middleware: Sequence[Middleware],
         limits: Any,
-        limiter: Any,
+        limiter: "Limiter | None",
         shared: "Shared",
-        retry: Any,
-        hooks: Sequence[Any],
+        retry: "RetryPolicy | None",
+        hooks: "Sequence[Hook]",
     ) -> None:
         self.closed: bool = False
         self._transport = transport

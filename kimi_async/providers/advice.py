@@ -7,7 +7,7 @@ module, silences them. Only the official hosts are judged; gateways and servers 
 """
 
 from collections.abc import Callable, Mapping
-from typing import Any, Final, cast
+from typing import Final, cast
 
 __all__ = ["KimiWarning", "certain_refusals"]
 
@@ -26,7 +26,7 @@ _FIXED: Final[Mapping[str, tuple[float, ...]]] = {
 WATCHED: Final = frozenset({"temperature", "stop", "thinking", "reasoning_effort", "tool_choice", *_FIXED})
 
 
-def certain_refusals(body: Mapping[str, Any]) -> list[str]:
+def certain_refusals(body: Mapping[str, object]) -> list[str]:
     """
     Why this chat request would be refused, a sentence each; empty if nothing is known against it.
 
@@ -37,8 +37,8 @@ def certain_refusals(body: Mapping[str, Any]) -> list[str]:
     k2 = model.startswith(("kimi-k2.6", "kimi-k2.7"))
     told: list[str] = []
     stop = body.get("stop")
-    if isinstance(stop, (list, tuple)) and len(cast("list[Any]", stop)) > 5:
-        told.append(f"stop has {len(cast('list[Any]', stop))} strings, and Kimi takes 5 at most")
+    if isinstance(stop, (list, tuple)) and len(cast("list[object]", stop)) > 5:
+        told.append(f"stop has {len(cast('list[object]', stop))} strings, and Kimi takes 5 at most")
     if not (k3 or k2):
         return told
     for rule in (_sampling, _thinking, _tool_choice):
@@ -46,13 +46,13 @@ def certain_refusals(body: Mapping[str, Any]) -> list[str]:
     return told
 
 
-def _thinks(model: str, body: Mapping[str, Any]) -> bool:
+def _thinks(model: str, body: Mapping[str, object]) -> bool:
     thinking = body.get("thinking")
-    kind = cast("Mapping[str, Any]", thinking).get("type") if isinstance(thinking, Mapping) else None
+    kind = cast("Mapping[str, object]", thinking).get("type") if isinstance(thinking, Mapping) else None
     return kind != "disabled"
 
 
-def _sampling(model: str, k2: bool, body: Mapping[str, Any], tell: Callable[[str], None]) -> None:
+def _sampling(model: str, k2: bool, body: Mapping[str, object], tell: Callable[[str], None]) -> None:
     for name, allowed in _FIXED.items():
         value = body.get(name)
         if value is not None and value not in allowed:
@@ -64,13 +64,13 @@ def _sampling(model: str, k2: bool, body: Mapping[str, Any], tell: Callable[[str
             tell(f"temperature is fixed at {fixed} for {model}: any other value is refused; leave it out")
 
 
-def _thinking(model: str, k2: bool, body: Mapping[str, Any], tell: Callable[[str], None]) -> None:
+def _thinking(model: str, k2: bool, body: Mapping[str, object], tell: Callable[[str], None]) -> None:
     if model.startswith("kimi-k2.7") and not _thinks(model, body):
         tell(f"{model} always thinks: thinking of type 'disabled' is refused")
     if k2 and body.get("thinking") is not None and body.get("reasoning_effort") is not None:
         tell(f"{model} does not take both thinking and reasoning_effort; it goes by thinking")
     thinking, effort = body.get("thinking"), body.get("reasoning_effort")
-    inner = cast("Mapping[str, Any]", thinking).get("effort") if isinstance(thinking, Mapping) else None
+    inner = cast("Mapping[str, object]", thinking).get("effort") if isinstance(thinking, Mapping) else None
     if not k2 and inner is not None and effort is not None and inner != effort:
         # Moonshot's own verifier says the one in a comment and tests the other (2026-08).
         tell(
@@ -78,14 +78,14 @@ def _thinking(model: str, k2: bool, body: Mapping[str, Any], tell: Callable[[str
         )
 
 
-def _dynamic_tools(body: Mapping[str, Any]) -> bool:
+def _dynamic_tools(body: Mapping[str, object]) -> bool:
     """Whether a system message declares tools along the way, as K3 takes them."""
     messages = body.get("messages")
-    listed = cast("list[Any]", messages) if isinstance(messages, (list, tuple)) else []
-    return any(isinstance(m, Mapping) and bool(cast("Mapping[str, Any]", m).get("tools")) for m in listed)
+    listed = cast("list[object]", messages) if isinstance(messages, (list, tuple)) else []
+    return any(isinstance(m, Mapping) and bool(cast("Mapping[str, object]", m).get("tools")) for m in listed)
 
 
-def _tool_choice(model: str, k2: bool, body: Mapping[str, Any], tell: Callable[[str], None]) -> None:
+def _tool_choice(model: str, k2: bool, body: Mapping[str, object], tell: Callable[[str], None]) -> None:
     choice = body.get("tool_choice")
     if choice is None:
         return

@@ -230,7 +230,7 @@ def _count(usage: object, *path: str) -> int:
     value: Any = usage
     for name in path:
         value = (
-            cast("Mapping[str, Any]", value).get(name)
+            cast("Mapping[str, object]", value).get(name)
             if isinstance(value, Mapping)
             else getattr(value, name, None)
         )
@@ -240,7 +240,7 @@ def _count(usage: object, *path: str) -> int:
 
 
 def cost(
-    usage: _Usage | Mapping[str, Any],
+    usage: _Usage | Mapping[str, object],
     model: str,
     *,
     currency: Currency = "USD",

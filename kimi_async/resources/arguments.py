@@ -4,7 +4,7 @@ How the arguments of a method are sorted and checked: options of the call, ids i
 
 import difflib
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal, TypeAlias, cast
+from typing import Literal, TypeAlias, cast
 from urllib.parse import quote
 
 from ..config import hidden
@@ -27,9 +27,9 @@ LeakedTools: TypeAlias = Literal["mend", "warn", "off"]
 CALL_OPTIONS: tuple[str, ...] = tuple(CallOptions.__annotations__)
 
 
-def call_options(given: Mapping[str, Any]) -> CallOptions:
+def call_options(given: Mapping[str, object]) -> CallOptions:
     """Takes the options of the call out of what a method was given, so that its own arguments are left."""
-    fields = cast("dict[str, Any]", given)
+    fields = cast("dict[str, object]", given)
     taken = {name: fields.pop(name) for name in CALL_OPTIONS if name in fields}
     if taken.get("extra_headers"):
         taken["extra_headers"] = hidden(taken["extra_headers"])  # a traceback shows the frames of this call
@@ -42,7 +42,7 @@ def check_leaked_tools(value: object) -> None:
         raise ConfigurationError(f"leaked_tools must be 'mend', 'warn' or 'off'; got {value!r}")
 
 
-def with_query(call: CallOptions, params: Mapping[str, Any]) -> CallOptions:
+def with_query(call: CallOptions, params: Mapping[str, object]) -> CallOptions:
     """The options of the call with more query parameters; the caller's own win."""
     return {**call, "extra_query": {**params, **(call.get("extra_query") or {})}}
 

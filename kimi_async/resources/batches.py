@@ -3,7 +3,7 @@
 """
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, Final, Unpack
+from typing import TYPE_CHECKING, Final, Unpack
 
 from .. import codec
 from ..types._base import NOT_GIVEN, NotGiven, Omit
@@ -30,7 +30,7 @@ class BatchEndpoints(Resource["RawBatches", "StreamingBatches"]):
         endpoint: str = "/v1/chat/completions",
         completion_window: str = "24h",
         metadata: Mapping[str, str] | NotGiven | Omit | None = NOT_GIVEN,
-        output_expires_after: Mapping[str, Any] | NotGiven | Omit = NOT_GIVEN,
+        output_expires_after: Mapping[str, object] | NotGiven | Omit = NOT_GIVEN,
         **call: Unpack[CallOptions],
     ) -> Batch:
         """
@@ -78,7 +78,7 @@ class BatchEndpoints(Resource["RawBatches", "StreamingBatches"]):
     ) -> AsyncPaginator[Batch, AsyncCursorPage[Batch]]:
         """All batches; await it for the first page (20 unless ``limit`` says otherwise), or iterate it."""
 
-        async def fetch(params: Mapping[str, Any]) -> AsyncCursorPage[Batch]:
+        async def fetch(params: Mapping[str, object]) -> AsyncCursorPage[Batch]:
             reply = await self._client.request(
                 "GET",
                 "batches",

@@ -24,9 +24,9 @@ T = TypeVar("T")
 class CallOptions(TypedDict, total=False):
     """What every call takes beside its own arguments."""
 
-    extra_headers: Mapping[str, Any] | None
+    extra_headers: Mapping[str, object] | None
     """Headers for this call; None as a value takes one away."""
-    extra_query: Mapping[str, Any] | None
+    extra_query: Mapping[str, object] | None
     """Query parameters for this call."""
     extra_body: Any
     """Fields that are merged over the named ones, for what this client does not know."""

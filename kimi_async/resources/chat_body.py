@@ -65,7 +65,7 @@ _TYPES: dict[str, tuple[Any, str]] = {
 
 def outgoing_messages(
     messages: Iterable[ChatCompletionMessageParam], reasoning: tuple[str, ...] = codec.REASONING
-) -> list[Any]:
+) -> list[object]:
     """
     Messages ready to be encoded; objects from replies go back as they came. For `reasoning` see `codec.outgoing`.
 
@@ -78,7 +78,7 @@ def outgoing_messages(
             f"messages must be a list of messages, not one {kind}; "
             'for a single question: [{"role": "user", "content": "…"}]'
         )
-    out: list[Any] = []
+    out: list[object] = []
     try:
         for message in messages:
             if isinstance(message, (dict, BaseModel)):
@@ -103,12 +103,12 @@ def chat_body(
     method: str,
     messages: Iterable[ChatCompletionMessageParam],
     model: str,
-    params: Mapping[str, Any],
+    params: Mapping[str, object],
     stream: bool,
     extra_body: Any,
     provider: Provider | None = None,
     *,
-    prefix: str | Mapping[str, Any] | None = None,
+    prefix: str | Mapping[str, object] | None = None,
     advise: bool = False,
 ) -> bytes:
     """The encoded request, its arguments checked as far as a wrong one can be known here."""
@@ -143,14 +143,14 @@ def chat_body(
             if isinstance(value, (str, bytes, Mapping)):
                 kind = type(cast("object", value)).__name__
                 raise TypeError(f"tools must be a list of tool definitions, not one {kind}")
-            value = list(cast("Iterable[Any]", value))
+            value = list(cast("Iterable[object]", value))
         body[name] = value
     if stream:
         body["stream"] = True
     if extra_body is not None and is_given(extra_body):
         if not isinstance(extra_body, Mapping):
             raise TypeError(f"extra_body must be a mapping, not {type(extra_body).__name__}")
-        body.update(cast("Mapping[str, Any]", extra_body))
+        body.update(cast("Mapping[str, object]", extra_body))
     if advise:
         if not WATCHED.isdisjoint(body):
             for told in certain_refusals(body):
@@ -173,7 +173,7 @@ def _warn(text: str) -> None:
     warnings.warn(text, KimiWarning, stacklevel=level)
 
 
-def prefix_message(prefix: str | Mapping[str, Any]) -> dict[str, Any]:
+def prefix_message(prefix: str | Mapping[str, object]) -> dict[str, Any]:
     """
     The beginning of an answer, as the message that makes Kimi go on with it (partial mode).
 

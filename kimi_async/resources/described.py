@@ -4,11 +4,11 @@ What `help()` says of the options that several methods take by name, and whose s
 
 import inspect
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import TypeVar
 
 __all__ = ["CALL", "CHAT", "describes"]
 
-F = TypeVar("F", bound=Callable[..., Any])
+F = TypeVar("F", bound=Callable[..., object])
 
 CALL = """
 Options of every call:

@@ -112,7 +112,7 @@ class AsyncFiles(Resource["RawFiles", "StreamingFiles"]):
         *,
         file: FileTypes,
         purpose: FilePurpose,
-        expires_after: Mapping[str, Any] | NotGiven | Omit = NOT_GIVEN,
+        expires_after: Mapping[str, object] | NotGiven | Omit = NOT_GIVEN,
         on_progress: Callable[[int, int], object] | None = None,
         **call: Unpack[CallOptions],
     ) -> FileObject:
@@ -146,7 +146,7 @@ class AsyncFiles(Resource["RawFiles", "StreamingFiles"]):
         upload: UploadFile,
         purpose: str,
         *,
-        expires_after: Mapping[str, Any] | NotGiven | Omit = NOT_GIVEN,
+        expires_after: Mapping[str, object] | NotGiven | Omit = NOT_GIVEN,
         on_progress: Callable[[int, int], object] | None = None,
         **call: Unpack[CallOptions],
     ) -> FileObject:
@@ -154,7 +154,7 @@ class AsyncFiles(Resource["RawFiles", "StreamingFiles"]):
         fields = {"purpose": purpose}
         if is_given(expires_after) and isinstance(expires_after, Mapping):
             fields.update({f"expires_after[{name}]": str(value) for name, value in expires_after.items()})
-        extra: Mapping[str, Any] | None = call.pop("extra_body", None)
+        extra: Mapping[str, object] | None = call.pop("extra_body", None)
         fields.update({name: str(value) for name, value in (extra or {}).items()})
         body = MultipartBody(fields, upload, on_progress=on_progress)
         response = await self._client.call("POST", "files", body, accept=whole, **call)
@@ -188,7 +188,7 @@ class AsyncFiles(Resource["RawFiles", "StreamingFiles"]):
         Kimi documents none of these parameters and gives everything on one page; they are sent on.
         """
 
-        async def fetch(params: Mapping[str, Any]) -> AsyncCursorPage[FileObject]:
+        async def fetch(params: Mapping[str, object]) -> AsyncCursorPage[FileObject]:
             reply = await self._client.request(
                 "GET",
                 "files",

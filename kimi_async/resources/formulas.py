@@ -28,14 +28,14 @@ class FormulaTool(Tool):
     def __init__(
         self,
         uri: str,
-        definition: Mapping[str, Any],
+        definition: Mapping[str, object],
         call: Callable[[str, str, str], Awaitable[Fiber]],
         *,
         timeout: float | None = None,
     ) -> None:
         self.uri: str = uri
         self.definition: dict[str, Any] = dict(definition)
-        self.name: str = str(cast("Mapping[str, Any]", definition.get("function") or {}).get("name", ""))
+        self.name: str = str(cast("Mapping[str, object]", definition.get("function") or {}).get("name", ""))
         self.timeout: float | None = timeout
         self._call = call
 
@@ -68,7 +68,7 @@ class AsyncFormulas(Resource["RawFormulas", "StreamingFormulas"]):
         self,
         uri: str,
         name: str,
-        arguments: str | Mapping[str, Any],
+        arguments: str | Mapping[str, object],
         **call: Unpack[CallOptions],
     ) -> Fiber:
         """

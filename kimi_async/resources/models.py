@@ -3,7 +3,7 @@
 """
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, ClassVar, Final, Unpack
+from typing import TYPE_CHECKING, ClassVar, Final, Unpack
 
 import msgspec
 
@@ -36,7 +36,7 @@ class AsyncModels(Resource["RawModels", "StreamingModels"]):
     ) -> AsyncPaginator[Model, AsyncPage[Model]]:
         """All models of the account. Await it for the page, or iterate it; Kimi gives all of them on one page."""
 
-        async def fetch(params: Mapping[str, Any]) -> AsyncPage[Model]:
+        async def fetch(params: Mapping[str, object]) -> AsyncPage[Model]:
             reply = await self._client.request(
                 "GET",
                 "models",

@@ -28,7 +28,7 @@ P = TypeVar("P", bound="AsyncPage[Any]")
 class PageInfo:
     """What to change in the query to get the next page, e.g. ``{"after": "file_9"}``."""
 
-    params: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    params: Mapping[str, object] = field(default_factory=dict[str, Any])
 
 
 class AsyncPage(Generic[T]):
@@ -128,7 +128,9 @@ class AsyncPaginator(Generic[T, P]):
     """
 
     def __init__(
-        self, fetch: Callable[[Mapping[str, Any]], Awaitable[P]], params: Mapping[str, Any] | None = None
+        self,
+        fetch: Callable[[Mapping[str, object]], Awaitable[P]],
+        params: Mapping[str, object] | None = None,
     ) -> None:
         self._fetch = fetch
         self._params = dict(params or {})
@@ -148,7 +150,7 @@ class AsyncPaginator(Generic[T, P]):
             yield cast(P, each)
 
 
-async def _fetched(fetch: Callable[[Mapping[str, Any]], Awaitable[P]], params: Mapping[str, Any]) -> P:
+async def _fetched(fetch: Callable[[Mapping[str, object]], Awaitable[P]], params: Mapping[str, object]) -> P:
     page = await fetch(params)
     # Pages are built by whoever decodes the reply; only here are they told
     # where they came from, so a page can be made by hand in a test.

@@ -341,7 +341,7 @@ class AsyncStreamedResponseManager(Generic[T_co]):
     async def _leave(self) -> None:
         task, catch = self._task, self._catch
         if task is not None:
-            value: Any = None
+            value: object = None
             if task.done() and not task.cancelled() and task.exception() is None:
                 value = task.result()
             task.cancel()
@@ -356,7 +356,7 @@ class AsyncStreamedResponseManager(Generic[T_co]):
 class WithRawResponse:
     """The same methods; what they return is an `APIResponse`, whose `parse()` is what they would have returned."""
 
-    def __init__(self, target: Any) -> None:
+    def __init__(self, target: object) -> None:
         self._target = target
 
     def __getattr__(self, name: str) -> Any:
@@ -364,7 +364,7 @@ class WithRawResponse:
         if not callable(target):
             return WithRawResponse(target)
 
-        async def call(*args: Any, **kwargs: Any) -> APIResponse[Any]:
+        async def call(*args: object, **kwargs: object) -> APIResponse[Any]:
             catch = Catch()
             try:
                 value = await getattr(caught(self._target, catch), name)(*args, **kwargs)
@@ -401,7 +401,7 @@ if TYPE_CHECKING:
 class WithStreamingResponse:
     """The same methods, as context managers that give the reply before its body."""
 
-    def __init__(self, target: Any) -> None:
+    def __init__(self, target: object) -> None:
         self._target = target
 
     def __getattr__(self, name: str) -> Any:
@@ -409,8 +409,8 @@ class WithStreamingResponse:
         if not callable(target):
             return WithStreamingResponse(target)
 
-        def call(*args: Any, **kwargs: Any) -> AsyncStreamedResponseManager[Any]:
-            async def run(catch: Catch) -> Any:
+        def call(*args: object, **kwargs: object) -> AsyncStreamedResponseManager[Any]:
+            async def run(catch: Catch) -> object:
                 return await getattr(caught(self._target, catch), name)(*args, **kwargs)
 
             return AsyncStreamedResponseManager(run)

@@ -65,7 +65,7 @@ class AsyncSignatures(Resource[WithRawResponse, WithStreamingResponse]):
         )
 
     async def verify_response(
-        self, reply: Any, *, model: str, timeout: TimeoutLike = NOT_GIVEN
+        self, reply: object, *, model: str, timeout: TimeoutLike = NOT_GIVEN
     ) -> SignatureVerification:
         """Verifies a reply by its own headers. A reply without a signature is not valid, and nobody is asked."""
         found = signature_of(reply)

@@ -394,12 +394,12 @@ async def _read_async(file: Any) -> AsyncIterator[bytes]:
         yield data
 
 
-async def _as_async(items: Iterable[Any]) -> AsyncIterator[Any]:
+async def _as_async(items: Iterable[object]) -> AsyncIterator[object]:
     for item in items:
         yield item
 
 
-async def _spooled(content: AsyncIterable[Any]) -> Source:
+async def _spooled(content: AsyncIterable[object]) -> Source:
     """Copy content that can be read once to a temporary file (or keep it, if it is small)."""
     held: list[bytes] = []
     waiting = size = 0

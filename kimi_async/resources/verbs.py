@@ -60,7 +60,7 @@ class Verbs(Caller):
         path: str,
         *,
         cast_to: Any = object,
-        body: object = None,
+        body: Any = None,
         content: bytes | None = None,
         **more: Unpack[VerbOptions],
     ) -> Any:
@@ -76,17 +76,17 @@ class Verbs(Caller):
         return await self._raw("POST", path, cast_to, content if content is not None else body, more)
 
     async def put(
-        self, path: str, *, cast_to: Any = object, body: object = None, **more: Unpack[VerbOptions]
+        self, path: str, *, cast_to: Any = object, body: Any = None, **more: Unpack[VerbOptions]
     ) -> Any:
         return await self._raw("PUT", path, cast_to, body, more)
 
     async def patch(
-        self, path: str, *, cast_to: Any = object, body: object = None, **more: Unpack[VerbOptions]
+        self, path: str, *, cast_to: Any = object, body: Any = None, **more: Unpack[VerbOptions]
     ) -> Any:
         return await self._raw("PATCH", path, cast_to, body, more)
 
     async def delete(
-        self, path: str, *, cast_to: Any = object, body: object = None, **more: Unpack[VerbOptions]
+        self, path: str, *, cast_to: Any = object, body: Any = None, **more: Unpack[VerbOptions]
     ) -> Any:
         return await self._raw("DELETE", path, cast_to, body, more)
 

@@ -335,10 +335,10 @@ class AsyncChatCompletionStream(Generic[C]):
         self,
         stream: AsyncStream[ChatCompletionChunk],
         *,
-        parse: Callable[[str], Any] | None = None,
-        parse_arguments: Callable[[str, str], Any] | None = None,
+        parse: Callable[[str], object] | None = None,
+        parse_arguments: Callable[[str, str], object] | None = None,
         finish: Callable[[ChatCompletion], C] | None = None,
-        so_far: Callable[[str], Any] | None = None,
+        so_far: Callable[[str], object] | None = None,
         repeat: Callable[[], Awaitable[AsyncStream[ChatCompletionChunk]]] | None = None,
         repeats: int = 0,
     ) -> None:
@@ -505,10 +505,10 @@ class AsyncChatCompletionStreamManager(Generic[C]):
         self,
         open_stream: Callable[[], Awaitable[AsyncStream[ChatCompletionChunk]]],
         *,
-        parse: Callable[[str], Any] | None = None,
-        parse_arguments: Callable[[str, str], Any] | None = None,
+        parse: Callable[[str], object] | None = None,
+        parse_arguments: Callable[[str, str], object] | None = None,
         finish: Callable[[ChatCompletion], C] | None = None,
-        so_far: Callable[[str], Any] | None = None,
+        so_far: Callable[[str], object] | None = None,
         repeats: int = 0,
     ) -> None:
         self._open_stream = open_stream

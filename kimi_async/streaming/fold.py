@@ -7,7 +7,7 @@ continues the last; ids and names are taken once, since relays repeat them in ev
 """
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, cast
+from typing import cast
 
 import msgspec
 from msgspec import UNSET
@@ -28,14 +28,14 @@ from ..types.completions import (
 __all__ = ["Accumulator", "CallFold", "ChoiceFold", "logprobs_of"]
 
 
-def logprobs_of(choice: ChunkChoice) -> dict[str, list[Any]]:
+def logprobs_of(choice: ChunkChoice) -> dict[str, list[object]]:
     """
     The log probabilities that a chunk brings, by what they are of: `content`, `refusal`. What has another shape is left
     out: it is not worth an answer.
     """
     given: object = choice.logprobs
     held = cast("dict[str, object]", given) if isinstance(given, dict) else {}
-    found: dict[str, list[Any]] = {}
+    found: dict[str, list[object]] = {}
     for name, tokens in held.items():
         if tokens and isinstance(tokens, list):
             found[name] = tokens
@@ -113,8 +113,8 @@ class ChoiceFold:
         self.content: list[str] = []
         self.reasoning: list[str] = []
         self.refusal: list[str] = []
-        self.details: list[Any] = []
-        self.logprobs: dict[str, list[Any]] = {}
+        self.details: list[object] = []
+        self.logprobs: dict[str, list[object]] = {}
         self.calls: list[CallFold] = []
         self.finish_reason: str | None = None
         self.seen_content: bool = False

@@ -12,7 +12,7 @@ What may be resumed, and how, is decided by plain functions here; `Resumer` acts
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeAlias, cast
 
@@ -92,13 +92,15 @@ class ResumePolicy:
         return 0.0 if fruitless == 0 else min(self.cap, self.base * 2.0 ** (fruitless - 1))
 
 
-def why_not(body: dict[str, Any], partial: ChatCompletion | None) -> str | None:
+def why_not(body: Mapping[str, object], partial: ChatCompletion | None) -> str | None:
     """Why a stream cannot be resumed, or None if it can."""
     n = body.get("n")
     if isinstance(n, int) and n > 1:
         return "it has more than one choice (n > 1), and partial mode continues one"
     response_format = body.get("response_format")
-    kind = cast("dict[str, Any]", response_format).get("type") if isinstance(response_format, dict) else None
+    kind = (
+        cast("dict[str, object]", response_format).get("type") if isinstance(response_format, dict) else None
+    )
     if kind in ("json_object", "json_schema"):
         return f"response_format is {kind}, which Kimi does not combine with partial mode"
     if partial is not None:
@@ -201,7 +203,7 @@ class Resumer:
         reopen: Callable[[bytes], Awaitable[AsyncStream[ChatCompletionChunk]]],
         known: bool = True,
     ) -> None:
-        self._body: dict[str, Any] = msgspec.json.decode(body)
+        self._body: dict[str, object] = msgspec.json.decode(body)
         self._policy = policy
         self._open = reopen
         self._known = known

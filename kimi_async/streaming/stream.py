@@ -425,7 +425,7 @@ class AsyncStream(Generic[T]):
             return
         self._ended = True
         try:
-            here: Any = asyncio.get_running_loop()
+            here: object = asyncio.get_running_loop()
         except RuntimeError:
             here = None
         if here is loop:

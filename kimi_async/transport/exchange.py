@@ -355,7 +355,7 @@ class Response:
         """Whom to tell of a refusal that comes inside the body: the limiter."""
         self.given_up: str = ""
         """Why a refusal was not answered by another attempt."""
-        self.usage: Any = None
+        self.usage: object = None
         """The usage that whoever decoded the reply found in it."""
         self.value: Any = NOTHING
         """What `request.accept` made of the reply; `NOTHING` until it has seen it."""
@@ -413,7 +413,7 @@ class Response:
     def json(self) -> Any:
         return msgspec.json.decode(self.content)
 
-    def take_value(self) -> Any:
+    def take_value(self) -> object:
         """
         What `request.accept` made of the reply, handed over once: a stream holds its response, and a response that kept the
         stream would close a circle, so that a dropped stream stayed until the collector came.

@@ -100,7 +100,7 @@ def wire(cls: type[M]) -> type[M]:
     return cls
 
 
-def _reader(get: Callable[[Any], Any]) -> Callable[[Any], Any]:
+def _reader(get: Callable[[object], object]) -> Callable[[object], object]:
     def read(self: Any) -> Any:
         value = get(self)
         return None if value is UNSET else value
@@ -140,7 +140,7 @@ class BaseModel(msgspec.Struct, kw_only=True):
         `exclude_unset` leaves out what the server left out; `exclude_none` also leaves out null. Other arguments of pydantic
         are accepted and have no effect: values are JSON already, and field names are the wire's.
         """
-        return cast("dict[str, Any]", _dump(self, exclude_unset or exclude_defaults, exclude_none))
+        return cast("dict[str, object]", _dump(self, exclude_unset or exclude_defaults, exclude_none))
 
     def model_dump_json(
         self,
@@ -169,7 +169,7 @@ class BaseModel(msgspec.Struct, kw_only=True):
     ) -> str:
         return self.model_dump_json(indent=indent, exclude_unset=exclude_unset, exclude_none=exclude_none)
 
-    def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
+    def model_copy(self, *, update: Mapping[str, object] | None = None, deep: bool = False) -> Self:
         """A copy, shallow unless `deep`, with the fields in `update` set."""
         if deep:
             other = _restore(
@@ -192,7 +192,7 @@ class BaseModel(msgspec.Struct, kw_only=True):
         return None
 
     @classmethod
-    def model_validate(cls, obj: Any, **_: object) -> Self:
+    def model_validate(cls, obj: object, **_: object) -> Self:
         """:raises msgspec.ValidationError: with the path of what does not fit."""
         if isinstance(obj, cls):
             return obj
@@ -210,7 +210,7 @@ class BaseModel(msgspec.Struct, kw_only=True):
         return self
 
     @classmethod
-    def construct(cls, _fields_set: set[str] | None = None, **values: Any) -> Self:
+    def construct(cls, _fields_set: set[str] | None = None, **values: object) -> Self:
         """An object with these values, unchecked."""
         known = {name: value for name, value in values.items() if name in cls.__struct_fields__}
         return _restore(cls, known, {name: value for name, value in values.items() if name not in known})
@@ -218,7 +218,7 @@ class BaseModel(msgspec.Struct, kw_only=True):
     model_construct: ClassVar[Any] = construct
 
     @classmethod
-    def __get_pydantic_core_schema__(cls, source: Any, handler: Any) -> Any:
+    def __get_pydantic_core_schema__(cls, source: object, handler: object) -> Any:
         """
         Lets pydantic, and FastAPI as a `-> ChatCompletion`, take such objects: as they are, or made of a dict; written as they
         came. Plain dicts are what pydantic-core's own functions would make here.
@@ -230,7 +230,7 @@ class BaseModel(msgspec.Struct, kw_only=True):
         }
 
     @classmethod
-    def __get_pydantic_json_schema__(cls, schema: Any, handler: Any) -> dict[str, Any]:
+    def __get_pydantic_json_schema__(cls, schema: object, handler: object) -> dict[str, Any]:
         described = {"description": inspect.cleandoc(cls.__doc__)} if cls.__doc__ else {}
         return {"type": "object", "title": cls.__name__, **described}
 
@@ -271,7 +271,7 @@ class Reply(BaseModel, dict=True):
             extra = {name: value for name, value in data.items() if name not in known}
             beside["_extra"] = extra
             beside.pop("_source", None)
-        return cast("dict[str, Any]", extra)
+        return cast("dict[str, object]", extra)
 
     @property
     def _request_id(self) -> str | None:
@@ -286,7 +286,7 @@ class Reply(BaseModel, dict=True):
         raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
 
 
-def bind(reply: Reply, source: Any, path: tuple[str | int, ...] = ()) -> None:
+def bind(reply: Reply, source: object, path: tuple[str | int, ...] = ()) -> None:
     """Tells an object, and those inside it, where what they were made from is: in `source` (JSON, or decoded), down `path`."""
     held(reply)["_source"] = (source, path)
     for name in type(reply).__children__:
@@ -312,10 +312,10 @@ def _origin(source: Any, path: tuple[str | int, ...]) -> dict[str, Any]:
     return cast("dict[str, Any]", value) if isinstance(value, dict) else {}
 
 
-def _fields(model: BaseModel) -> list[tuple[str, Any]]:
+def _fields(model: BaseModel) -> list[tuple[str, object]]:
     """Name and value of every field that was sent or set; a field at its default counts as neither."""
     cls = type(model)
-    found: list[tuple[str, Any]] = []
+    found: list[tuple[str, object]] = []
     defaults = cls.__struct_defaults__
     offset = len(cls.__struct_fields__) - len(defaults)
     values = msgspec.structs.astuple(model)
@@ -328,11 +328,11 @@ def _fields(model: BaseModel) -> list[tuple[str, Any]]:
     return found
 
 
-def _written(model: BaseModel) -> dict[str, Any]:
+def _written(model: BaseModel) -> dict[str, object]:
     return model.model_dump(exclude_unset=True)
 
 
-def _sent(model: BaseModel) -> list[tuple[str, Any]]:
+def _sent(model: BaseModel) -> list[tuple[str, object]]:
     """Name and value of every field that was sent, or set since: of a reply's, those that its JSON has, and those that differ."""
     pairs = _fields(model)
     if not isinstance(model, Reply):
@@ -347,29 +347,29 @@ def _sent(model: BaseModel) -> list[tuple[str, Any]]:
     return [(name, value) for name, value in pairs if name in sent or value != _default(defaults.get(name))]
 
 
-def _default(default: Any) -> Any:
+def _default(default: object) -> object:
     factory = getattr(default, "factory", None)
     return default if factory is None else factory()
 
 
-def _restore(cls: type[M], values: dict[str, Any], extra: dict[str, Any]) -> M:
+def _restore(cls: type[M], values: Mapping[str, object], extra: Mapping[str, object]) -> M:
     model = cls(**values)
     if isinstance(model, Reply):
         held(model)["_extra"] = extra
     return model
 
 
-def _clone(value: Any) -> Any:
+def _clone(value: object) -> object:
     if isinstance(value, BaseModel):
         return value.model_copy(deep=True)
     if isinstance(value, list):
         return [_clone(item) for item in cast("list[object]", value)]
     if isinstance(value, dict):
-        return {key: _clone(item) for key, item in cast("dict[str, Any]", value).items()}
+        return {key: _clone(item) for key, item in cast("dict[str, object]", value).items()}
     return value
 
 
-def _dump(value: Any, exclude_unset: bool, exclude_none: bool) -> Any:
+def _dump(value: object, exclude_unset: bool, exclude_none: bool) -> object:
     if isinstance(value, BaseModel):
         if exclude_unset:
             pairs = _sent(value)
@@ -387,5 +387,5 @@ def _dump(value: Any, exclude_unset: bool, exclude_none: bool) -> Any:
     if isinstance(value, list):
         return [_dump(item, exclude_unset, exclude_none) for item in cast("list[object]", value)]
     if isinstance(value, dict):
-        return {k: _dump(v, exclude_unset, exclude_none) for k, v in cast("dict[str, Any]", value).items()}
+        return {k: _dump(v, exclude_unset, exclude_none) for k, v in cast("dict[str, object]", value).items()}
     return None if value is UNSET else value

@@ -307,7 +307,7 @@ class ChatCompletionChunk(BaseModel, gc=False):
     error: Any = None
 
 
-def _fall_back(cls: Any, name: str, other: str) -> None:
+def _fall_back(cls: object, name: str, other: str) -> None:
     """Makes one field read from another where it is absent; what is encoded stays as it came."""
     first, second = cls.__dict__[name], cls.__dict__[other]
     get, get_other = (
@@ -362,7 +362,7 @@ ChatCompletion.usage = property(_read_completion_usage, _completion_usage.fset) 
 
 # --- what may be sent ------------------------------------------------------------------------------------------------
 
-ChatCompletionMessageParam: TypeAlias = Mapping[str, Any] | BaseModel
+ChatCompletionMessageParam: TypeAlias = Mapping[str, object] | BaseModel
 """A message: a dict of the wire's shape, or an object from a reply, which goes back as it came."""
 
 NoneOrUnset: TypeAlias = NotGiven | Omit | None
@@ -386,7 +386,7 @@ class ChatOptions(TypedDict, total=False):
     Names that Kimi does not know are accepted because code written for OpenAI sends them; the server decides.
     """
 
-    audio: Mapping[str, Any] | NoneOrUnset
+    audio: Mapping[str, object] | NoneOrUnset
     frequency_penalty: float | NoneOrUnset
     function_call: Any
     functions: Any
@@ -398,14 +398,14 @@ class ChatOptions(TypedDict, total=False):
     """Deprecated by Kimi in favour of `max_completion_tokens`; still accepted."""
     metadata: Mapping[str, str] | NoneOrUnset
     modalities: Sequence[str] | NoneOrUnset
-    moderation: Mapping[str, Any] | NoneOrUnset
+    moderation: Mapping[str, object] | NoneOrUnset
     n: int | NoneOrUnset
     parallel_tool_calls: bool | NoneOrUnset
-    prediction: Mapping[str, Any] | NoneOrUnset
+    prediction: Mapping[str, object] | NoneOrUnset
     presence_penalty: float | NoneOrUnset
     prompt_cache_key: str | NoneOrUnset
     """A stable id of the conversation or task, which raises the rate of cache hits."""
-    prompt_cache_options: Mapping[str, Any] | NoneOrUnset
+    prompt_cache_options: Mapping[str, object] | NoneOrUnset
     """`{"mode": "implicit", "ttl": "5m" | "1h"}`, since 2026-09."""
     prompt_cache_retention: str | NoneOrUnset
     reasoning_effort: str | NoneOrUnset
@@ -417,15 +417,15 @@ class ChatOptions(TypedDict, total=False):
     stop: str | Sequence[str] | NoneOrUnset
     """At most 5 strings of at most 32 bytes."""
     store: bool | NoneOrUnset
-    stream_options: Mapping[str, Any] | NoneOrUnset
+    stream_options: Mapping[str, object] | NoneOrUnset
     temperature: float | NoneOrUnset
-    thinking: ThinkingParam | Mapping[str, Any] | NoneOrUnset
-    tool_choice: str | Mapping[str, Any] | NoneOrUnset
+    thinking: ThinkingParam | Mapping[str, object] | NoneOrUnset
+    tool_choice: str | Mapping[str, object] | NoneOrUnset
     top_logprobs: int | NoneOrUnset
     top_p: float | NoneOrUnset
     user: str | NoneOrUnset
     verbosity: str | NoneOrUnset
-    web_search_options: Mapping[str, Any] | NoneOrUnset
+    web_search_options: Mapping[str, object] | NoneOrUnset
 
 
 class ChatParams(ChatOptions, total=False):

@@ -59,7 +59,7 @@ class ContentDeltaEvent(_Delta, gc=False):
     given (extra `[partial]`, or pydantic, reads it; None without), else None. It is read when it is asked for.
     """
 
-    _read: Callable[[str], Any] | None = None
+    _read: Callable[[str], object] | None = None
     type: Literal["content.delta"] = "content.delta"
 
     @property

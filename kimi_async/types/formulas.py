@@ -56,9 +56,9 @@ class Fiber(Reply):
         """The content of the tool message: the output, plain or encrypted; of a run that failed, its error."""
         context = self.context
         if not self.succeeded:
-            error: Any = self.error or (context.error if context is not None else None)
+            error: object = self.error or (context.error if context is not None else None)
             if isinstance(error, dict) and "message" in error:
-                error = cast("dict[str, Any]", error)["message"]
+                error = cast("dict[str, object]", error)["message"]
             return f"Error: {error or f'the tool ended with status {self.status!r}'}"
         if context is None:
             return ""

@@ -6,7 +6,7 @@ They are for editors and type checkers: a plain dict of the same shape is the sa
 """
 
 from collections.abc import Iterable, Mapping
-from typing import Any, Literal, Required, TypeAlias, TypedDict
+from typing import Literal, Required, TypeAlias, TypedDict
 
 from .completions import ChatParams
 
@@ -196,7 +196,7 @@ class ChatCompletionAssistantMessageParam(TypedDict, total=False):
     name: str
     partial: bool
     """Whether the answer is to go on from here (partial mode)."""
-    audio: Mapping[str, Any] | None
+    audio: Mapping[str, object] | None
     function_call: CalledFunction | None
 
 
@@ -242,7 +242,7 @@ class ChatCompletionFunctionToolParam(TypedDict):
 class CustomTool(TypedDict, total=False):
     name: Required[str]
     description: str
-    format: Mapping[str, Any]
+    format: Mapping[str, object]
 
 
 class ChatCompletionCustomToolParam(TypedDict):
@@ -305,7 +305,7 @@ class ChatCompletionPredictionContentParam(TypedDict):
 
 class ChatCompletionAudioParam(TypedDict):
     format: Literal["wav", "aac", "mp3", "flac", "opus", "pcm16"]
-    voice: str | Mapping[str, Any]
+    voice: str | Mapping[str, object]
 
 
 class ResponseFormatText(TypedDict):
@@ -331,7 +331,7 @@ class ResponseFormatJSONSchema(TypedDict):
 class CompletionCreateParams(ChatParams, total=False):
     """A whole request, as `create(**params)` takes it."""
 
-    messages: Required[Iterable[Mapping[str, Any]]]
+    messages: Required[Iterable[Mapping[str, object]]]
     model: Required[str]
     stream: bool | None
 

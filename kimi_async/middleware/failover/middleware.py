@@ -98,7 +98,7 @@ class Failover:
 
     def __init__(
         self,
-        hosts: Sequence[Any],
+        hosts: Sequence[object],
         *,
         order: Order = "in_order",
         weight: float = 1.0,
@@ -131,7 +131,7 @@ class Failover:
         self._rotation = Rotation([weight, *(target.weight for target in targets)])
         self._hosts = [_Host("", None, None, {}), *(_host_of(target) for target in targets)]
 
-    def stands_by_for(self, client: Any) -> None:
+    def stands_by_for(self, client: object) -> None:
         """Tells whose calls these are: the client whose middleware this is."""
         first = _host_of(FailoverTarget(client=client))
         self._hosts[0].name, self._hosts[0].row = first.name, first.row
@@ -238,9 +238,9 @@ class _Call:
         self.request.body = codec.encode(body)
         return True
 
-    def _fields(self) -> dict[str, Any]:
+    def _fields(self) -> dict[str, object]:
         if self.body is None:
-            self.body = cast("dict[str, Any]", msgspec.json.decode(cast("bytes", self.request.body)))
+            self.body = cast("dict[str, object]", msgspec.json.decode(cast("bytes", self.request.body)))
         return self.body
 
     async def _hedged(self, waiting: list[_Host]) -> _Outcome | None:
@@ -378,11 +378,11 @@ def _sign(value: object, name: str) -> None:
         held(answer)["_host"] = name
 
 
-def _outgoing(message: Any, names: tuple[str, ...]) -> Any:
+def _outgoing(message: object, names: tuple[str, ...]) -> object:
     """A message under the names that the host reads; reasoning that came under another one goes along."""
     if not isinstance(message, dict):
         return message
-    fields = cast("dict[str, Any]", message)
+    fields = cast("dict[str, object]", message)
     told = fields.get("reasoning_content", fields.get("reasoning"))
     if fields.get("role") != "assistant" or told is None:
         return fields

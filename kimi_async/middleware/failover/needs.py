@@ -3,7 +3,7 @@ What a chat request needs of a host, and the model's id there: both known before
 """
 
 from collections.abc import Iterable, Mapping
-from typing import Any, Final, cast
+from typing import Final, cast
 
 from ...providers.hosts import Provider
 from ...providers.ids import official_id
@@ -13,7 +13,7 @@ __all__ = ["lacks", "needs_of", "translated"]
 OFFICIAL: Final = frozenset({"moonshot", "moonshot-cn"})
 
 
-def needs_of(body: Mapping[str, Any]) -> frozenset[str]:
+def needs_of(body: Mapping[str, object]) -> frozenset[str]:
     """
     What not every host has: `partial` mode, `$web_search`, uploaded files (`ms://`), and pictures behind a link.
     """
@@ -30,17 +30,17 @@ def needs_of(body: Mapping[str, Any]) -> frozenset[str]:
     return frozenset(needs)
 
 
-def _objects(value: object) -> list[dict[str, Any]]:
+def _objects(value: object) -> list[dict[str, object]]:
     """The objects of a list; none where it is no list."""
     every = cast("list[object]", value) if isinstance(value, list) else []
-    return [cast("dict[str, Any]", one) for one in every if isinstance(one, dict)]
+    return [cast("dict[str, object]", one) for one in every if isinstance(one, dict)]
 
 
-def _part_needs(part: Mapping[str, Any]) -> set[str]:
+def _part_needs(part: Mapping[str, object]) -> set[str]:
     found: set[str] = set()
     for key in ("image_url", "video_url"):
         value = part.get(key)
-        url: object = cast("dict[str, Any]", value).get("url") if isinstance(value, dict) else value
+        url: object = cast("dict[str, object]", value).get("url") if isinstance(value, dict) else value
         if isinstance(url, str):
             if url.startswith("ms://"):
                 found.add("ms://")

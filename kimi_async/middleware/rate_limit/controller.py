@@ -10,7 +10,7 @@ import random
 import threading
 import weakref
 from collections.abc import Callable, Mapping
-from typing import Any, Literal
+from typing import Literal
 
 from ...errors import RateLimitWaitError
 from ...transport.exchange import Request
@@ -117,7 +117,7 @@ class AdmissionController:
 
     def __init__(
         self,
-        limits: RateLimits | str | Mapping[str, Any] | None = None,
+        limits: RateLimits | str | Mapping[str, object] | None = None,
         *,
         dice: Callable[[], float] = random.random,
     ) -> None:

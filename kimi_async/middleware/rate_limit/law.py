@@ -277,7 +277,7 @@ class Law:
         if dimension is None:
             # A refusal is quicker than an answer: who has been silent for longer than refusals take was let in.
             silent, guessed = now - 2.0 * self.refusal_takes, self.guesses.guessed
-            pending = []
+            pending: list[tuple[int, int, bool]] = []
             for one in self.unsettled:
                 if not one.settled:
                     if one.seq > ticket.seq and one.inflight:

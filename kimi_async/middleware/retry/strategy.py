@@ -30,7 +30,7 @@ class Repeater(Protocol):
     async def again(self, org: Organisation, call: Call) -> Response | None: ...
 
 
-def stops(strategy: Any) -> bool:
+def stops(strategy: object) -> bool:
     """Whether the user's strategy says itself when to stop."""
     if strategy is None:
         return False
@@ -163,7 +163,7 @@ async def repeat_with_strategy(middleware: Repeater, org: Organisation, call: Ca
     return None
 
 
-def _is_default_retry(predicate: Any) -> bool:
+def _is_default_retry(predicate: object) -> bool:
     import tenacity
 
     return type(predicate) is tenacity.retry_if_exception_type and predicate.exception_types is Exception
@@ -171,7 +171,7 @@ def _is_default_retry(predicate: Any) -> bool:
 
 async def _maybe(value: Any) -> Any:
     return (
-        await cast("Awaitable[Any]", value)
+        await cast("Awaitable[object]", value)
         if asyncio.iscoroutine(value) or isinstance(value, asyncio.Future)
         else value
     )

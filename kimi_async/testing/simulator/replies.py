@@ -13,7 +13,6 @@ import hashlib
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
 import msgspec
 
@@ -374,7 +373,7 @@ def chunks(
     id: str,
     created: int,
     model: str,
-    usage: Mapping[str, Any],
+    usage: Mapping[str, object],
     include_usage: bool = False,
     tokens_per_chunk: int = 1,
 ) -> Iterator[bytes]:

@@ -8,7 +8,6 @@ the status and the type are known and the wording is ours. Unknown top-level fie
 
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 from ...providers.models import ModelInfo
 from ...schema import check_mfjs
@@ -386,7 +385,7 @@ def _check_part(part: Mapping[str, object] | None) -> Refusal | None:
             return _bad("Invalid request: tokenization failed")
         return _bad("text content is empty") if part["text"] == "" else None
     inner = as_object(part.get(kind))
-    url: Any = part.get(kind) if inner is None else inner.get("url")
+    url: object = part.get(kind) if inner is None else inner.get("url")
     if not isinstance(url, str) or not url.startswith(("data:", "ms://")):
         return _bad("unsupported image url")
     return None

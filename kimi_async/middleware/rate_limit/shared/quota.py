@@ -7,7 +7,7 @@ import threading
 from collections.abc import Callable
 from importlib import import_module
 from importlib.util import find_spec
-from typing import Any, cast
+from typing import cast
 
 from ....errors import ConfigurationError
 from ..limits import RateLimits
@@ -126,7 +126,7 @@ def _maker(where: str | Ledger, quota: str) -> Callable[[], Ledger]:
         raise ConfigurationError(
             f"shared={scheme!r} needs the package {extra}: pip install 'kimi-async[{extra}]'"
         )
-    opened: Any = import_module(module).open_ledger
+    opened: object = import_module(module).open_ledger
     make = cast("Callable[[str, str], Ledger]", opened)
     make_here: Callable[[], Ledger] = lambda: make(where, quota)  # noqa: E731
     return make_here

@@ -8,7 +8,7 @@ import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Final
 
 from ....providers.models import MODELS
 from ..replies import ACCOUNT, Account, Refusal, headers_for, json_bytes
@@ -280,7 +280,7 @@ class Storage:
         return random.Random(f"{self._seed}{name}")
 
 
-def _fixed_answer(body: Mapping[str, object]) -> tuple[int, Any]:
+def _fixed_answer(body: Mapping[str, object]) -> tuple[int, object]:
     message = {"role": "assistant", "content": "Hello from the batch."}
     return 200, {
         "id": "chatcmpl-batch",
