@@ -239,11 +239,11 @@ class AsyncStream(Generic[T]):
         """Whether the chunks at hand are pieces of text and nothing else; see `tell_by_runs`."""
         return self._reading.digest.in_run
 
-    def tell_by_runs(self) -> None:
+    def tell_by_runs(self, on: bool = True) -> None:
         """
         For readers who tell of each chunk with the answer as it is by then: from here on `take` has nothing but text after text.
         """
-        self._reading.digest.runs = True
+        self._reading.digest.runs = on
 
     async def raw_events(self) -> AsyncGenerator[bytes, None]:
         """

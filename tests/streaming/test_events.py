@@ -13,6 +13,7 @@ import pytest
 
 from kimi_async import AsyncKimi, IncompleteStreamError
 from kimi_async.streaming.events import ChatCompletionStreamState
+from kimi_async.streaming.reading import Reading
 from kimi_async.testing import MemoryTransport, Reply
 from kimi_async.transport.exchange import Request
 from kimi_async.types import ChatCompletionChunk
@@ -163,6 +164,28 @@ async def test_metrics():
     assert pytest.approx(5.0) == metrics.duration
     assert (4, 2) == (metrics.chunks, metrics.completion_tokens)
     assert pytest.approx(2 / 3) == metrics.tokens_per_second
+
+
+async def test_end_takes_a_packet_in_one_go(monkeypatch: pytest.MonkeyPatch):
+    """
+    Who only wants the end has each packet folded once, whatever kinds of chunks it holds, and not run by run.
+    """
+    sizes: list[int] = []
+    fill: Any = Reading.fill
+
+    async def counted(reading: Reading[Any]) -> list[Any]:
+        items = await fill(reading)
+        sizes.append(len(items))
+        return items
+
+    monkeypatch.setattr(Reading, "fill", counted)
+    packet = b"".join([thought("Hm"), text("Hel"), text("lo"), call(0, "{}", id="f:0", name="f"), LAST])
+    manager, _ = manager_of(ROLE, packet, DONE)
+    async with manager as stream:
+        completion = await stream.get_final_completion()
+
+    assert [1, 5] == sizes[:2]
+    assert "Hello" == completion.choices[0].message.content
 
 
 def test_state_without_a_stream():
