@@ -325,7 +325,7 @@ class Law:
         self._settled(ticket)
         self._give_back(ticket)
         self._over(ticket)
-        self.outage.refused(ticket, hint, self.dice(), now)
+        self.outage.refused(ticket, hint, self.dice(), now, self.pending)
 
     def done(self, ticket: Ticket, now: float) -> None:
         """The reply has ended, or the request failed, or was cancelled. May be called again."""

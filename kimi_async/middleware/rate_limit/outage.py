@@ -58,20 +58,23 @@ class Outage:
         self.outcomes: deque[tuple[float, bool]] = deque(maxlen=64)
         """When, and whether it was an overload; from the first overload on."""
 
-    def down(self, now: float) -> bool:
-        """Whether most calls fail, so that more of them only add to it."""
+    def down(self, now: float, pending: int = 0) -> bool:
+        """
+        Whether most calls fail, so that more of them only add to it. Refusals overtake answers: few of them prove nothing while
+        more are `pending`, neither admitted nor refused so far.
+        """
         recent = [failed for at, failed in self.outcomes if at > now - 1.0]
         if len(recent) >= self.MANY:
             return sum(recent) >= self.MOST * len(recent)
         latest = [failed for at, failed in self.outcomes if at > now - self.AGE][-self.FEW :]
-        return len(latest) == self.FEW and all(latest)
+        return len(latest) == self.FEW and all(latest) and pending <= len(recent)
 
     def passed(self, now: float) -> None:
         """A request was admitted."""
         if self.outcomes:
             self.outcomes.append((now, False))
 
-    def refused(self, ticket: Ticket, hint: float | None, dice: float, now: float) -> None:
+    def refused(self, ticket: Ticket, hint: float | None, dice: float, now: float, pending: int = 0) -> None:
         self.refusals += 1
         self.slowest = max(self.slowest, now - ticket.sent)
         if self.seen > ticket.sent or (self.recovering and ticket.sent < self.last):
@@ -79,7 +82,7 @@ class Outage:
             return
         self.outcomes.append((now, True))
         if not self.active:
-            if not self.down(now):
+            if not self.down(now, pending):
                 return
             self.outcomes.clear()
             self.active = True

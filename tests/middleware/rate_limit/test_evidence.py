@@ -150,3 +150,22 @@ def test_law_configured_slots_are_not_undercut_by_guesses():
             law.done(one, round_ + 0.01)
 
     assert (8, 10_000) == (law.concurrency.limit, law.requests.cap)
+
+
+def test_law_overloads_that_overtake_answers_are_no_outage_yet():
+    """
+    The first news of a crowd is bad news only: as long as more are under way than were refused, the service does not count as down.
+    """
+    law = Law(RateLimits(concurrency=32), lambda: 0.5)
+    crowd = [law.send(0, 0.0) for _ in range(32)]
+    for one in crowd[:6]:
+        law.overloaded(one, None, 0.002)
+        law.done(one, 0.002)
+
+    assert not law.outage.active
+
+    for one in crowd[6:]:
+        law.overloaded(one, None, 0.004)
+        law.done(one, 0.004)
+
+    assert law.outage.active
