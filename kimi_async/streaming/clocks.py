@@ -125,7 +125,7 @@ def _look(ref: "weakref.ref[Clocks]", turns: int = TURNS) -> None:
 
 
 # How long streams may keep the loop to themselves before the other tasks have their turn. With the packet that is being handled
-# and the reading of the sockets the worst delay of another task stays below four of these (benchmarks/fairness.py).
+# and the reading of the sockets the worst delay of another task stays below four of these (benchmarks/gather.py).
 SHARE = 0.006
 # A turn is noted at most so often, which spares streams that wait for every packet a callback with each.
 NOTED = 0.002
