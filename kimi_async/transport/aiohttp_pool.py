@@ -404,10 +404,18 @@ class _Reading:
     def gate(self, on: bool) -> None:
         """Takes up the reading of the connection, or stops it. One that has been given back already is left alone."""
         connection = self._reply.connection
-        protocol = None if connection is None else connection.protocol
-        # A session of the caller's has connections of another kind, which are read on.
+        protocol: Any = None if connection is None else connection.protocol
         if isinstance(protocol, Connection):
             protocol.hold(not on)
+            return
+        # A session of the caller's has connections of another kind: each piece that is handed out takes up their reading too.
+        transport = None if protocol is None else protocol.transport
+        if transport is None or transport.is_closing():
+            return
+        if not on:
+            transport.pause_reading()
+        elif not getattr(protocol, "_reading_paused", False):
+            transport.resume_reading()
 
     def whole(self, at_most: int) -> bytes | None:
         """

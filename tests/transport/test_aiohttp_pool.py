@@ -579,6 +579,38 @@ async def test_session_of_the_caller():
         await client.close()
 
 
+@pytest.mark.parametrize("whose", ["ours", "the caller's"])
+async def test_gate_stops_reading(whose: str):
+    """
+    A connection is not read while the gate is shut, be the session ours or the caller's, and is read again once it is open.
+    """
+
+    async def script(conversation: Conversation) -> None:
+        await conversation.request()
+        await conversation.send(head(), chunked(HELLO))
+        await conversation.gone()
+
+    async with RawServer(script) as server, aiohttp.ClientSession() as session:
+        client = client_at(server.base_url, **({} if whose == "ours" else {"http_client": session}))
+        async with client:
+            stream = await client.chat.completions.create(model="kimi-k3", messages=QUESTION, stream=True)
+            [transport] = [each for each in gc.get_objects() if is_transport_to(each, server.base_url)]
+            reading = [transport.is_reading()]
+            for on in (False, True):
+                stream.response.gate(on)
+                reading.append(transport.is_reading())
+            await stream.close()
+
+    assert [True, False, True] == reading
+
+
+def is_transport_to(each: Any, base_url: str) -> bool:
+    if not isinstance(each, asyncio.Transport) or each.is_closing():
+        return False
+    peer = each.get_extra_info("peername")
+    return peer is not None and f":{peer[1]}/" in base_url
+
+
 def test_session_of_another_loop(neighbouring: str):
     """
     A caller's session in a loop that is not its own: a clear error, no hang.
