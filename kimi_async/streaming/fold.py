@@ -226,7 +226,6 @@ class Accumulator:
         "_content",
         "_reasoning",
         "_unfinished",
-        "_usage_each",
         "_usage_follows",
         "ahead",
         "choices",
@@ -239,8 +238,6 @@ class Accumulator:
 
     def __init__(self, *, usage_follows: bool = False) -> None:
         self._usage_follows = usage_follows
-        self._usage_each = False
-        """Chunks with text have a usage as well: none may be passed over quickly."""
         self.ahead: int = 0
         """Characters of the first choice's text that are folded, and are not told of yet: `completion` leaves them out."""
         self.wary: bool = False
@@ -267,7 +264,8 @@ class Accumulator:
         its bookkeeping that costs half.
         """
         choices = chunk.choices
-        if len(choices) == 1 and self._quick(choices[0]):
+        beside: object = chunk._usage_beside  # pyright: ignore[reportPrivateUsage]
+        if len(choices) == 1 and beside is None and self._quick(choices[0]):
             return self._counted(1)
         return self._add(chunk) and self._counted(1)
 
@@ -283,7 +281,8 @@ class Accumulator:
         content = self._content
         for count, chunk in enumerate(chunks):  # noqa: B007
             choices = chunk.choices
-            if len(choices) == 1:
+            beside: object = chunk._usage_beside  # pyright: ignore[reportPrivateUsage]
+            if len(choices) == 1 and beside is None:
                 choice = choices[0]
                 delta = choice.delta
                 # The chunk that comes a thousand times, here without a call: one choice, one piece of text after others.
@@ -296,6 +295,7 @@ class Accumulator:
                     and delta.tool_calls is None
                     and delta.reasoning is None
                     and choice.logprobs is None
+                    and choice.usage is None
                     and delta.refusal is None
                 ):
                     content(delta.content)
@@ -319,7 +319,8 @@ class Accumulator:
         at = start
         for at in range(start, len(chunks)):
             choices = chunks[at].choices
-            if len(choices) != 1:
+            beside: object = chunks[at]._usage_beside  # pyright: ignore[reportPrivateUsage]
+            if len(choices) != 1 or beside is not None:
                 break
             choice = choices[0]
             delta = choice.delta
@@ -331,6 +332,7 @@ class Accumulator:
                 and delta.tool_calls is None
                 and delta.reasoning is None
                 and choice.logprobs is None
+                and choice.usage is None
                 and delta.refusal is None
             ):
                 break
@@ -358,6 +360,7 @@ class Accumulator:
             or choice.index != 0
             or delta.reasoning is not None
             or choice.logprobs is not None
+            or choice.usage is not None
             or delta.refusal is not None
             or delta.reasoning_details is not None
         ):
@@ -433,12 +436,10 @@ class Accumulator:
                 self.finished = all(each.finish_reason is not None for each in self.choices.values())
         if usage is not None:
             self.usage = usage
-            if chunk.choices and not self.finished:
-                self._usage_each = True
             if self._usage_follows and chunk.choices:
                 withhold_usage(chunk)
         main = self.choices.get(0)
-        if self._usage_each or (main is not None and main.finish_reason is not None):
+        if main is not None and main.finish_reason is not None:
             main = None
         self._unfinished = main
         self._content = main.content.append if main is not None and main.seen_content else None

@@ -306,6 +306,9 @@ class ChatCompletionChunk(BaseModel, gc=False):
     service_tier: str | None = None
     error: Any = None
 
+    _usage_beside: ClassVar[Any]
+    """The usage that stands beside the choices, without a look into them."""
+
 
 def _fall_back(cls: object, name: str, other: str) -> None:
     """Makes one field read from another where it is absent; what is encoded stays as it came."""
@@ -344,6 +347,8 @@ def withhold_usage(chunk: ChatCompletionChunk) -> None:
 
 
 ChatCompletionChunk.usage = property(_read_usage, _chunk_usage.__set__)  # type: ignore[assignment]
+# The slot itself, for the fold, which looks at every chunk: with `choice.usage` that costs 10 to 15 of 100 ns (CPython 3.11).
+ChatCompletionChunk._usage_beside = _chunk_usage  # pyright: ignore[reportPrivateUsage]
 
 _completion_usage = ChatCompletion.__dict__["usage"]
 

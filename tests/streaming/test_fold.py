@@ -165,6 +165,39 @@ def test_usage(where: str):
     assert total == completion.usage.total_tokens
 
 
+@pytest.mark.parametrize("where", ["beside", "in the choice"])
+@pytest.mark.parametrize(
+    "delta",
+    [{"content": "b"}, {"reasoning_content": "b"}, {"tool_calls": [fragment(0, arguments="b")]}],
+)
+def test_usage_first_in_the_middle(where: str, delta: dict[str, Any]):
+    """
+    A usage that only a later fragment carries is kept, whatever the fragment is of, and what follows is folded on.
+    """
+    middle: dict[str, Any] = {"choices": [{"index": 0, "delta": delta}]}
+    (middle if where == "beside" else middle["choices"][0])["usage"] = USAGE
+    begin = chunk({"content": "a", "reasoning_content": "a", "tool_calls": [fragment(0, *A)]})
+    completion = folded(
+        begin, chunk(delta), ChatCompletionChunk.model_validate(middle), chunk(delta), chunk(finish="stop")
+    )
+
+    assert completion.usage is not None
+    assert 3 == completion.usage.total_tokens
+    text = completion.choices[0].message.to_dict()
+    assert "bbb" in str(text)
+
+
+def test_text_run_usage_in_the_middle():
+    """
+    A run of text ends before a chunk with a usage: `extend` folds that one.
+    """
+    fold = Accumulator()
+    chunks = [chunk({"content": each}) for each in "abc"] + [chunk({"content": "d"}, usage=USAGE)]
+    fold.extend(chunks[:1])
+
+    assert 2 == fold.text_run(chunks, 1)
+
+
 @pytest.mark.parametrize(
     ("deltas", "role"),
     [
