@@ -65,7 +65,9 @@ class _AiohttpWire:
     def __init__(self, response: EventStreamResponse, request: web.BaseRequest) -> None:
         self._response = response
         self._request = request
-        self.write = response.write
+        # aiohttp leaves it to the handler that a HEAD has no body: the next reply on the connection would begin with it.
+        self._head = request.method == "HEAD"
+        self.write = _unwritten if self._head else response.write
 
     async def begin(self) -> None:
         await self._response.prepare(self._request)
@@ -77,7 +79,7 @@ class _AiohttpWire:
         response.content_length = len(body)
         response.headers.update(headers)
         await self.begin()
-        await response.write_eof(body)
+        await response.write_eof(b"" if self._head else body)
 
     async def end(self) -> None:
         await self._response.write_eof()
@@ -85,3 +87,7 @@ class _AiohttpWire:
     async def gone(self) -> None:
         while (transport := self._request.transport) is not None and not transport.is_closing():  # noqa: ASYNC110 - nothing rings
             await anyio.sleep(LOOK)
+
+
+async def _unwritten(data: bytes, /) -> None:
+    """A body that nobody is sent."""

@@ -110,7 +110,7 @@ async def serving_starlette(answer: Answers) -> AsyncIterator[str]:
     async def endpoint(_: Any) -> Any:
         return answer()
 
-    app = Starlette(routes=[Route("/", endpoint, methods=["POST"])])
+    app = Starlette(routes=[Route("/", endpoint, methods=["GET", "POST"])])
     server = uvicorn.Server(uvicorn.Config(app, log_config=None, lifespan="off"))
     # Who connects before the server runs waits in the socket's queue.
     listening = socket.create_server(("127.0.0.1", 0))
@@ -130,6 +130,7 @@ async def serving_aiohttp(answer: Answers) -> AsyncIterator[str]:
 
     app = web.Application()
     app.router.add_post("/", endpoint)
+    app.router.add_get("/", endpoint)  # and HEAD
     runner = web.AppRunner(app)
     await runner.setup()
     site = web.TCPSite(runner, "127.0.0.1", 0)
@@ -515,6 +516,24 @@ async def test_relay_comment_waits_its_turn() -> None:
 
     assert ["begin", "end"] == [wire.told[0], wire.told[-1]]
     assert b"".join(model.said) == b"".join(each for each in wire.told[1:-1] if each != COMMENT)
+
+
+@pytest.mark.parametrize("status", [200, 400])
+async def test_relay_head_has_no_body(on: Framework, status: int) -> None:
+    """
+    HEAD gets the head alone: what followed would begin the next reply on the connection.
+    """
+    model = Model()
+    model.status = status
+    async with on.serving(lambda: on.response(model.create())) as address:
+        host, port = address.split("/")[2].split(":")
+        reader, writer = await asyncio.open_connection(host, int(port))
+        writer.write(b"HEAD / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+        told = await asyncio.wait_for(reader.read(), PATIENCE)
+        writer.close()
+
+    assert told.startswith(b"HTTP/1.1 %d" % status)
+    assert b"" == told.partition(b"\r\n\r\n")[2]
 
 
 async def test_relay_raises_the_services_own_faults() -> None:
