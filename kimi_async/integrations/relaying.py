@@ -201,8 +201,11 @@ class Relay:
                 group.start_soon(self._watch, wire, group.cancel_scope)
                 try:
                     await self._relayed(wire, group)
-                except OSError:
-                    pass  # it is the reader's connection: the host's would be an APIConnectionError
+                except OSError as exc:
+                    # It is the reader's connection, the host's would be an APIConnectionError; or what the source raised,
+                    # a TimeoutError of `asyncio.timeout` for one.
+                    if self.stream is None and self.error is None:
+                        self.error = fault = exc
                 except Exception as exc:
                     self.error = fault = exc
                 group.cancel_scope.cancel()

@@ -518,6 +518,21 @@ async def test_relay_comment_waits_its_turn() -> None:
     assert b"".join(model.said) == b"".join(each for each in wire.told[1:-1] if each != COMMENT)
 
 
+async def test_relay_raises_an_oserror_of_the_source() -> None:
+    """
+    An `OSError` that is not the reader's is not taken for his leaving: a timeout around the call that opens the stream.
+    """
+
+    async def opening() -> Any:
+        raise TimeoutError("mine")
+
+    ends: list[RelayEnd] = []
+    with pytest.raises(TimeoutError, match="mine"):
+        await Relay(opening(), on_end=ends.append).run(Wire())
+
+    assert [("mine", False)] == [(str(end.error), end.left) for end in ends]
+
+
 @pytest.mark.parametrize("status", [200, 400])
 async def test_relay_head_has_no_body(on: Framework, status: int) -> None:
     """
