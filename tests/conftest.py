@@ -9,6 +9,7 @@ import signal
 from collections.abc import Iterator
 from typing import Any
 
+import hypothesis
 import pytest
 
 from kimi_async.providers.hosts import PROVIDERS
@@ -17,6 +18,10 @@ from kimi_async.testing import KimiSimulator, VirtualClockLoop
 # A shell that runs a job in the background has it ignore Ctrl-C, and so do the programs that a test starts and interrupts.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+# The same examples each time, so that a run says something of the change and not of the dice. `--hypothesis-profile default` throws them.
+hypothesis.settings.register_profile("same", derandomize=True)
+hypothesis.settings.load_profile("same")
 
 
 @pytest.fixture

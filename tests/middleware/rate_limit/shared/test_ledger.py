@@ -336,7 +336,7 @@ def steps_with(trouble: str) -> st.SearchStrategy[list[tuple[int, str, int, int,
 
 
 # One or the other: where the clock jumps and a member dies before it has told again what it sent, nobody knows, and a tenth more than
-# the limit may go.
+# the limit may go. So it is with a ledger that forgets and a member that dies in the same moment, which the test leaves out.
 @settings(max_examples=40, deadline=None)
 @given(st.one_of(steps_with("dies"), steps_with("jumps")))
 def test_sync_any_order_keeps_the_limits(steps: list[tuple[int, str, int, int, int]]):
@@ -346,7 +346,7 @@ def test_sync_any_order_keeps_the_limits(steps: list[tuple[int, str, int, int, i
     """
     conf = (6, 30, 600_000, 0)
     state = State()
-    now, skew, serial, died = START, 0, 0, 0
+    now, skew, serial, died, forgot = START, 0, 0, 0, 0
     members = {who: Member(f"m{who}", conf) for who in range(4)}
     sent: list[tuple[int, int]] = []
     old: tuple[Member, Sync] | None = None
@@ -359,12 +359,14 @@ def test_sync_any_order_keeps_the_limits(steps: list[tuple[int, str, int, int, i
             other.hear(beat, answer, now)
         if what == "forgets":
             if now - died > MINUTE + 2_000:  # the dead cannot say what they sent
-                state = State()
+                state, forgot = State(), now
             continue
         if what == "jumps":
             skew += 30_000 if wants % 2 else -30_000
             continue
         if what == "dies":
+            if now - forgot <= 2_000:  # it has not told again what it sent
+                continue
             serial, died = serial + 1, now
             members[who] = Member(f"m{who}.{serial}", conf)
             continue
