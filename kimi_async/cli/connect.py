@@ -131,7 +131,7 @@ async def naming_models(client: "AsyncKimi") -> "AsyncGenerator[None]":
         except KimiError:
             raise exc from None
         near = difflib.get_close_matches(name, ids, n=1, cutoff=0.8)
-        hint = f"; did you mean {near[0]}?" if near else ""
+        hint = f"; did you mean {near[0]}?" if near else "."
         raise Failure(f"there is no model {name!r} for this key{hint} There are: {', '.join(ids)}") from exc
 
 

@@ -256,8 +256,7 @@ async def _run(
     from ..bulk.map import Map, MapStoppedError
 
     stopped: str | None = None
-    first: Exception | None = None
-    examples: dict[str, str] = {}
+    firsts: dict[str, Exception] = {}
     with screen(quiet) as seen:
         async with Map(client, requests.requests(), options) as results:
 
@@ -273,8 +272,7 @@ async def _run(
                             error = result.error
                             if error is None:
                                 continue
-                            first = first or error
-                            examples.setdefault(type(error).__name__, explain(error))
+                            firsts.setdefault(type(error).__name__, error)
                             if isinstance(error, (ConfigurationError, TypeError)):
                                 # Refused before it was sent, which no hook sees.
                                 alike.failed(type(error).__name__, str(error))
@@ -282,8 +280,9 @@ async def _run(
                         stopped = exc.reason
         if scope.cancelled_caught:
             stopped = BY_HAND
-        if stopped == ALIKE and first is not None:
-            stopped = f"{ALIKE}: {await _told(client, first)}"
+        examples = {name: await _told(client, error) for name, error in firsts.items()}
+        if stopped == ALIKE and examples:
+            stopped = f"{ALIKE}: {next(iter(examples.values()))}"
         return Outcome(results.progress, results.mended, stopped, examples)
 
 

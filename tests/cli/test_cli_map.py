@@ -159,6 +159,21 @@ def test_map_stops_when_the_first_fail_alike(cli: Cli, simulator: KimiSimulator)
     assert 0 == cli("map", "in.csv", "-p", "{text}", "-q")[0]
 
 
+def test_map_of_two_names_the_models_that_there_are(cli: Cli):
+    """
+    Too few requests to stop for: their one failure is told as a stop would tell it, and stays in the output.
+    """
+    Path("in.csv").write_text("text\nword\nword\n")
+    status, _, notes = cli("map", "in.csv", "-p", "{text}", "-m", "kimi-k99", "-o", "out.jsonl")
+
+    assert 1 == status
+    assert re.search(
+        r"2 × NotFoundError: there is no model 'kimi-k99' for this key.* There are: kimi-",
+        " ".join(notes.split()),
+    )
+    assert 2 == len(Path("out.jsonl").read_text().splitlines())
+
+
 @pytest.mark.parametrize(
     ("events", "expected"),
     [
