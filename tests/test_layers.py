@@ -302,7 +302,7 @@ def test_few_files_lie_on_top() -> None:
 
 def test_folders_are_on_the_map_for_people() -> None:
     """CONTRIBUTING.md says of every folder, and of those in `middleware/`, what lives there."""
-    told = (PACKAGE.parent / "CONTRIBUTING.md").read_text("utf-8")
+    told = (Path(__file__).parents[1] / "CONTRIBUTING.md").read_text("utf-8")
     folders = {
         path.parent.name
         for path in [*PACKAGE.glob("*/__init__.py"), *PACKAGE.glob("middleware/*/__init__.py")]
