@@ -35,7 +35,7 @@ class Connection(ResponseHandler):
     that it can go on at any, and does with whatever is no plain chunk, the last one included.
     """
 
-    used = False
+    used: bool = False
     """Whether it has carried a request before."""
     awaits_head: bool = True
     held: bool = False
