@@ -7,9 +7,9 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import Any
 
-import hypothesis
 import pytest
 
 from kimi_async.providers.hosts import PROVIDERS
@@ -20,8 +20,12 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # The same examples each time, so that a run says something of the change and not of the dice. `--hypothesis-profile default` throws them.
-hypothesis.settings.register_profile("same", derandomize=True)
-hypothesis.settings.load_profile("same")
+# The environments of the frameworks have no Hypothesis, and need none.
+with suppress(ModuleNotFoundError):
+    import hypothesis
+
+    hypothesis.settings.register_profile("same", derandomize=True)
+    hypothesis.settings.load_profile("same")
 
 
 @pytest.fixture
