@@ -38,7 +38,7 @@ def serving() -> Any:
         yield f"http://127.0.0.1:{line[-1].rpartition(':')[2].strip('/')}"
     finally:
         process.terminate()
-        process.wait()
+        process.communicate()
 
 
 async def ours_final(client: Ours) -> int:

@@ -184,18 +184,25 @@ class Digest(Generic[T]):
         return as_events(head)
 
     def _handed_on(self, payloads: list[Payload]) -> list[bytes]:
-        passed: list[Payload] = []
         fold = cast("Accumulator", self.fold)
+        decode = cast("Callable[[Payload], ChatCompletionChunk]", self._decode)
+        # Decoding (0.4 µs) is also the quickest way to see whether an event tells of an end, a usage or an error: a search for
+        # the words took ten times as long.
+        if len(payloads) == 1 and self._joiner is None and not self._sse.typed and not self._sse.strays:
+            try:
+                if fold.add(decode(payloads[0])):
+                    return as_events(payloads)
+            except UNREADABLE:
+                pass
+        passed: list[Payload] = []
         queue = payloads[::-1]
         typed = [data for kind, data in self._sse.typed if kind.lower() == "error"]
         while queue and not self._said_done and self.fault is None:
             payload = queue.pop()
             if payload in typed and self._told(bytes(payload)):
                 break
-            # Decoding (0.4 µs) is also the quickest way to see whether it tells of an end, a usage or an error: a search for
-            # the words took ten times as long.
             try:
-                plain = self._joiner is None and fold.add(cast("ChatCompletionChunk", self._decode(payload)))
+                plain = self._joiner is None and fold.add(decode(payload))
             except UNREADABLE:
                 plain = False
             if plain or self._patiently(payload, queue):

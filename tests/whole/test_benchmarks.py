@@ -16,7 +16,7 @@ pytest.importorskip(
 )
 
 from benchmarks import __main__ as program
-from benchmarks import goals, measure, report, shapes
+from benchmarks import goals, measure, relay, report, shapes
 from benchmarks.clients import CLIENTS
 from benchmarks.clients.base import Peer
 from benchmarks.goals import Goal
@@ -558,3 +558,35 @@ def test_program_imports_are_measured_in_a_bare_interpreter(capsys: pytest.Captu
     said = capsys.readouterr().out
     assert re.search(r"\| import \(CPU per process\) \| [\d.]+ ms \|", said)
     assert "not judged" in said
+
+
+# --- the relay ---
+
+
+def test_relay_ratios_are_taken_within_a_round() -> None:
+    """
+    A round in which everything was slow says as much as another; and what has no counterpart is compared across frameworks.
+    """
+    found = {
+        ("copied", "starlette"): [10.0, 30.0, 20.0],
+        ("ours", "starlette"): [12.0, 36.0, 30.0],
+        ("openai", "starlette"): [100.0, 300.0, 240.0],
+        ("copied", "aiohttp"): [5.0, 10.0, 5.0],
+        ("ours", "aiohttp"): [5.0, 10.0, 8.0],
+    }
+
+    assert [1.0, 1.2, 10.0, 1.0, 1.0] == list(relay.ratios(found, "copied").values())
+    assert 0.12 == relay.ratios(found, "openai")["ours", "starlette"]
+    assert "1.20 × copied, 1/8.3 of openai" in relay.report(found)[1]
+
+
+def test_relay_program_measures_each_service(capsys: pytest.CaptureFixture[str]) -> None:
+    """
+    Each service hands on to the byte what the model wrote, or the program ends with a complaint.
+    """
+    relay.main(["--streams", "2", "--seconds", "0.2", "--rounds", "1", "--on", "aiohttp"])
+    _, *lines = capsys.readouterr().out.splitlines()
+
+    assert [["aiohttp", who] for who in ("copied", "ours", "gathered")] == [
+        line.split()[:2] for line in lines
+    ]
