@@ -28,7 +28,7 @@ def _options(argv: Sequence[str] | None) -> argparse.Namespace:
         epilog="Workloads and clients: --list. What the figures mean: benchmarks/README.md.",
     )
     add = parser.add_argument
-    add("--quick", action="store_true", help="smaller amounts, two rounds: within three minutes on two cores")
+    add("--quick", action="store_true", help="smaller amounts, two rounds: within five minutes on two cores")
     add(
         "--workload",
         "-w",

@@ -65,6 +65,7 @@ _UNITS = {
     "cpu_us": "µs",
     "p50_us": "µs",
     "gap_p99_ms": "ms",
+    "worst_ms": "ms",
     "kb_each": "KiB",
     "cpu_ms": "ms",
     "connections": "",
@@ -106,6 +107,7 @@ def markdown(
                 cells.append("–")
         label = {
             "gap_p99_ms": "added p99 gap",
+            "worst_ms": "worst delay",
             "kb_each": "memory",
             "p50_us": "wall",
             "connections": "connections",

@@ -295,6 +295,54 @@ async def paced(peer: type[Peer], bench: Bench, workload: Workload) -> dict[str,
     return found
 
 
+async def final(peer: type[Peer], bench: Bench, workload: Workload) -> dict[str, float]:
+    """Many streams at the pace of a model, read for nothing but their end; from the first call to the last answer."""
+    events, streams = workload.amount(bench), workload.streams
+    shape = Shape("text", events=events, rate=workload.rate, together=streams, seed=workload.seed)
+    expected = len(shapes.text_of(shape))
+    client = await _opened(peer, bench.base(shape))
+    try:
+        with Cost() as cost:
+            sizes = await asyncio.gather(*(client.final() for _ in range(streams)))
+    finally:
+        await client.close()
+    for size in sizes:
+        _expect(expected, size)
+    return _per(cost, streams * events)
+
+
+async def fair(peer: type[Peer], bench: Bench, workload: Workload) -> dict[str, float]:
+    """
+    Streams at full speed, and beside them a task that wants to run every millisecond: how long it waited at worst.
+
+    In the CPU time of this process, so that what else runs on the machine does not count.
+    """
+    events = max(workload.amount(bench) // peer.heavy, 1_000)
+    shape = Shape("text", events=events, per_write=workload.per_write)
+    expected = len(shapes.text_of(shape))
+    client = await _opened(peer, bench.base(shape))
+    worst = 0.0
+
+    async def tick() -> None:
+        nonlocal worst
+        while True:
+            before = time.process_time()
+            await asyncio.sleep(0.001)
+            worst = max(worst, time.process_time() - before)
+
+    try:
+        _expect(expected, await client.text())
+        ticking = asyncio.create_task(tick())
+        with Cost() as cost:
+            sizes = await asyncio.gather(*(client.text() for _ in range(workload.streams)))
+        ticking.cancel()
+    finally:
+        await client.close()
+    for size in sizes:
+        _expect(expected, size)
+    return {**_per(cost, workload.streams * events), "worst_ms": worst * 1e3}
+
+
 async def many(peer: type[Peer], bench: Bench, workload: Workload) -> dict[str, float]:
     """Streams open at once in one process: resident memory each, and whether every one delivered its text."""
     streams = workload.quick_size if bench.quick else workload.size
@@ -391,6 +439,30 @@ WORKLOADS: dict[str, Workload] = {
                 path=f"{streams} streams × 50 tokens/s: p99 gap between tokens above 20 ms",
             )
             for streams in (10, 100, 300, 1000)
+        ),
+        Workload(
+            "final",
+            unit="delta",
+            metric="cpu_us",
+            path="300 streams × 50 tokens/s × 10 s, read for nothing but their end",
+            drive=final,
+            size=500,
+            streams=300,
+            rate=50,
+            quick_rounds=1,
+            only=frozenset({"kimi-async", "kimi-async-uvloop", "floor", "floor-uvloop", "openai"}),
+        ),
+        Workload(
+            "fair",
+            unit="other task",
+            metric="worst_ms",
+            path="16 streams at full speed: worst delay of a task that wants to run every millisecond",
+            drive=fair,
+            size=50_000,
+            quick_size=10_000,
+            streams=16,
+            per_write=1024,
+            quick_rounds=1,
         ),
         Workload(
             "small",

@@ -89,6 +89,10 @@ class Peer:
         """What the library offers to accumulate a stream: the content at the end."""
         raise Unsupported
 
+    async def final(self) -> int:
+        """One stream of which nothing but the whole answer is wanted, in the cheapest way; its number of characters."""
+        return await self.text()
+
     async def follow(self, each: Callable[[str], object]) -> None:
         """Iterates one stream and calls `each` with every non-empty text as soon as the library hands it out."""
         raise Unsupported

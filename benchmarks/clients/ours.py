@@ -44,6 +44,10 @@ class Ours(openai_consumers):
             completion = await stream.get_final_completion()
         return completion.choices[0].message.content or ""
 
+    async def final(self) -> int:
+        async with self.client.chat.completions.stream(model=MODEL, messages=MESSAGES) as stream:
+            return len(await stream.get_final_text())
+
     async def call(self, messages: list[dict[str, Any]]) -> int:
         completion = await self.client.chat.completions.create(model=MODEL, messages=messages)
         return len(completion.choices[0].message.content or "")

@@ -2,10 +2,14 @@
 The benchmarks' own arithmetic: shapes, the server, the goals, the table and the picture.
 """
 
+import importlib.util
 import json
 import re
+import sys
 from collections import Counter
 from collections.abc import AsyncIterator
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
@@ -16,7 +20,7 @@ pytest.importorskip(
 )
 
 from benchmarks import __main__ as program
-from benchmarks import goals, measure, relay, report, shapes
+from benchmarks import goals, measure, pythons, relay, report, shapes
 from benchmarks.clients import CLIENTS
 from benchmarks.clients.base import Peer
 from benchmarks.goals import Goal
@@ -24,7 +28,7 @@ from benchmarks.picture import picture
 from benchmarks.scale import line
 from benchmarks.server import listen
 from benchmarks.shapes import Shape
-from benchmarks.workloads import WORKLOADS, Mismatch, _Meter, _together
+from benchmarks.workloads import WORKLOADS, Bench, Mismatch, _Meter, _together
 
 STREAMS = [
     Shape("text", events=300),
@@ -293,8 +297,6 @@ async def test_workload_client_that_loses_text_has_no_figure() -> None:
         async def text(self) -> int:
             return await super().text() - 1
 
-    from benchmarks.workloads import Bench
-
     listener = await listen()
     bench = Bench(listener.sockets[0].getsockname()[1], True, dict, lambda name: None)
     try:
@@ -302,6 +304,23 @@ async def test_workload_client_that_loses_text_has_no_figure() -> None:
             await WORKLOADS["burst64"].drive(Lossy, bench, WORKLOADS["burst64"])  # type: ignore[misc]
     finally:
         listener.close()
+
+
+@pytest.mark.parametrize(("name", "figure"), [("final", "cpu_us"), ("fair", "worst_ms")])
+async def test_workload_measures_what_it_says(name: str, figure: str) -> None:
+    """Each stream's text is compared with what was sent, and the workload's own figure comes out."""
+    listener = await listen()
+    bench = Bench(listener.sockets[0].getsockname()[1], True, dict, lambda shape: None)
+    workload = replace(
+        WORKLOADS[name], size=100, quick_size=0, streams=2, rate=2_000 if name == "final" else 0
+    )
+    try:
+        found = await workload.drive(CLIENTS["kimi-async"], bench, workload)  # type: ignore[misc]
+    finally:
+        listener.close()
+
+    assert 0 < found[figure]
+    assert figure == workload.metric
 
 
 # --- goals ---
@@ -558,6 +577,57 @@ def test_program_imports_are_measured_in_a_bare_interpreter(capsys: pytest.Captu
     said = capsys.readouterr().out
     assert re.search(r"\| import \(CPU per process\) \| [\d.]+ ms \|", said)
     assert "not judged" in said
+
+
+def test_commands_that_the_texts_name_are_there() -> None:
+    """
+    Whoever pastes `python -m benchmarks.relay` from a page finds a program.
+    """
+    root = Path(program.__file__).parents[1]
+    texts = [*root.glob("*.md"), *root.glob("benchmarks/**/*.md"), *root.glob("docs/**/*.md")]
+    named = {
+        name
+        for text in texts
+        for name in re.findall(r"python -m (benchmarks[.a-z_]*)", text.read_text("utf-8"))
+    }
+
+    assert "benchmarks.relay" in named
+    assert [] == [name for name in named if importlib.util.find_spec(name.rstrip(".")) is None]
+
+
+# --- each Python ---
+
+
+def test_table_has_two_rows_for_each_python_and_marks_what_misses() -> None:
+    """The median of the rounds' ratios, `!` where it is above the goal, a dash where nothing was measured."""
+    results = [
+        result("small", client, number, cpu_us=figure)
+        for client, figures in {
+            "kimi-async": (1.1, 2.0, 1.3),
+            "floor": (1.0, 1.0, 1.0),
+            "kimi-async-uvloop": (1.1,) * 3,
+            "floor-uvloop": (1.0,) * 3,
+        }.items()
+        for number, figure in enumerate(figures)
+    ]
+    results.append(result("many", "kimi-async", 0, kb_each=16.25))
+    head, _, plain, uvloop = pythons.table({"3.13": results}).splitlines()
+    titles = [cell.strip().partition(" ")[0] for cell in head.split("|")[1:-1]]
+    rows = [
+        dict(zip(titles, (cell.strip() for cell in row.split("|")[1:-1]), strict=True))
+        for row in (plain, uvloop)
+    ]
+
+    assert ["3.13", "3.13, uvloop"] == [row["Python"] for row in rows]
+    assert ["1.30 !", "1.10"] == [row["small"] for row in rows]
+    assert ["16.2", "–"] == [row["KiB"] for row in rows]
+    assert "–" == rows[0]["burst64"]
+
+
+def test_interpreters_find_at_least_this_one() -> None:
+    """What runs the benchmarks is measured, wherever it is installed."""
+    version = f"{sys.version_info.major}.{sys.version_info.minor}"
+    assert sys.executable == pythons.interpreters()[version]
 
 
 # --- the relay ---
