@@ -1,8 +1,8 @@
 """
 How the cost of a client grows: `python -m benchmarks.scale`.
 
-Three series, each in processes of their own: deltas a second over many streams, streams held open, and calls in a row;
-then the same load in one process and in several. A straight line is fitted to each, and its residual printed beside it:
+Four series, each in processes of their own: deltas a second over many streams, the same where only the end of each is wanted, streams
+held open, and calls in a row; then the same load in one process and in several. A straight line is fitted to each, and its residual printed beside it:
 `benchmarks/SCALE.md` extrapolates from these lines and from nothing else.
 """
 
@@ -24,10 +24,12 @@ __all__ = ["Line", "line", "main"]
 
 STREAMS = (10, 30, 100, 300, 600, 1_000)
 """Streams at 20 tokens/s in the first series."""
+ENDS = (100, 300, 900)
+"""Streams at 50 tokens/s that are read for nothing but their end, in the second."""
 OPEN = (1_000, 3_000, 9_000)
-"""Streams open at once in the second."""
+"""Streams open at once in the third."""
 CALLS = (500, 5_000, 20_000)
-"""Calls in a row in the third."""
+"""Calls in a row in the fourth."""
 PROCESSES = (1, 2, 4)
 """Processes that share 400 streams at 20 tokens/s in the last."""
 
@@ -75,7 +77,7 @@ def _one(client: str, port: int, workload: str, patience: float, **override: Any
 
 def measure(client: str, port: int) -> dict[str, Any]:
     """All series of one client."""
-    found: dict[str, Any] = {"deltas": [], "open": [], "calls": [], "processes": []}
+    found: dict[str, Any] = {"deltas": [], "ends": [], "open": [], "calls": [], "processes": []}
     for streams in STREAMS:
         result = _one(client, port, "trickle", 120, streams=streams, size=60)
         if "error" not in result:
@@ -83,6 +85,14 @@ def measure(client: str, port: int) -> dict[str, Any]:
                 (streams * 20, result["core_share"], result["cpu_us"], result["server_busy"])
             )
             print(f"  {client}: {streams} streams × 20/s: {result['cpu_us']:.1f} µs a delta", file=sys.stderr)
+    for streams in ENDS:
+        result = _one(client, port, "final", 120, streams=streams)
+        if "error" not in result:
+            found["ends"].append((streams * 50, result["core_share"], result["cpu_us"]))
+            print(
+                f"  {client}: {streams} streams for their end: {result['cpu_us']:.1f} µs a delta",
+                file=sys.stderr,
+            )
     for streams in OPEN:
         result = _one(client, port, "many", 300, size=streams)
         if "error" not in result:
@@ -126,6 +136,13 @@ def markdown(found: dict[str, Any]) -> str:
                 f"full at {(1 - fit.a) / fit.b:,.0f} deltas/s, {(1 - fit.a) / fit.b / 50:,.0f} streams of 50 tokens/s.",
                 "",
             ]
+        if series["ends"]:
+            lines += [
+                "| deltas/s, only the end wanted | share of a core | CPU per delta |",
+                "|---:|---:|---:|",
+            ]
+            lines += [f"| {rate:,} | {share:.1%} | {cost:.1f} µs |" for rate, share, cost in series["ends"]]
+            lines += [""]
         if series["open"]:
             lines += ["| streams open | memory | failed |", "|---:|---:|---:|"]
             lines += [

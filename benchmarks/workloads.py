@@ -308,7 +308,7 @@ async def final(peer: type[Peer], bench: Bench, workload: Workload) -> dict[str,
         await client.close()
     for size in sizes:
         _expect(expected, size)
-    return _per(cost, streams * events)
+    return {**_per(cost, streams * events), "core_share": cost.cpu / cost.wall}
 
 
 async def fair(peer: type[Peer], bench: Bench, workload: Workload) -> dict[str, float]:
