@@ -7,11 +7,12 @@ The steps of a batch job, each of which can be repeated from another process::
 """
 
 import asyncio
+import dataclasses
 import os
 import secrets
 import shutil
 import tempfile
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any, Final, Literal
 
@@ -26,6 +27,7 @@ from ..errors import (
     KimiError,
     NotFoundError,
 )
+from ..redact import redact
 from ..resources.batches import BatchEndpoints
 from ..resources.caller import Caller
 from ..resources.files import AsyncFiles
@@ -35,8 +37,9 @@ from ..types.batches import Batch
 from .batch_handle import BatchHandle, BatchNotFinishedError, BatchPart, BatchProgress
 from .batch_requests import RequestRules, prepared
 from .batch_results import BatchResults
-from .request_files import CHAT_URL
+from .request_files import CHAT_URL, Shard
 from .requests import Requests
+from .watching import logger, watching
 
 __all__ = [
     "BatchHandle",
@@ -47,7 +50,9 @@ __all__ = [
     "attach",
     "cancel",
     "collect",
+    "delete_files",
     "discard",
+    "note_batches",
     "prepare",
     "upload",
     "wait",
@@ -79,14 +84,20 @@ async def prepare(
         previous = await in_thread(BatchHandle.load, state)
     job = previous.job if previous is not None else secrets.token_hex(8)
     place, temporary, made = _place(directory, previous)
+    name = f"requests-{job}"
+    # Written beside first: only when they are known to be the same may they take the place of the job's own files.
+    written = name if previous is None else f"{name}-again"
     try:
-        shards = await prepared(requests, place, f"requests-{job}", rules)
-        parts = [BatchPart(s.path, s.lines, s.size, s.sha256) for s in shards]
+        shards = await prepared(requests, place, written, rules)
         if previous is not None:
-            if [part.sha256 for part in parts] != [part.sha256 for part in previous.parts]:
+            same = [shard.sha256 for shard in shards] == [part.sha256 for part in previous.parts]
+            shards = await in_thread(_settled, shards, place, written, name if same else None)
+            if not same:
                 raise ConfigurationError(
                     f"{os.fspath(state or '')} belongs to a job with other requests; give the new job another state file"
                 )
+        parts = [BatchPart(s.path, s.lines, s.size, s.sha256) for s in shards]
+        if previous is not None:
             parts = [
                 msgspec.structs.replace(new, input_file_id=old.input_file_id, batch_id=old.batch_id)
                 for new, old in zip(parts, previous.parts, strict=True)
@@ -96,12 +107,34 @@ async def prepare(
             await in_thread(handle.save, state)
         return handle, previous is None
     except BaseException:
-        if made and temporary:
-            shutil.rmtree(place, ignore_errors=True)
-        elif made:
-            with suppress(OSError):  # of yours nothing is removed but what was made here and holds nothing
-                os.rmdir(place)
+        if made:
+            _unmake(place, temporary)
         raise
+
+
+def _settled(shards: list[Shard], place: str, written: str, name: str | None) -> list[Shard]:
+    """Gives files that were ``written`` beside the job's their ``name``; removes them where there is None. Yours stay."""
+    settled: list[Shard] = []
+    for shard in shards:
+        folder, file = os.path.split(shard.path)
+        if folder == os.path.abspath(place) and file.startswith(f"{written}-"):
+            if name is None:
+                os.unlink(shard.path)
+                continue
+            path = os.path.join(folder, name + file.removeprefix(written))
+            os.replace(shard.path, path)
+            shard = dataclasses.replace(shard, path=path)
+        settled.append(shard)
+    return settled
+
+
+def _unmake(place: str, temporary: bool) -> None:
+    """Takes back a directory that was made here. Of one of yours only what holds nothing: others may use it by now."""
+    if temporary:
+        shutil.rmtree(place, ignore_errors=True)
+    else:
+        with suppress(OSError):
+            os.rmdir(place)
 
 
 def _place(directory: str | os.PathLike[str] | None, previous: BatchHandle | None) -> tuple[str, bool, bool]:
@@ -161,6 +194,7 @@ async def upload(
     """
     loop = asyncio.get_running_loop()
     started = loop.time()
+    on_progress = watching("on_progress", on_progress)
 
     async def keep(changed: BatchHandle) -> None:
         if state is not None:
@@ -172,17 +206,28 @@ async def upload(
             }
             on_progress(BatchProgress("uploading", statuses, 0, 0, changed.lines, loop.time() - started))
 
-    await keep(handle)
-    for number in range(len(handle.parts)):
-        if handle.parts[number].input_file_id is None and handle.parts[number].batch_id is None:
-            file_id = await _uploaded(client, handle, number, fresh)
-            handle = _with_part(handle, number, input_file_id=file_id)
-            await keep(handle)
-        if handle.parts[number].batch_id is None:
-            batch = await _created(client, handle, number, metadata or {}, fresh)
-            handle = _with_part(handle, number, batch_id=batch.id)
-            await keep(handle)
+    try:
+        await keep(handle)
+        for number in range(len(handle.parts)):
+            if handle.parts[number].input_file_id is None and handle.parts[number].batch_id is None:
+                file_id = await _uploaded(client, handle, number, fresh)
+                handle = _with_part(handle, number, input_file_id=file_id)
+                await keep(handle)
+            if handle.parts[number].batch_id is None:
+                batch = await _created(client, handle, number, metadata or {}, fresh)
+                handle = _with_part(handle, number, batch_id=batch.id)
+                await keep(handle)
+    except BaseException as exc:
+        if state is None:
+            note_batches(exc, handle)
+        raise
     return handle
+
+
+def note_batches(error: BaseException, handle: BatchHandle) -> None:
+    """Says with an error which batches were made: they go on, and are paid for."""
+    if handle.batch_ids:
+        error.add_note(f"batches were made all the same: client.batches.attach({list(handle.batch_ids)!r})")
 
 
 def _with_part(handle: BatchHandle, number: int, **changes: object) -> BatchHandle:
@@ -331,6 +376,7 @@ async def wait(
         raise ConfigurationError("this job was not submitted whole: submit it again with the same state file")
     loop = asyncio.get_running_loop()
     started = loop.time()
+    on_progress = watching("on_progress", on_progress)
     known: dict[str, Batch] = {}
     interval = poll_interval
     before = None
@@ -391,13 +437,11 @@ async def collect(
     *,
     directory: str | os.PathLike[str] | None = None,
     batches: Sequence[Batch] | None = None,
-    delete: bool = False,
 ) -> BatchResults:
     """
     Download what the batches gave and join it to the requests.
 
-    Files that are on this machine already, whole, are not fetched again. ``delete`` removes the job's files from the
-    account once they are here (an account holds at most 1,000).
+    Files that are on this machine already, whole, are not fetched again.
     """
     ended = (
         batches
@@ -406,32 +450,24 @@ async def collect(
     )
     place, temporary, made = _place(directory, handle if _is_there(handle.directory) else None)
     try:
-        inputs, outputs, on_account = await _local(client, handle, ended, place)
-        results = await in_thread(
+        inputs, outputs = await _local(client, handle, ended, place)
+        return await in_thread(
             lambda: BatchResults(
                 handle, inputs=inputs, outputs=outputs, batches=ended, temporary=place if temporary else None
             )
         )
-        try:
-            if delete:
-                await _delete(client, on_account)
-        except BaseException:
-            results.close()
-            raise
-        return results
     except BaseException:
         if made:
-            shutil.rmtree(place, ignore_errors=True)
+            _unmake(place, temporary)
         raise
 
 
 async def _local(
     client: Caller, handle: BatchHandle, batches: Sequence[Batch], place: str
-) -> tuple[list[str], list[str], list[str]]:
-    """Input files, output files, and the ids of both: all of them on this machine afterwards."""
+) -> tuple[list[str], list[str]]:
+    """Input files and output files: all of them on this machine afterwards."""
     inputs: list[str] = []
     outputs: list[str] = []
-    on_account: list[str] = []
     for number, part in enumerate(handle.parts):
         if part.path is not None and await in_thread(_is_whole, part.path, part.size):
             inputs.append(part.path)
@@ -441,23 +477,40 @@ async def _local(
             inputs.append(path)
         if number >= len(batches):
             continue
-        for file_id in (batches[number].output_file_id, batches[number].error_file_id):
-            if file_id:
-                path = os.path.join(place, f"output-{file_id}.jsonl")
-                await _fetched(client, file_id, path)
-                outputs.append(path)
-                on_account.append(file_id)
-        if part.input_file_id is not None:
-            on_account.append(part.input_file_id)
-    return inputs, outputs, on_account
+        for file_id in _output_ids(batches[number]):
+            path = os.path.join(place, f"output-{file_id}.jsonl")
+            await _fetched(client, file_id, path)
+            outputs.append(path)
+    return inputs, outputs
 
 
-async def _delete(client: Caller, file_ids: Iterable[str]) -> None:
-    for file_id in file_ids:
-        try:
-            await AsyncFiles(client).delete(file_id)
-        except NotFoundError:
-            pass
+def _output_ids(batch: Batch) -> list[str]:
+    return [file_id for file_id in (batch.output_file_id, batch.error_file_id) if file_id]
+
+
+async def delete_files(client: Caller, results: BatchResults) -> None:
+    """
+    Removes the files of a job from the account: the last step, when nothing else can fail that needs them.
+
+    A file that cannot be removed is told in the log and stays: that is no reason to lose the results. From here on they may
+    be nowhere else, so a cancelled removal leaves a temporary directory and says where it is.
+    """
+    # Requests first: they can be made again.
+    ids = [part.input_file_id for part in results.handle.parts if part.input_file_id is not None]
+    ids += [file_id for batch in results.batches for file_id in _output_ids(batch)]
+    try:
+        for file_id in ids:
+            try:
+                await AsyncFiles(client).delete(file_id)
+            except NotFoundError:
+                pass
+            except KimiError as exc:
+                logger.warning("the file %s of a batch stays on the account: %s", file_id, redact(str(exc)))
+    except BaseException as exc:
+        if (kept := results.keep()) is not None:
+            exc.add_note(f"the results are in {kept}")
+        results.close()
+        raise
 
 
 def _is_whole(path: str, size: int) -> bool:

@@ -173,6 +173,11 @@ class BatchResults:
                 if answer is None or answer.transient:
                     yield line
 
+    def keep(self) -> str | None:
+        """Leaves the files where they are when it is closed. The temporary directory that holds them; None if there is none."""
+        self.keep_files = True
+        return self._temporary
+
     def close(self) -> None:
         """Close the files; remove those that were only made for this job. Idempotent."""
         import shutil

@@ -29,6 +29,7 @@ from .map import Map
 from .options import options_of
 from .request_files import MAX_BATCH_FILE
 from .requests import Requests
+from .watching import watching
 
 __all__ = ["AsyncBatches", "SubmitParams", "Via"]
 
@@ -63,7 +64,7 @@ class SubmitParams(TypedDict, total=False):
     max_line_size: int
     """Bytes of one request; a longer one is reported as bad. Raise it for images inlined as base64."""
     on_progress: Callable[[BatchProgress], object] | None
-    """Called after every step of the job."""
+    """Called after every step of the job. What it raises is logged, once, and the job goes on."""
 
 
 class AsyncBatches(BatchEndpoints):
@@ -94,7 +95,8 @@ class AsyncBatches(BatchEndpoints):
         :param live: more options of `client.map`, for those.
         :param poll_interval: seconds between two looks at first, 5 by default; ``max_poll_interval`` (60) when nothing changes.
         :param timeout: seconds after which waiting ends with `BatchNotFinishedError`; None, the default: never.
-        :param delete: remove the job's files from the account once they are here. False by default.
+        :param delete: remove the job's files from the account, as the last step. One that cannot be removed stays, which is logged.
+            False by default.
         :param leaked_tools: `"mend"` makes calls of tool markup that the host left in a text, `"warn"` tells it, as for `create`,
             when a result is looked at. The output lines stay as they came. By default nothing is looked for.
         :param model: for requests that name none.
@@ -108,7 +110,7 @@ class AsyncBatches(BatchEndpoints):
         :param max_bytes: of one file, 100 MB by default; the requests are split over as many batches as that takes.
         :param max_lines: the same in requests.
         :param max_line_size: bytes of one request, 8 MiB by default.
-        :param on_progress: called with a `BatchProgress` after every step.
+        :param on_progress: called with a `BatchProgress` after every step; what it raises is logged, once, and the job goes on.
 
         :raises InvalidLinesError: with every bad line by its number, before anything is sent.
         :raises BadRequestError, NotFoundError: the host has no batches, or none for this model (with ``via="batch"``).
@@ -136,7 +138,7 @@ class AsyncBatches(BatchEndpoints):
                         on_progress=on_progress,
                     )
             results = await batch_jobs.collect(
-                self._client, handle, directory=options.get("directory"), batches=batches, delete=delete
+                self._client, handle, directory=options.get("directory"), batches=batches
             )
             results.leaked_tools = leaked_tools
             try:
@@ -148,13 +150,16 @@ class AsyncBatches(BatchEndpoints):
                 results.keep_files = state is not None
                 results.close()
                 raise
-            return results
         except BatchNotFinishedError:
             raise  # its handle needs the files
-        except BaseException:
+        except BaseException as exc:
             if state is None:
                 batch_jobs.discard(handle)
+                batch_jobs.note_batches(exc, handle)
             raise
+        if delete:
+            await batch_jobs.delete_files(self._client, results)
+        return results
 
     async def _send_live(
         self,
@@ -168,6 +173,7 @@ class AsyncBatches(BatchEndpoints):
         journal = os.path.join(handle.directory, f"live-{handle.job}.jsonl")
         loop = asyncio.get_running_loop()
         started = loop.time()
+        on_progress = watching("on_progress", on_progress)
         left = results.unanswered + results.failed
 
         async def rest() -> AsyncIterator[bytes]:
@@ -258,12 +264,15 @@ class AsyncBatches(BatchEndpoints):
 
         Files that are on this machine already, whole, are not fetched again.
 
-        :param delete: remove the job's files from the account once they are here (an account holds at most 1,000).
+        :param delete: remove the job's files from the account once they are here (an account holds at most 1,000). One that
+            cannot be removed stays, which is logged.
         :param leaked_tools: as for `run`.
         """
         check_leaked_tools(leaked_tools)
         known = await self.attach(handle) if isinstance(handle, str) else handle
-        results = await batch_jobs.collect(self._client, known, directory=directory, delete=delete)
+        results = await batch_jobs.collect(self._client, known, directory=directory)
+        if delete:
+            await batch_jobs.delete_files(self._client, results)
         results.leaked_tools = leaked_tools
         return results
 

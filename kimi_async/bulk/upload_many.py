@@ -19,6 +19,7 @@ from ..resources.disk import kind_of, open_plain, plain_file, read_at
 from ..resources.parallel import in_parallel
 from ..resources.threads import in_thread
 from ..resources.uploads import MAX_UPLOAD, FileTypes, UploadFile, hash_file, parts_of, size_of
+from .watching import logger, watching
 
 if TYPE_CHECKING:
     from ..types.files import FileObject
@@ -171,6 +172,8 @@ async def upload_many(
 
     What the account may hold (``limits``) is checked before each upload; without room the file's error is
     `FileLimitError`, unless ``evict`` makes room.
+
+    What ``on_progress`` raises is logged, once, and the uploads go on.
     """
     run = _Run(
         api,
@@ -271,7 +274,7 @@ class _Run:
         self._index: dict[tuple[str, str], str] = {}
         self._room = Room(limits)
         self._evict = evict
-        self._on_progress = on_progress
+        self._on_progress = watching("on_progress", on_progress)
         self._account = account
         self._listed: dict[str, FileObject] = {}
         self._by_name: dict[tuple[str, int, str], FileObject] = {}
@@ -433,7 +436,13 @@ class _Run:
                 _uploaded.popitem(last=False)
         if self._index_path is not None and result.sha256 is not None:
             self._index[result.sha256, purpose] = uploaded.id
-            await in_thread(_append_index, self._index_path, self._account, result.sha256, purpose, uploaded)
+            try:
+                await in_thread(
+                    _append_index, self._index_path, self._account, result.sha256, purpose, uploaded
+                )
+            except (OSError, ConfigurationError) as exc:
+                # It is uploaded all the same; without its line it may be so once more in another run.
+                logger.warning("%s is not in the index %s: %s", uploaded.id, self._index_path, exc)
 
     async def _reserve(self, file: UploadFile, purpose: str) -> None:
         """Count the file in, or raise `FileLimitError`."""

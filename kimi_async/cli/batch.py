@@ -97,11 +97,16 @@ def run(
                     via=via,
                     repair=repair,
                     poll_interval=0.1 if kimi.simulator else poll,
-                    delete=delete,
                     on_progress=lambda progress: seen.show(_line(progress)),
                 )
             return await _finished(
-                results, target, plan.state, overwrite=overwrite, quiet=quiet, as_json=as_json
+                client if delete else None,
+                results,
+                target,
+                plan.state,
+                overwrite=overwrite,
+                quiet=quiet,
+                as_json=as_json,
             )
 
     try:
@@ -295,9 +300,15 @@ def wait(
                     timeout=timeout,
                     on_progress=lambda progress: seen.show(_line(progress)),
                 )
-                results = await client.batches.results(handle, delete=delete)
+                results = await client.batches.results(handle)
             return await _finished(
-                results, target, remembered, overwrite=overwrite, quiet=quiet, as_json=as_json
+                client if delete else None,
+                results,
+                target,
+                remembered,
+                overwrite=overwrite,
+                quiet=quiet,
+                as_json=as_json,
             )
 
     return run_async(work())
@@ -325,10 +336,22 @@ async def _handle(client: "AsyncKimi", job: str) -> "BatchHandle":
 
 
 async def _finished(
-    results: "BatchResults", target: Path, state: Path | None, *, overwrite: bool, quiet: bool, as_json: bool
+    deleting: "AsyncKimi | None",
+    results: "BatchResults",
+    target: Path,
+    state: Path | None,
+    *,
+    overwrite: bool,
+    quiet: bool,
+    as_json: bool,
 ) -> int:
+    from ..bulk.batch_jobs import delete_files
+
     async with results:
         written = await asyncio.to_thread(results.write, target, overwrite=overwrite)
+        if deleting is not None:
+            # Not before they are where they were asked for: the output may be refused, and the disk full.
+            await delete_files(deleting, results)
         if not quiet:
             facts(
                 [

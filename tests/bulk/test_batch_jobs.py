@@ -15,12 +15,21 @@ import pytest
 
 from kimi_async.bulk.batch_jobs import BatchHandle, BatchNotFinishedError, BatchProgress, BatchResults
 from kimi_async.bulk.lines import InvalidLinesError
+from kimi_async.bulk.map import MapStoppedError
 from kimi_async.bulk.results import UnansweredError
 from kimi_async.client import AsyncKimi
-from kimi_async.errors import APIStatusError, BadRequestError, ConfigurationError, KimiError
+from kimi_async.errors import (
+    APIConnectionError,
+    APIStatusError,
+    BadRequestError,
+    ConfigurationError,
+    KimiError,
+)
+from kimi_async.middleware.chain import Handler
 from kimi_async.testing.simulator.replies import error_reply
 from kimi_async.testing.simulator.server import KimiSimulator
 from kimi_async.testing.simulator.storage import BatchPace
+from kimi_async.transport.exchange import Request, Response
 
 MODEL = "kimi-k2.6"
 
@@ -361,6 +370,24 @@ async def test_submit_state_of_other_requests_is_refused(client: AsyncKimi, tmp_
         await client.batches.submit(requests(4), state=tmp_path / "s")
 
 
+async def test_submit_state_of_other_requests_leaves_the_jobs_files(client: AsyncKimi, tmp_path: Path):
+    """
+    Requests that turn out to be others do not replace those that the job was made of: on the account they may be gone.
+    """
+    with await client.batches.run(requests(3), state=tmp_path / "s", directory=tmp_path / "d", delete=True):
+        pass
+    before = {path: path.read_bytes() for path in (tmp_path / "d").iterdir()}
+    others = [{**each, "custom_id": f"q{number}"} for number, each in enumerate(requests(3))]
+    for wrong in (others, [*others, *others]):
+        with pytest.raises(KimiError):
+            await client.batches.submit(wrong, state=tmp_path / "s", directory=tmp_path / "d")
+
+    assert before == {path: path.read_bytes() for path in (tmp_path / "d").iterdir()}
+    with await client.batches.run(requests(3), state=tmp_path / "s", directory=tmp_path / "d") as results:
+        assert [True] * 3 == [result.ok for result in results]
+    assert before == {path: path.read_bytes() for path in (tmp_path / "d").iterdir()}
+
+
 async def test_run_state_finished_job_is_only_read_again(
     simulator: KimiSimulator, client: AsyncKimi, tmp_path: Path
 ):
@@ -530,6 +557,125 @@ async def test_results_deleted_from_the_account(simulator: KimiSimulator, client
     async with await client.batches.run(requests(5), delete=True) as results:
         assert 5 == len([result for result in results if result.ok])
     assert {} == simulator.storage.files
+
+
+async def test_results_directory_that_others_use_by_now_stays(client: AsyncKimi, tmp_path: Path):
+    """
+    Where results cannot be had, nothing is removed from a directory of the caller's, not even from one that was made for them.
+    """
+    handle = await client.batches.submit(requests(2), directory=tmp_path / "in")
+    place = tmp_path / "new"
+    task = asyncio.ensure_future(client.batches.results(handle, directory=place))
+    while not place.exists():  # noqa: ASYNC110 - nobody tells
+        await asyncio.sleep(0)
+    (place / "precious").write_bytes(b"x")
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+
+    assert b"x" == (place / "precious").read_bytes()
+
+
+def refusing(method: str, after: int, failure: type[BaseException]) -> Any:
+    """A middleware that lets so many requests of a method pass, and raises at the next."""
+    seen = 0
+
+    async def middleware(request: Request, send: Handler) -> Response:
+        nonlocal seen
+        seen += request.method == method
+        if request.method == method and seen == after + 1:
+            raise failure if failure is not APIConnectionError else APIConnectionError(request=request)
+        return await send(request)
+
+    return middleware
+
+
+async def test_results_are_kept_where_the_account_cannot_be_cleared(
+    simulator: KimiSimulator, caplog: pytest.LogCaptureFixture
+):
+    """
+    A file that cannot be deleted is told in the log; the others are deleted, and the results are handed out.
+    """
+    options = {"max_retries": 0, "middleware": [refusing("DELETE", 0, APIConnectionError)]}
+    async with (
+        AsyncKimi(base_url=simulator.base_url, api_key=simulator.api_key, **options) as client,
+        await client.batches.run(requests(2), delete=True) as results,
+    ):
+        assert [True, True] == [result.ok for result in results]
+
+    [left] = simulator.storage.files
+    assert f"the file {left} of a batch stays on the account" in caplog.text
+
+
+async def test_results_are_kept_where_deletion_is_cancelled(
+    simulator: KimiSimulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """
+    Once some of it may be gone from the account, what is here is not removed, and the error says where it is.
+    """
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    options = {"middleware": [refusing("DELETE", 1, asyncio.CancelledError)]}
+    async with AsyncKimi(base_url=simulator.base_url, api_key=simulator.api_key, **options) as client:
+        with pytest.raises(asyncio.CancelledError) as caught:
+            await client.batches.run(requests(2), delete=True)
+
+    [kept] = tmp_path.iterdir()
+    assert [f"the results are in {kept}"] == caught.value.__notes__
+    assert 2 == len(list(kept.iterdir()))
+
+
+async def test_run_deletes_nothing_before_the_rest_was_sent_live(simulator: KimiSimulator):
+    """
+    Where the live rest fails the batch's answers are still on the account, and the error says how to come to them.
+    """
+    simulator.storage.faults.expire_after = 4
+
+    async def broken(request: Request, send: Handler) -> Response:
+        if request.url.endswith("/chat/completions"):
+            raise ZeroDivisionError
+        return await send(request)
+
+    options = {"middleware": [broken]}
+    async with AsyncKimi(base_url=simulator.base_url, api_key=simulator.api_key, **options) as client:
+        with pytest.raises(MapStoppedError) as caught:
+            await client.batches.run(
+                requests(8), via="auto", delete=True, live={"stop_on": (ZeroDivisionError,)}
+            )
+        [batch] = [each.id async for each in client.batches.list()]
+
+        assert [
+            f"batches were made all the same: client.batches.attach(['{batch}'])"
+        ] == caught.value.__notes__
+        assert any(file.purpose == "batch_output" for file in simulator.storage.files.values())
+
+
+@pytest.mark.parametrize("step", ["uploading", "waiting"])
+async def test_run_is_not_lost_to_who_watches(client: AsyncKimi, caplog: pytest.LogCaptureFixture, step: str):
+    """
+    What on_progress raises is logged, once, and a batch that is paid for goes on.
+    """
+
+    def watch(progress: BatchProgress) -> None:
+        if progress.step == step:
+            raise ZeroDivisionError
+
+    with await client.batches.run(requests(2), on_progress=watch) as results:
+        assert [True, True] == [result.ok for result in results]
+
+    assert 1 == caplog.text.count("on_progress raised")
+
+
+async def test_submit_broken_off_names_the_batches_that_were_made(client: AsyncKimi):
+    """
+    They go on, and are paid for.
+    """
+    options = {"max_retries": 0, "middleware": [refusing("POST", 3, APIConnectionError)]}
+    async with AsyncKimi(**options, base_url=client.base_url, api_key="sk-simulator") as broken:
+        with pytest.raises(APIConnectionError) as caught:
+            await broken.batches.submit(requests(2), max_lines=1)
+    [batch] = [each.id async for each in client.batches.list()]
+
+    assert [f"batches were made all the same: client.batches.attach(['{batch}'])"] == caught.value.__notes__
 
 
 async def test_run_temporary_files_are_removed(

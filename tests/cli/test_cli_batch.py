@@ -138,6 +138,23 @@ def test_batch_does_not_replace_results(cli: Cli, simulator: KimiSimulator):
     assert re.search(r"out\.jsonl exists already.*another --output, or --overwrite", notes)
 
 
+def test_batch_wait_deletes_nothing_before_the_results_are_written(cli: Cli, simulator: KimiSimulator):
+    """
+    Where the output is refused the account still has everything; once it is written, nothing.
+    """
+    Path("in.jsonl").write_text(requests(2))
+    Path("out.jsonl").write_text("paid for\n")
+    simulator.storage.files.clear()
+    _, submitted, _ = cli("batch", "submit", "in.jsonl")
+    wait = ["batch", "wait", submitted.strip(), "--delete", "--poll", "0.1", "-q"]
+    refused, _, _ = cli(*wait, "-o", "out.jsonl")
+    kept = len(simulator.storage.files)
+    written, _, _ = cli(*wait, "-o", "other.jsonl")
+
+    assert (1, 2, 0, 0) == (refused, kept, written, len(simulator.storage.files))
+    assert 2 == len(rows("other.jsonl"))
+
+
 def test_batch_takes_lines_without_method_and_url(cli: Cli):
     """The lines that `map` takes, `batch` takes."""
     line = '{"custom_id": "a", "body": {"model": "kimi-k2.6", "messages": [{"role": "user", "content": "hi"}]}}\n'

@@ -610,6 +610,36 @@ async def test_upload_many_index_proves_across_processes(
     assert hashlib.sha256(DATA).hexdigest() == first[0].sha256
 
 
+async def test_upload_many_is_not_lost_to_who_watches(client: AsyncKimi, caplog: pytest.LogCaptureFixture):
+    """
+    What on_progress raises is logged, once, and every file has its result.
+    """
+
+    def watch(progress: UploadProgress) -> None:
+        if progress.done == 2:
+            raise ZeroDivisionError
+
+    files = [(f"{n}.txt", b"%d" % n) for n in range(5)]
+    results = await client.files.upload_many(files, purpose="file-extract", on_progress=watch)
+
+    assert [True] * 5 == [result.ok for result in results]
+    assert 1 == caplog.text.count("on_progress raised")
+
+
+async def test_upload_many_index_that_cannot_be_written(
+    client: AsyncKimi, tmp_path: Path, caplog: pytest.LogCaptureFixture
+):
+    """
+    A file that was uploaded is known to the caller, though the index will not remember it.
+    """
+    [result] = await client.files.upload_many(
+        [("a", DATA)], purpose="image", index=tmp_path / "no-folder" / "index.jsonl"
+    )
+
+    assert result.unwrap().id in caplog.text
+    assert "is not in the index" in caplog.text
+
+
 async def test_upload_many_full_account(simulator: KimiSimulator, client: AsyncKimi, tmp_path: Path):
     """
     Without room the file's error says what the account holds, and nothing of it is sent; with eviction the oldest go.
