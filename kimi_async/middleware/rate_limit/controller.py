@@ -10,6 +10,7 @@ import random
 import threading
 import weakref
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Literal
 
 from ...errors import RateLimitWaitError
@@ -205,15 +206,8 @@ class AdmissionController:
             reason = law.reason
             if mode == "fail_fast":
                 raise self._error(queue, cost, reason, now, "and it was not to wait (mode='fail_fast')")
-            if reason == "gate" and wait > 1.25 * self.longest_gate:  # gates are spread by up to a quarter
-                raise self._error(
-                    queue,
-                    cost,
-                    reason,
-                    now,
-                    f"and only {self.longest_gate:.6g} s are allowed (max_wait)",
-                    wait,
-                )
+            if self._too_long(wait):
+                raise self._silenced(queue, now, wait)
             # Only what is certain is refused at once: slots may be free sooner than they were on average.
             if deadline is not None and wait < INF and now + wait > deadline:
                 left = max(0.0, deadline - now)
@@ -246,6 +240,15 @@ class AdmissionController:
         name, cap = found
         raise too_costly("our own limiter refused", tokens, name, cap)
 
+    def _too_long(self, wait: float) -> bool:
+        """Whether the server asks for a longer silence than is waited out. Gates are spread by up to a quarter."""
+        return self._law.reason == "gate" and 1.25 * self.longest_gate < wait < INF
+
+    def _silenced(self, queue: Queue, now: float, wait: float) -> RateLimitWaitError:
+        return self._error(
+            queue, 0, "gate", now, f"and only {self.longest_gate:.6g} s are allowed (max_wait)", wait
+        )
+
     def _error(
         self, queue: Queue, tokens: int, reason: str, now: float, why: str, wait: float | None = None
     ) -> RateLimitWaitError:
@@ -276,11 +279,7 @@ class AdmissionController:
         running = asyncio.get_running_loop()
         for queue in self._queues:
             if queue.loop is running:
-                for *_, waiter in queue.heap:
-                    if not waiter.future.done():
-                        waiter.future.set_exception(error())
-                        queue.waiting -= 1
-                queue.drop_timer()
+                queue.fail(error)
 
     def alive(self, request: Request, within: float) -> bool:
         """
@@ -463,6 +462,9 @@ class AdmissionController:
                         tokens = 0
                 wait = law.delay(tokens, now)
                 if wait > 0.0:
+                    if self._too_long(wait):
+                        queue.fail(partial(self._silenced, queue, now, wait))
+                        return
                     waiter.reason = law.reason
                     at = min(at, now + max(wait, TICK))
                     break

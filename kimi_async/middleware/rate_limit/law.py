@@ -127,7 +127,7 @@ class Law:
         outage = self.outage
         if outage.active:
             if now < outage.probe_at:
-                self.reason = "overloaded"
+                self.reason = "gate" if now < outage.asked else "overloaded"
                 return outage.probe_at - now
         elif not self.concurrency.fits(len(self.inflight), now):
             self.reason = "concurrency"

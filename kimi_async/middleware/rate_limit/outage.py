@@ -29,6 +29,7 @@ class Outage:
 
     __slots__ = (
         "active",
+        "asked",
         "began",
         "last",
         "limit",
@@ -49,6 +50,8 @@ class Outage:
         self.limit: float = INF
         """Slots while recovering."""
         self.probe_at: float = -INF
+        self.asked: float = -INF
+        """Until when the server asked for silence."""
         self.probes: int = 0
         self.refusals: int = 0
         self.seen: float = -INF
@@ -84,6 +87,7 @@ class Outage:
         if not self.active:
             if not self.down(now, pending):
                 return
+            self.asked = now + (hint or 0.0)
             self.outcomes.clear()
             self.active = True
             self.recovering = False
@@ -91,7 +95,8 @@ class Outage:
             self.probes = 0
             self.probe_at = now + self._pause(hint, dice)
         elif hint is not None:
-            self.probe_at = max(self.probe_at, now + hint)
+            self.asked = max(self.asked, now + hint)
+            self.probe_at = max(self.probe_at, self.asked)
 
     def _pause(self, hint: float | None, dice: float) -> float:
         pause = self.FIRST if self.probes == 0 else self.EVERY

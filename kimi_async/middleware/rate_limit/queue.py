@@ -97,6 +97,14 @@ class Queue:
             heapq.heappop(heap)
         return heap[0][3] if heap else None
 
+    def fail(self, error: Callable[[], BaseException]) -> None:
+        """Ends the waiting of all, each with an error of its own."""
+        for *_, waiter in self.heap:
+            if not waiter.future.done():
+                waiter.future.set_exception(error())
+                self.waiting -= 1
+        self.drop_timer()
+
     def set_timer(self, at: float, call: Callable[["Queue"], None]) -> None:
         if self.timer is not None:
             if self.timer_at <= at:

@@ -164,6 +164,27 @@ async def test_client_overload_without_end() -> None:
         assert kimi.limiter.stats().waiting == 0
 
 
+async def test_client_overload_that_asks_for_an_hour_is_not_waited_out() -> None:
+    """
+    A server without capacity that says to come back in an hour: those who queue are told so at once, and so are those that come.
+    """
+
+    async def handler(_: Request) -> Reply:
+        await asyncio.sleep(0.05)
+        return refusal("busy", "engine_overloaded_error", 503, **{"Retry-After": "3600"})
+
+    server = Server(handler)
+    async with client(server, limits={"concurrency": 8}) as kimi:
+        errors = await ask_many(kimi, 50)
+        with pytest.raises(RateLimitWaitError, match=r"the server asked for silence.*only 120 s are allowed"):
+            await ask(kimi)
+
+        assert {"RateLimitWaitError", "EngineOverloadedError"} == {type(error).__name__ for error in errors}
+        assert now() < 0.2
+        assert server.sent < 16
+        assert 0 == kimi.limiter.stats().waiting
+
+
 async def test_client_overload_of_a_lone_call() -> None:
     """
     One call alone is repeated on the slow curve, and then fails with its own history.
