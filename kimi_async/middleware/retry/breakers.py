@@ -126,9 +126,15 @@ class OverloadBreaker:
     Overloads are counted by generation: requests that were under way together when the first of them failed are one
     observation, not a hundred. Only the success of a request sent since the trouble began ends it; a long answer
     that had been admitted before says nothing about now.
+
+    While it is open one call may try, the first a second after, the next ones more slowly, up to every `cooldown`; none before the
+    server's `Retry-After`.
     """
 
-    __slots__ = ("cooldown", "generations", "last", "next_probe", "patience", "since", "threshold")
+    FIRST = 1.0
+    GROWTH = 1.5
+
+    __slots__ = ("cooldown", "generations", "last", "next_probe", "patience", "pause", "since", "threshold")
 
     def __init__(self, threshold: int, patience: float, cooldown: float) -> None:
         self.threshold: int = threshold
@@ -140,9 +146,14 @@ class OverloadBreaker:
         self.last: float = 0.0
         self.next_probe: float | None = None
         """When one call may try again; None while closed."""
+        self.pause: float = 0.0
+        """Seconds from that try to the next."""
 
-    def failed(self, sent: float, now: float) -> bool:
-        """Notes an overload. True if this opens the breaker."""
+    def failed(self, sent: float, now: float, hint: float | None = None) -> bool:
+        """Notes an overload, and the seconds that it asks to wait. True if this opens the breaker."""
+        if self.next_probe is not None:
+            # Not from now on: a refusal that takes 8 s to arrive would add them to the recovery.
+            self.next_probe = max(self.next_probe, now + (hint or 0.0))
         if not self.generations:
             self.since = now
         elif sent < self.last:
@@ -151,9 +162,11 @@ class OverloadBreaker:
         self.last = now
         if self.generations < self.threshold or now - self.since < self.patience:
             return False
-        opened = self.next_probe is None
-        self.next_probe = now + self.cooldown
-        return opened
+        if self.next_probe is not None:
+            return False
+        self.pause = min(self.FIRST, self.cooldown)
+        self.next_probe = now + max(self.pause, hint or 0.0)
+        return True
 
     def succeeded(self, sent: float) -> None:
         """Notes a success."""
@@ -162,10 +175,11 @@ class OverloadBreaker:
             self.next_probe = None
 
     def blocked(self, now: float) -> float | None:
-        """Seconds until a call may try, or None if this one may: while open, one every `cooldown`."""
+        """Seconds until a call may try, or None if this one may: while open, one a pause."""
         if self.next_probe is None:
             return None
         if now < self.next_probe:
             return self.next_probe - now
-        self.next_probe = now + self.cooldown
+        self.pause = min(self.pause * self.GROWTH, self.cooldown)
+        self.next_probe = now + self.pause
         return None

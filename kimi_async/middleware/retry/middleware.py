@@ -212,7 +212,7 @@ class RetryMiddleware:
             return
         if failure.cause in ("overloaded", "unavailable"):
             org.recent.append(attempt_of(call, failure, 0.0))
-            if org.breaker.failed(sent, now):
+            if org.breaker.failed(sent, now, failure.hint):
                 self._fail_all(org, request)
         elif failure.cause == "quota":
             first = org.quota is None

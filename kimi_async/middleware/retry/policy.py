@@ -115,8 +115,9 @@ class RetryPolicy:
     """The breaker opens after so many generations of overloads in a row (those in flight together are one), …"""
     overload_patience: float = 90.0
     """… and no sooner than so many seconds after the first of them, …"""
-    overload_cooldown: float = 30.0
-    """… and lets one call through every so many seconds to see whether things are better."""
+    overload_cooldown: float = 3.0
+    """… and lets one call through to see whether things are better: after a second, then more slowly, up to every so many seconds; a
+    `Retry-After` is waited for. Callers that fail meanwhile wait for nothing once the service is back."""
     quota_cooldown: float = 60.0
     """After a quota error, one call every so many seconds is let through to see whether the account was topped up."""
     budget: int | None = 500

@@ -1278,9 +1278,42 @@ def test_breaker_opens_by_generations_and_time() -> None:
     assert not breaker.failed(sent=40.0, now=48.0)  # the third, and 40 s: too soon
     assert breaker.blocked(50.0) is None
     assert breaker.failed(sent=60.0, now=69.0)
-    assert breaker.blocked(70.0) == 29.0
-    assert breaker.blocked(99.0) is None  # one may try
-    assert breaker.blocked(99.0) == 30.0
+    assert breaker.blocked(69.5) == 0.5
+    assert breaker.blocked(70.0) is None  # one may try
+    assert breaker.blocked(70.0) == 1.5
+
+
+def test_breaker_lets_try_soon_and_then_more_slowly() -> None:
+    """
+    A second after it opened, then ever more slowly, up to the cool-down; late refusals of those who tried add nothing to it.
+    """
+    breaker = OverloadBreaker(threshold=1, patience=0.0, cooldown=3.0)
+    assert breaker.failed(sent=0.0, now=0.0)
+
+    tried: list[float] = []
+    while len(tried) < 6:
+        wait = breaker.blocked(tried[-1] if tried else 0.0)
+        assert wait is not None
+        tried.append((tried[-1] if tried else 0.0) + wait)
+        assert breaker.blocked(tried[-1]) is None
+        assert not breaker.failed(sent=tried[-1] - 1.0, now=tried[-1])
+
+    assert [1.0, 2.5, 4.75, 7.75, 10.75, 13.75] == tried
+
+
+def test_breaker_waits_as_long_as_the_server_asks() -> None:
+    """
+    `Retry-After` is waited for, whether it came with the refusal that opened the breaker or with that of one who tried since.
+    """
+    breaker = OverloadBreaker(threshold=1, patience=0.0, cooldown=3.0)
+    breaker.failed(0.0, 0.0, 20.0)
+    assert breaker.blocked(0.0) == 20.0
+    assert breaker.blocked(20.0) is None
+
+    breaker.failed(20.0, 21.0, 60.0)
+    assert breaker.blocked(21.0) == 60.0
+    breaker.failed(20.5, 22.0)
+    assert breaker.blocked(22.0) == 59.0
 
 
 def test_breaker_success_of_an_old_request() -> None:
@@ -1291,17 +1324,17 @@ def test_breaker_success_of_an_old_request() -> None:
     assert breaker.failed(sent=10.0, now=11.0)
 
     breaker.succeeded(sent=5.0)
-    assert breaker.blocked(12.0) == 29.0
+    assert breaker.blocked(11.5) == 0.5
     breaker.succeeded(sent=11.0)
-    assert breaker.blocked(12.0) is None
+    assert breaker.blocked(11.5) is None
 
 
 async def test_overload_that_lasts_fails_fast() -> None:
     """
-    After its patience the breaker fails calls at once, with what was seen; a probe every cool-down; a success closes it.
+    After its patience the breaker fails calls at once, with what was seen; a probe at most every cool-down; a success closes it.
     """
     server = Server(*[OVERLOADED] * 100)
-    wrapped = middleware(RetryPolicy(overload_threshold=3, overload_patience=20.0, overload_cooldown=30.0))
+    wrapped = middleware(RetryPolicy(overload_threshold=3, overload_patience=20.0))
     loop = asyncio.get_running_loop()
     while not wrapped._organisations or not next(iter(wrapped._organisations.values())).open:
         assert (await wrapped(request(), server)).status == 429
@@ -1312,13 +1345,13 @@ async def test_overload_that_lasts_fails_fast() -> None:
 
     assert (sent, now) == (len(server.times), loop.time())
     assert caught.value.cause == "overloaded"
-    assert caught.value.retry_after == 30.0
+    assert caught.value.retry_after == 1.0
     assert {"overloaded"} == {attempt.cause for attempt in caught.value.attempts}
 
-    await asyncio.sleep(30.0)
+    await asyncio.sleep(3.0)
     assert (await wrapped(request(), server)).status == 429  # the probe, and only once
     assert sent + 1 == len(server.times)
-    await asyncio.sleep(30.0)
+    await asyncio.sleep(3.0)
     server.steps = [OK]
     assert (await wrapped(request(), server)).status == 200
     assert (await wrapped(request(), server)).status == 200

@@ -164,6 +164,39 @@ async def test_client_overload_without_end() -> None:
         assert kimi.limiter.stats().waiting == 0
 
 
+@pytest.mark.parametrize("takes", [0.05, 8.0])
+async def test_client_overload_that_ends_is_noticed_within_seconds(takes: float) -> None:
+    """
+    While the breaker is open every call fails at once, and one in three seconds is sent; so the first is answered that soon after
+    the end of four minutes of overload.
+    """
+    served: list[float] = []
+
+    async def handler(_: Request) -> Reply:
+        at = now()
+        if at < 240:
+            await asyncio.sleep(takes)
+            return overloaded()
+        await asyncio.sleep(0.5)
+        served.append(at)
+        return good()
+
+    server = Server(handler)
+    async with client(server) as kimi:
+
+        async def work() -> None:
+            while now() < 250:
+                try:
+                    await ask(kimi)
+                except KimiError:
+                    await asyncio.sleep(0.5)
+
+        await asyncio.gather(*(work() for _ in range(8)))
+
+    assert served[0] < 240 + 3.5
+    assert server.sent - len(served) <= 240 / 2
+
+
 async def test_client_overload_that_asks_for_an_hour_is_not_waited_out() -> None:
     """
     A server without capacity that says to come back in an hour: those who queue are told so at once, and so are those that come.
