@@ -40,7 +40,7 @@ from ..errors import (
 )
 from ..redact import redact
 from . import leavings
-from .aiohttp_patches import AT_ONCE, Connection, Straight, straight
+from .aiohttp_patches import AT_ONCE, Connection, Reply, Straight, reused, straight
 from .exchange import Body, Headers, Request, Response, Timeout
 from .proxies import check_proxy, proxy_for
 
@@ -54,7 +54,6 @@ REDIRECTS = 3
 IN_ONE_PIECE = 1 << 20
 PIECE = 256 << 10
 
-_reused: ContextVar[bool] = ContextVar("kimi_async_reused", default=False)
 _phase: ContextVar[str] = ContextVar("kimi_async_phase", default="connect")
 
 
@@ -76,9 +75,10 @@ class _Connector(aiohttp.TCPConnector):
         self._factory = cast("Any", connected)
 
     async def connect(self, req: Any, traces: Any, timeout: Any) -> Any:
+        _phase.set("connect")
         connection = await super().connect(req, traces, timeout)
         protocol = cast("Connection", connection.protocol)
-        _reused.set(protocol.used)
+        reused.set(protocol.used)
         protocol.begin()
         return connection
 
@@ -151,6 +151,7 @@ class SessionPool:
         self._timeouts: dict[Timeout, aiohttp.ClientTimeout] = {}
         self._timeout_of: tuple[Timeout | None, aiohttp.ClientTimeout] = (None, aiohttp.ClientTimeout())
         self._proxies: dict[str, str | None] = {}
+        self._proxy_of: tuple[URL | None, str | None] = (None, None)
 
     # --- sessions ---
 
@@ -241,8 +242,7 @@ class SessionPool:
         elif body is not None and len(body) > IN_ONE_PIECE:
             data = _Pieces(body)
         fault: BaseException | None = None
-        _reused.set(False)
-        _phase.set("connect")
+        reply: aiohttp.ClientResponse | Reply
         try:
             for _ in range(REDIRECTS + 1):
                 if (
@@ -251,11 +251,12 @@ class SessionPool:
                     and request.method == "POST"
                     and isinstance(data, bytes)
                     and len(data) <= AT_ONCE
-                    and url.raw_user is None
-                    and url.raw_password is None
+                    and self._straight.takes(url)
                 ):
                     reply = await self._straight.post(url, headers, data, self._timeout(request.timeout))
                 else:
+                    reused.set(False)
+                    _phase.set("connect")
                     reply = await session.request(
                         request.method,
                         url,
@@ -296,7 +297,11 @@ class SessionPool:
         raise _translated(fault, request, "headers", loop.time() - started)
 
     def _response(
-        self, request: Request, reply: aiohttp.ClientResponse, loop: asyncio.AbstractEventLoop, started: float
+        self,
+        request: Request,
+        reply: aiohttp.ClientResponse | Reply,
+        loop: asyncio.AbstractEventLoop,
+        started: float,
     ) -> Response:
         body = _Reading(reply, request, loop, started, self)
         version = reply.version
@@ -342,15 +347,17 @@ class SessionPool:
     def _proxy_for(self, url: URL) -> str | None:
         if self._proxy is not None or not self._trust_env:
             return self._proxy
+        if url is self._proxy_of[0]:
+            return self._proxy_of[1]
         origin = f"{url.scheme}://{url.host}:{url.port}"
-        try:
-            return self._proxies[origin]
-        except KeyError:
-            found = self._proxies[origin] = proxy_for(url.scheme, url.host or "", url.port)
-            return found
+        if origin not in self._proxies:
+            self._proxies[origin] = proxy_for(url.scheme, url.host or "", url.port)
+        found = self._proxies[origin]
+        self._proxy_of = (url, found)
+        return found
 
     @staticmethod
-    def _redirected(request: Request, url: URL, reply: aiohttp.ClientResponse) -> URL:
+    def _redirected(request: Request, url: URL, reply: aiohttp.ClientResponse | Reply) -> URL:
         target = url.join(URL(reply.headers[hdrs.LOCATION]))
         keeps_method = reply.status in (307, 308) or request.method in ("GET", "HEAD")
         replayable = request.body is None or isinstance(request.body, bytes)
@@ -372,7 +379,7 @@ class _Reading:
 
     def __init__(
         self,
-        reply: aiohttp.ClientResponse,
+        reply: aiohttp.ClientResponse | Reply,
         request: Request,
         loop: asyncio.AbstractEventLoop,
         started: float,
@@ -564,7 +571,7 @@ def _translated(
     # Written on, or waited on, after the other side had closed it in the pool: nobody has seen the request.
     error.reused_connection = (
         phase == "headers"
-        and _reused.get()
+        and reused.get()
         and (
             isinstance(exc, (aiohttp.ServerDisconnectedError, ConnectionError))
             or (isinstance(exc, OSError) and exc.errno in (errno.ECONNRESET, errno.EPIPE, errno.ECONNABORTED))

@@ -4,6 +4,8 @@ What is mended in aiohttp is taken where it fits, and left where it does not.
 
 import asyncio
 import gzip
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Any
 
 import aiohttp
@@ -12,8 +14,9 @@ from aiohttp import http_writer
 from yarl import URL
 
 from kimi_async.transport import aiohttp_patches
-from kimi_async.transport.aiohttp_patches import Straight, straight
-from support.raw_server import COMPLETION, Conversation, RawServer, reply
+from kimi_async.transport.aiohttp_patches import Reply, Straight, straight
+from kimi_async.transport.aiohttp_pool import SessionPool
+from support.raw_server import COMPLETION, Conversation, RawServer, chunked, head, reply
 
 
 async def test_straight_fits_installed_aiohttp() -> None:
@@ -24,11 +27,11 @@ async def test_straight_fits_installed_aiohttp() -> None:
         assert isinstance(straight(session, 8190), Straight)
 
 
-async def test_straight_left_out_where_reply_differs(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_straight_left_out_where_connector_differs(monkeypatch: pytest.MonkeyPatch) -> None:
     """
-    A release whose replies are made of other things keeps its own way of sending.
+    A release whose connector is asked in other words keeps its own way of sending.
     """
-    monkeypatch.setattr(aiohttp_patches, "_PARAMETERS", ["self", "something_else"])
+    monkeypatch.setattr(aiohttp.TCPConnector, "connect", lambda self, something_else: None)
     async with aiohttp.ClientSession() as session:
         assert straight(session, 8190) is None
 
@@ -62,8 +65,9 @@ async def test_straight_sends_what_a_session_sends() -> None:
         assert sender is not None
         async with session.post(url, data=b"{}", headers=headers) as theirs:
             body = await theirs.read()
-        async with await sender.post(url, headers, b"{}", aiohttp.ClientTimeout()) as ours:
-            assert body == await ours.read()
+        ours = await sender.post(url, headers, b"{}", aiohttp.ClientTimeout())
+        assert body == await ours.content.read()
+        ours.release()
         assert 1 == server.connections
         one, other = server.requests
 
@@ -86,6 +90,114 @@ async def test_straight_refuses_a_header_with_line_break() -> None:
         await server.quiet()
 
     assert [] == server.requests
+
+
+class Asking:
+    """
+    Asks a server over one pool, and counts the connections that its connector has idle and in use.
+    """
+
+    def __init__(self, server: RawServer, sender: Straight, connector: Any) -> None:
+        self.server = server
+        self._sender = sender
+        self._connector = connector
+
+    async def ask(self) -> Reply:
+        return await self._sender.post(URL(self.server.base_url), {}, b"{}", aiohttp.ClientTimeout())
+
+    @property
+    def connections(self) -> tuple[int, int]:
+        idle = sum(len(each) for each in self._connector._conns.values())
+        return idle, len(self._connector._acquired)
+
+    def close_idle(self) -> None:
+        for idle in self._connector._conns.values():
+            idle[0][0].transport.close()
+
+
+@asynccontextmanager
+async def asking(*replies: bytes) -> AsyncIterator[Asking]:
+    """Who asks a server that gives these replies, one a request, whatever the connection."""
+    left = list(replies)
+
+    async def script(conversation: Conversation) -> None:
+        while await conversation.request():
+            await conversation.send(left.pop(0))
+
+    pool = SessionPool()
+    session = pool.session()
+    sender = straight(session, 8190)
+    assert sender is not None
+    async with RawServer(script) as server:
+        yield Asking(server, sender, session.connector)
+        await pool.aclose()
+
+
+async def test_reply_gives_connection_back_when_its_body_has_come() -> None:
+    """
+    A connection can be used again once the body is here, whether or not anybody has read it; to release the reply then, or to
+    close it, does nothing to a connection that others may have by now.
+    """
+    async with asking(reply(COMPLETION), reply("two")) as to:
+        one = await to.ask()
+        assert (1, 0) == to.connections
+        two = await to.ask()
+        one.close()
+        two.release()
+
+        assert (1, 0) == to.connections
+        assert 1 == to.server.connections
+
+
+async def test_reply_under_way_closes_its_connection() -> None:
+    """
+    A reply that is closed before its end takes its connection with it, and cannot be read any more.
+    """
+    async with asking(head() + chunked(b"one"), reply("two")) as to:
+        one = await to.ask()
+        assert (0, 1) == to.connections
+        one.close()
+
+        assert (0, 0) == to.connections
+        with pytest.raises(aiohttp.ClientConnectionError):
+            await one.content.readany()
+        (await to.ask()).release()
+        assert 2 == to.server.connections
+
+
+async def test_reply_released_cannot_be_read() -> None:
+    """
+    What is given back is nobody's, its body included.
+    """
+    async with asking(reply("one")) as to:
+        one = await to.ask()
+        one.release()
+
+        with pytest.raises(aiohttp.ClientConnectionError):
+            await one.content.read()
+
+
+async def test_reply_begins_after_informational_heads() -> None:
+    """
+    Early hints and their like are passed over.
+    """
+    async with asking(b"HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n" + reply("one")) as to:
+        one = await to.ask()
+
+        assert (200, "Whatever") == (one.status, one.reason)
+        assert b"one" == await one.content.read()
+
+
+async def test_straight_passes_over_connections_that_are_gone() -> None:
+    """
+    What the server has closed while it was idle is not written on.
+    """
+    async with asking(reply("one"), reply("two")) as to:
+        (await to.ask()).release()
+        to.close_idle()
+        (await to.ask()).release()
+
+        assert 2 == to.server.connections
 
 
 def test_connection_closes_without_private_body() -> None:
