@@ -99,9 +99,11 @@ class Connection(ResponseHandler):
             self._pause_transport_reading()
 
     def resume_reading(self, resume_parser: bool = True) -> None:
+        if _UNWRAPS and not self._reading_paused:
+            return  # aiohttp asks at each read, and would call the parser with nothing, 6 µs of a small call
         if self._unwrapped is None:
             super().resume_reading(resume_parser)
-        elif self._reading_paused:
+        else:
             self._reading_paused = False
             self._resume_transport_reading()
 

@@ -328,6 +328,16 @@ async def test_held_connection_is_not_taken_up_by_reading() -> None:
     assert socket.read
 
 
+async def test_reading_of_flowing_connection_asks_nothing_of_parser(monkeypatch: pytest.MonkeyPatch) -> None:
+    """
+    Only what was stopped is taken up: aiohttp itself parses nothing anew at every read.
+    """
+    connection, body, _ = await told(reply("one"))
+    monkeypatch.setattr(connection, "data_received", None)
+
+    assert b"one" == await body.read()
+
+
 async def test_full_buffer_stops_socket_until_read() -> None:
     """
     A reader that does not come stops the server, and starts it again when it comes; not while the connection is held.
