@@ -21,7 +21,7 @@ import errno
 import os
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -332,18 +332,52 @@ class Journal:
         )
 
     def _copy_without(self, drop: list[tuple[int, int]], damaged: list[tuple[int, int]], end: int) -> None:
-        """Replace the file, in one step, by a copy without these lines, as protected as it is."""
+        """Replace the file by a copy without these lines."""
         starts = sorted((start, self._line_end(start) if stop < 0 else stop) for start, stop in drop)
         if damaged:
             self._set_aside(damaged)
+
+        def kept() -> Iterator[tuple[int, int]]:
+            at = 0
+            for start, stop in (*starts, (end, end)):
+                yield at, start
+                at = stop
+
+        self._replace(kept())
+
+    def arrange(self, order: Iterable[str]) -> None:
+        """
+        Put the lines into the order of these ids, in one step. Lines of other ids come after them: they were paid for, too.
+
+        Raises `JournalWriteError`, after which the file is as it was.
+        """
+        placed: set[int] = set()
+
+        def lines() -> Iterator[tuple[int, int]]:
+            for custom_id in order:
+                at = self.find(custom_id)
+                if at is not None and at not in placed:
+                    placed.add(at)
+                    yield at, self._line_end(at)
+            with open(self._fd, "rb", buffering=0, closefd=False) as file:
+                file.seek(0)
+                for at, line in read_lines(file, max_line=MAX_OUTPUT_LINE):
+                    if at not in placed:
+                        yield at, at + len(line or b"") + 1
+
+        self._replace(lines())
+        self.ok = self.failed = 0
+        self._index = IdTable()
+        self._scan("none")
+
+    def _replace(self, kept: Iterable[tuple[int, int]]) -> None:
+        """Replace the file, in one step, by a copy of these of its ranges, as protected as it is."""
         fd = -1
         try:
             with replacing(self._path, durable=True, mark=_COPY) as copy:
                 _lock(copy.fileno(), self._path)
-                at = 0
-                for start, stop in (*starts, (end, end)):
-                    _copy_range(self._fd, copy.fileno(), at, start)
-                    at = stop
+                for start, stop in kept:
+                    _copy_range(self._fd, copy.fileno(), start, stop)
                 if os.name == "nt":
                     os.close(self._fd)  # Windows cannot rename over an open file
                 else:
@@ -358,7 +392,7 @@ class Journal:
             if fd >= 0:
                 os.close(fd)
             raise JournalWriteError(
-                f"cannot make a copy of {self._path} without the lines to do again: {exc.strerror}; it was left as it was",
+                f"cannot make a copy of {self._path}: {exc.strerror}; it was left as it was",
                 path=self.path,
                 errno=exc.errno,
             ) from exc

@@ -326,16 +326,11 @@ def _price(text: str | None) -> "TokenPrice | None":
 
 
 def _sort(source: Source, target: Path) -> None:
-    """Put the output into the order of the input, in one step."""
-    from ..bulk.output_files import ResultFiles
+    """Put the output into the order of the input, in one step. It is still a journal, and nobody else may write to it meanwhile."""
+    from ..bulk.journal import Journal
 
-    temporary = target.with_name(target.name + ".sorted")
-    with ResultFiles([target]) as results, open(temporary, "wb") as file:
-        for name in source.ids():
-            line = results.line(name)
-            if line is not None:
-                file.write(line + b"\n")
-    temporary.replace(target)
+    with Journal.open(target, redo="none") as journal:
+        journal.arrange(source.ids())
 
 
 def _line(progress: "MapProgress", client: "AsyncKimi") -> Shown:

@@ -382,6 +382,26 @@ def test_journal_behind_a_link_is_the_file_itself(tmp_path: Path):
     assert ["link.jsonl"] == [entry.name for entry in tmp_path.iterdir() if entry.name != "deep"]
 
 
+@pytest.mark.skipif(os.name == "nt", reason="needs modes and symbolic links")
+def test_journal_arranged_loses_neither_lines_nor_protection(tmp_path: Path):
+    """
+    Lines come in the order asked for, those of other ids after them; link, mode and neighbours stay, and it can be written on.
+    """
+    path, link, beside = tmp_path / "out.jsonl", tmp_path / "link.jsonl", tmp_path / "out.jsonl.sorted"
+    path.write_bytes(b"".join(answer(name) + b"\n" for name in "xcabz"))
+    path.chmod(0o600)
+    link.symlink_to(path)
+    beside.write_bytes(b"mine")
+    with Journal.open(link) as journal:
+        journal.arrange(["a", "b", "missing", "c", "a"])
+        journal.append([("d", answer("d"))])
+        assert answer("z") == journal.read(journal.find("z") or -1)
+
+    assert list("abcxzd") == ids_in(path)
+    assert (0o600, True, b"mine") == (path.stat().st_mode & 0o777, link.is_symlink(), beside.read_bytes())
+    assert 3 == len(list(tmp_path.iterdir()))
+
+
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")
 def test_journal_special_file_is_refused_by_name(tmp_path: Path):
     """

@@ -41,6 +41,19 @@ def test_map_csv_with_a_template(cli: Cli, simulator: KimiSimulator):
     assert all(word in notes for word in ("answered", "12", "cost", "tokens out", "in.out.jsonl"))
 
 
+def test_map_in_order_keeps_what_the_input_no_longer_asks(cli: Cli):
+    """Answers of requests that are not in the input any more were paid for: they come last."""
+    Path("in.jsonl").write_text(requests(5))
+    assert 0 == cli("map", "in.jsonl", "-o", "out.jsonl", "-q")[0]
+    Path("in.jsonl").write_text(requests(2))
+    Path("out.jsonl.sorted").write_text("mine")
+    assert 0 == cli("map", "in.jsonl", "-o", "out.jsonl", "--resume", "--in-order", "-q")[0]
+
+    found = [row["custom_id"] for row in rows("out.jsonl")]
+    assert (["r0", "r1"], {"r2", "r3", "r4"}) == (found[:2], set(found[2:]))
+    assert "mine" == Path("out.jsonl.sorted").read_text()
+
+
 def test_map_refuses_to_overwrite_and_resumes(cli: Cli, simulator: KimiSimulator):
     """An output that exists is only touched with --resume, and then only what is missing is sent."""
     Path("in.jsonl").write_text(requests(5))
