@@ -5,7 +5,7 @@
 local SPAN, BUCKET, LOOK, TTL, GRACE, GAP, RETURN, BURST = 60000, 100, 250, 3000, 3000, 1500, 1500, 6000
 local PACE, FIRST_PACE, MARGIN, MARGIN_MOST, CALM = 1.2, 1.04, 300, 2000, 120000
 local SLACK, STRANGER, SILENCE, STARVED, BEAT, LATE = 150, 1500, 90000, 70, 1000, 400
-local REGROW, DAY, DAY_BUCKET, FAIR_EVERY, SLOW_START = 120000, 86400000, 900000, 8, 8.0
+local PROBES, REGROW, DAY, DAY_BUCKET, FAIR_EVERY, SLOW_START = 4000, 120000, 86400000, 900000, 8, 8.0
 local TRY_SOON, TRY_LATE = 20000, 960000
 local KEEP = 93600000
 
@@ -248,10 +248,10 @@ local function apply(item, now)
     return
   end
   if kind == 'over' then
-    s.over = min(s.over + 1, 5)
+    s.over = min(s.over + 1, 2)
     s.soft = max(1, held_of())
     s.steady = 0
-    s.gate = max(s.gate, now - age + max(hint, 1000 * 2 ^ s.over))
+    s.gate = max(s.gate, now - age + max(hint, PROBES / 4 * 2 ^ s.over))
     return
   end
   if kind == 'slots' then
@@ -290,7 +290,8 @@ local function grant(me, now)
   me.tokens, me.priority = want[1][1], want[1][2]
   if now < s.grace then return grants, min(BEAT, s.grace - now), 'learning', s.grace - now end
   if now < s.gate then
-    return grants, max(STARVED, min(BEAT, s.gate - now)), (s.over > 0 and 'overloaded' or 'gate'), s.gate - now
+    local reason = (s.over > 0 and s.gate - now <= PROBES) and 'overloaded' or 'gate'
+    return grants, max(STARVED, min(BEAT, s.gate - now)), reason, s.gate - now
   end
   local by_age = s.turn % FAIR_EVERY == FAIR_EVERY - 1
   local ahead, ahead_tokens, lining = 0, 0, 1

@@ -52,6 +52,8 @@ STARVED = 70
 BEAT = 1_000
 LATE = 400
 """Whoever was to ask again and has not keeps its place for so long."""
+PROBES = 4_000
+"""The longest pause between two probes of a server without capacity, unless it asks for a longer one."""
 REGROW = 120_000
 DAY = 86_400_000
 DAY_BUCKET = 900_000
@@ -340,10 +342,10 @@ def _apply(state: State, item: Item, now: int) -> None:
             state.soft = min(state.soft, 100_000.0)
         return
     if kind == "over":
-        state.over = min(state.over + 1, 5)
+        state.over = min(state.over + 1, 2)
         state.soft = max(1.0, float(_held(state)))
         state.steady = 0
-        state.gate = max(state.gate, now - age + max(hint, 1_000 * 2**state.over))
+        state.gate = max(state.gate, now - age + max(hint, PROBES // 4 * 2**state.over))
         return
     if kind == "slots":
         _slots_refused(state, first)
@@ -423,7 +425,7 @@ def _grant(state: State, message: Sync, me: Member, now: int) -> tuple[list[int]
     if now < state.grace:
         return grants, min(BEAT, state.grace - now), "learning", state.grace - now
     if now < state.gate:
-        reason = "overloaded" if state.over > 0 else "gate"
+        reason = "overloaded" if state.over > 0 and state.gate - now <= PROBES else "gate"
         return grants, max(STARVED, min(BEAT, state.gate - now)), reason, state.gate - now
 
     # Every eighth goes to whoever has waited longest, whatever the priorities.

@@ -227,6 +227,21 @@ def test_sync_overload_lets_probes_go_until_one_is_admitted():
     assert 1 <= len(ask(state, one, later + 2_300, 3).grants)
 
 
+def test_sync_overload_that_lasts_is_asked_every_few_seconds():
+    """However often it was refused, the pause is four seconds; only a wish of the server makes it longer, and that is a gate."""
+    state, one = State(), Member("1", SLOTS)
+    ask(state, one, START, 1)
+    for number in range(10):
+        one.note("over", START + 100 + number)
+        ask(state, one, START + 100 + number, 0)
+    answer = ask(state, one, START + 110, 3)
+    assert ("overloaded", 3_999) == (answer.reason, answer.wait)
+
+    one.note("over", START + 200, hint=600_000)
+    answer = ask(state, one, START + 200, 3)
+    assert ("gate", 600_000) == (answer.reason, answer.wait)
+
+
 def test_sync_higher_priority_goes_first_between_members():
     """Where there is not enough for all, the more urgent member is served before the one that has waited longer."""
     state, patient, urgent = State(), Member("1", SLOTS), Member("2", SLOTS)
