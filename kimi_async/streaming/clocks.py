@@ -13,6 +13,7 @@ from collections.abc import Callable
 from typing import Any, cast
 
 from ..transport.exchange import Timeout
+from ..transport.loops import PerLoop
 
 __all__ = ["Clocks", "Ticks", "Turn", "limit_of", "ticks_of", "turn_of"]
 
@@ -187,14 +188,15 @@ class Turn:
             self._loop.call_soon(self._release)
 
 
-_turns: "weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, Turn]" = weakref.WeakKeyDictionary()
+_turns: PerLoop[Turn] = PerLoop()
 
 
 def turn_of(loop: asyncio.AbstractEventLoop) -> Turn:
     """The one that all streams of a loop share."""
     turn = _turns.get(loop)
     if turn is None:
-        turn = _turns[loop] = Turn(loop)
+        turn = Turn(loop)
+        _turns.put(loop, turn)
     return turn
 
 
@@ -235,12 +237,13 @@ class Ticks:
             callback(tick)
 
 
-_ticks: "weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, Ticks]" = weakref.WeakKeyDictionary()
+_ticks: PerLoop[Ticks] = PerLoop()
 
 
 def ticks_of(loop: asyncio.AbstractEventLoop) -> Ticks:
     """The ticks that all streams of a loop share."""
     ticks = _ticks.get(loop)
     if ticks is None:
-        ticks = _ticks[loop] = Ticks(loop)
+        ticks = Ticks(loop)
+        _ticks.put(loop, ticks)
     return ticks

@@ -21,7 +21,7 @@ import errno
 import socket
 import ssl as ssl_module
 import weakref
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextvars import ContextVar
 from typing import Any, cast
 from urllib.parse import urlsplit
@@ -40,8 +40,9 @@ from ..errors import (
 )
 from ..redact import redact
 from . import leavings
-from .aiohttp_patches import AT_ONCE, Connection, Reply, Straight, reused, straight
+from .aiohttp_patches import AT_ONCE, Connection, Reply, reused, straight
 from .exchange import Body, Headers, Request, Response, Timeout
+from .loops import PerLoop, nobody
 from .proxies import check_proxy, proxy_for
 
 __all__ = ["SessionPool"]
@@ -140,13 +141,12 @@ class SessionPool:
         self._max_error_size = max_error_size
         self._max_header_size = max_header_size
         self._closed = False
-        self._loop: asyncio.AbstractEventLoop | None = None
-        self._session: aiohttp.ClientSession | None = None
-        self._straight: Straight | None = None
-        self._generation = -1
-        self._others: dict[asyncio.AbstractEventLoop, aiohttp.ClientSession] = {}
+        self._doors: PerLoop[leavings.Door] = PerLoop()
+        self._latest: Callable[[], leavings.Door | None] = nobody
+        """A weak reference to the door of the loop that sent last."""
+        self._own_door: leavings.Door | None = None
         # For a pool that nobody closes: at its collection, and at the latest when the program ends.
-        self._finalizer = weakref.finalize(self, leavings.left_open, self._others, leavings.generation)
+        self._finalizer = weakref.finalize(self, leavings.left_open, self._doors)
         self._urls: dict[str, URL] = {}
         self._timeouts: dict[Timeout, aiohttp.ClientTimeout] = {}
         self._timeout_of: tuple[Timeout | None, aiohttp.ClientTimeout] = (None, aiohttp.ClientTimeout())
@@ -157,38 +157,41 @@ class SessionPool:
 
     def session(self) -> aiohttp.ClientSession:
         """The session of the running loop."""
+        return cast("aiohttp.ClientSession", self._door().session)
+
+    def _door(self) -> leavings.Door:
         loop = asyncio.get_running_loop()
-        if self._loop is loop and self._generation == leavings.generation:
-            return cast("aiohttp.ClientSession", self._session)
+        door = self._latest()
+        if door is not None and door.loop is loop and door.generation == leavings.generation:
+            return door
         if self._closed:
             raise ClientClosedError("this client was closed; make a new one")
-        if self._own is not None:
-            if self._own.closed:
-                raise ClientClosedError("the aiohttp.ClientSession passed as http_client is closed")
-            owner = getattr(self._own, "_loop", loop)
-            if owner is not loop:
-                raise ConfigurationError(
-                    "the aiohttp.ClientSession passed as http_client belongs to another event loop; "
-                    "leave http_client out, and the client makes a session for each loop"
-                )
-            self._session = self._own
-        else:
-            self._session = self._session_for(loop)
-            self._straight = straight(self._session, self._max_header_size)
-        self._loop, self._generation = loop, leavings.generation
-        return self._session
+        door = self._door_of(loop) if self._own is None else self._own_door_of(loop, self._own)
+        self._latest = weakref.ref(door)
+        return door
 
-    def _session_for(self, loop: asyncio.AbstractEventLoop) -> aiohttp.ClientSession:
-        if self._generation not in (-1, leavings.generation):
-            while self._others:
-                leavings.abandon(self._others.popitem()[1])
-            self._finalizer.detach()
-            self._finalizer = weakref.finalize(self, leavings.left_open, self._others, leavings.generation)
-        for other in [each for each in self._others if each.is_closed()]:
-            leavings.discard(other, self._others.pop(other))
-        session = self._others.get(loop)
-        if session is None or session.closed:
-            session = aiohttp.ClientSession(
+    def _own_door_of(self, loop: asyncio.AbstractEventLoop, session: aiohttp.ClientSession) -> leavings.Door:
+        if session.closed:
+            raise ClientClosedError("the aiohttp.ClientSession passed as http_client is closed")
+        if getattr(session, "_loop", loop) is not loop:
+            raise ConfigurationError(
+                "the aiohttp.ClientSession passed as http_client belongs to another event loop; "
+                "leave http_client out, and the client makes a session for each loop"
+            )
+        self._own_door = leavings.Door(loop, ours=False)
+        self._own_door.session = session
+        return self._own_door
+
+    def _door_of(self, loop: asyncio.AbstractEventLoop) -> leavings.Door:
+        self._doors.clean()
+        for other, left in self._doors.all():
+            if left.generation != leavings.generation:
+                self._doors.pop(other)
+                left.shut()
+        door = self._doors.get(loop)
+        if door is None or cast("aiohttp.ClientSession", door.session).closed:
+            door = leavings.Door(loop)
+            door.session = aiohttp.ClientSession(
                 connector=_Connector(
                     limit=0,
                     limit_per_host=0,
@@ -203,31 +206,28 @@ class SessionPool:
                 max_line_size=self._max_header_size,
                 max_field_size=self._max_header_size,
             )
-            self._others[loop] = session
-        return session
+            door.straight = straight(door.session, self._max_header_size)
+            self._doors.put(loop, door)
+        return door
 
     async def aclose(self) -> None:
         """Closes every session that this pool made. Replies still open end with an error at their next read."""
         self._closed = True
-        self._loop = self._session = None
+        self._latest = nobody
         here = asyncio.get_running_loop()
-        while self._others:
-            loop, session = self._others.popitem()
-            if self._generation != leavings.generation:
-                leavings.abandon(session)
-            elif loop is here:
-                await session.close()
-            elif loop.is_closed():
-                leavings.discard(loop, session)
+        for loop, door in self._doors.all():
+            self._doors.pop(loop)
+            if loop is here and door.generation == leavings.generation and door.session is not None:
+                await door.session.close()
             else:
-                # The other loop runs in another thread: its sockets are its own to close.
-                asyncio.run_coroutine_threadsafe(session.close(), loop)
+                # Perhaps it runs in another thread: its sockets are its own to close.
+                door.shut()
 
     # --- one exchange ---
 
     async def send(self, request: Request) -> Response:
-        session = self.session()
-        loop = cast("asyncio.AbstractEventLoop", self._loop)
+        door = self._door()
+        session, straight, loop = cast("aiohttp.ClientSession", door.session), door.straight, door.loop
         started = loop.time()
         url = self._url(request.url)
         proxy = self._proxy_for(url)  # one for all, since redirects stay on the origin
@@ -246,14 +246,14 @@ class SessionPool:
         try:
             for _ in range(REDIRECTS + 1):
                 if (
-                    self._straight is not None
+                    straight is not None
                     and proxy is None
                     and request.method == "POST"
                     and isinstance(data, bytes)
                     and len(data) <= AT_ONCE
-                    and self._straight.takes(url)
+                    and straight.takes(url)
                 ):
-                    reply = await self._straight.post(url, headers, data, self._timeout(request.timeout))
+                    reply = await straight.post(url, headers, data, self._timeout(request.timeout))
                 else:
                     reused.set(False)
                     _phase.set("connect")

@@ -3,7 +3,11 @@
 """
 
 import asyncio
+import weakref
+from collections.abc import Callable
 from typing import Any, Self, cast
+
+from .loops import PerLoop, nobody
 
 __all__ = ["Deadline"]
 
@@ -30,17 +34,30 @@ class _Line:
             first.expire()
 
 
-# The lines of the loop that asked last. A loop that asks in turn with another, in another thread, makes its lines anew each time:
-# more timers, and nothing else; deadlines that run hold on to the line they are in.
-_recent: tuple[asyncio.AbstractEventLoop | None, dict[float, _Line]] = (None, {})
+class _Lines(dict[float, _Line]):
+    """The lines of one loop, by their seconds."""
+
+    __slots__ = ("__weakref__", "loop")
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        super().__init__()
+        self.loop = loop
+
+
+_known: PerLoop[_Lines] = PerLoop()
+_recent: Callable[[], _Lines | None] = nobody
+"""A weak reference to the lines of the loop that asked last: 0.03 µs, where a look-up takes 0.3."""
 
 
 def _line(loop: asyncio.AbstractEventLoop, seconds: float) -> _Line:
     global _recent
-    known, lines = _recent
-    if known is not loop:
-        lines = dict[float, _Line]()
-        _recent = (loop, lines)
+    lines = _recent()
+    if lines is None or lines.loop is not loop:
+        lines = _known.get(loop)
+        if lines is None:
+            lines = _Lines(loop)
+            _known.put(loop, lines)
+        _recent = weakref.ref(lines)
     line = lines.get(seconds)
     if line is None:
         if len(lines) >= 64:  # callers with a timeout of their own for every call

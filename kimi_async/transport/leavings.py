@@ -1,5 +1,5 @@
 """
-What is done with sessions that nobody closed: of a closed loop, of a parent process, of a client that was let go of.
+What is done with sessions that nobody closed: of a loop that is gone, of a parent process, of a client that was let go of.
 
 aiohttp prints such sessions and their connectors. Here they are closed in silence, as far as that can be done without a loop.
 """
@@ -11,7 +11,10 @@ from typing import Any, cast
 
 import aiohttp
 
-__all__ = ["abandon", "discard", "generation", "left_open"]
+from .aiohttp_patches import Straight
+from .loops import PerLoop
+
+__all__ = ["Door", "generation", "left_open"]
 
 generation: int = 0
 
@@ -28,18 +31,51 @@ if hasattr(os, "register_at_fork"):
 _abandoned: list[object] = []
 
 
-def left_open(sessions: dict[asyncio.AbstractEventLoop, aiohttp.ClientSession], made_in: int) -> None:
+class Door:
+    """
+    The session of one loop, held by the loop.
+
+    It must be there before its session is. The collector goes by age, so that where a loop is collected that nobody closed, this is heard
+    before aiohttp's parts, which would have themselves printed.
+    """
+
+    __slots__ = ("__weakref__", "generation", "loop", "ours", "session", "straight")
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, *, ours: bool = True) -> None:
+        self.loop: asyncio.AbstractEventLoop = loop
+        self.ours: bool = ours
+        """False for a session of the caller's."""
+        self.generation: int = generation
+        self.session: aiohttp.ClientSession | None = None
+        self.straight: Straight | None = None
+
+    def shut(self) -> None:
+        """Lets go of the session, without a loop to wait in."""
+        session = self.session
+        connector = None if session is None else session.connector
+        if session is None or connector is None or not self.ours:
+            return
+        session.detach()
+        if self.generation == generation:
+            _let_go(self.loop, connector)
+        else:
+            _abandoned.append(connector)
+        connector._closed = True  # pyright: ignore[reportPrivateUsage]
+
+    def __del__(self) -> None:
+        self.shut()
+
+
+def left_open(doors: PerLoop[Door]) -> None:
     """
     Closes what a pool left open, and says so as Python does (`ResourceWarning`, shown with -X dev), where aiohttp would print
     its sessions and connectors.
     """
-    if made_in != generation:
-        while sessions:
-            abandon(sessions.popitem()[1])
-    if not sessions:
+    left = [door for _, door in doors.all() if door.session is not None and not door.session.closed]
+    for door in left:
+        door.shut()
+    if not any(door.generation == generation for door in left):
         return
-    while sessions:
-        discard(*sessions.popitem())
     warnings.warn(
         "an AsyncKimi client was left open; use `async with AsyncKimi() as client:`, or `await client.close()` at the end",
         ResourceWarning,
@@ -47,39 +83,23 @@ def left_open(sessions: dict[asyncio.AbstractEventLoop, aiohttp.ClientSession], 
     )
 
 
-def abandon(session: aiohttp.ClientSession) -> None:
-    connector = session.connector
-    session.detach()
-    if connector is not None:
-        connector._closed = True  # pyright: ignore[reportPrivateUsage]
-        _abandoned.append(connector)
-
-
-def discard(loop: asyncio.AbstractEventLoop, session: aiohttp.ClientSession) -> None:
-    """
-    Lets go of a session that nobody will use again, without a loop to wait in. Where its loop is closed, sockets can be closed
-    but callbacks cannot be called.
-    """
-    connector = session.connector
-    session.detach()
-    if connector is None:
-        return
+def _let_go(loop: asyncio.AbstractEventLoop, connector: Any) -> None:
+    """Closes what nobody will use again. Where its loop is closed, sockets can be closed but callbacks cannot be called."""
     if loop.is_closed():
         _close_sockets(connector)
+        return
+    # Perhaps another thread's, and perhaps it never runs again: then the sockets go with the process, or with the loop.
+    try:
+        here = asyncio.get_running_loop()
+    except RuntimeError:
+        here = None
+    if here is loop:
+        _abort(connector)
     else:
-        # Perhaps another thread's, and perhaps it never runs again: then the sockets go with the process, or with the loop.
         try:
-            here = asyncio.get_running_loop()
-        except RuntimeError:
-            here = None
-        if here is loop:
-            _abort(connector)
-        else:
-            try:
-                loop.call_soon_threadsafe(_abort, connector)
-            except RuntimeError:  # closed in the meantime
-                _close_sockets(connector)
-    connector._closed = True  # pyright: ignore[reportPrivateUsage]
+            loop.call_soon_threadsafe(_abort, connector)
+        except RuntimeError:  # closed in the meantime
+            _close_sockets(connector)
 
 
 def _connections(connector: Any) -> list[Any]:

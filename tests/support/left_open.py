@@ -22,6 +22,8 @@ WAYS = (
     "stream alone",
     "collected",
     "loop left open",
+    "loop dropped",
+    "closed elsewhere",
     "thread",
     "forked",
 )
@@ -38,7 +40,7 @@ async def main(way: str) -> None:
         client = AsyncKimi(base_url=sim.base_url, api_key=sim.api_key)
         answer = await ask(client, way.startswith("stream"))
         match way:
-            case "global" | "loop left open" | "forked":
+            case "global" | "loop left open" | "loop dropped" | "closed elsewhere" | "forked":
                 KEPT.append(client)
             case "stream":
                 await answer.__anext__()
@@ -72,9 +74,14 @@ async def quiet(sim: KimiSimulator) -> None:
 
 if __name__ == "__main__":
     way = sys.argv[1]
-    if way == "loop left open":
+    if way.startswith("loop") or way == "closed elsewhere":
         loop = asyncio.new_event_loop()
         loop.run_until_complete(main(way))
+        if way == "loop dropped":
+            del loop
+            gc.collect()
+        elif way == "closed elsewhere":
+            asyncio.run(KEPT[0].close())
     else:
         asyncio.run(main(way))
     if way == "forked" and (child := os.fork()):
