@@ -3,6 +3,7 @@ Who may send now: queues and timers around the arithmetic of `law`.
 """
 
 import asyncio
+import gc
 import heapq
 import logging
 import os
@@ -15,6 +16,7 @@ from typing import Literal
 
 from ...errors import RateLimitWaitError
 from ...transport.exchange import Request
+from ...transport.loops import PerLoop, nobody
 from .cost import too_costly
 from .law import Law
 from .limits import RateLimits, tier_of
@@ -126,8 +128,9 @@ class AdmissionController:
         self._law = Law(self.limits, dice)
         self._lock = threading.RLock()
         _controllers.add(self)
-        self._queues: list[Queue] = []
-        self._queue: Queue | None = None
+        self._queues: PerLoop[Queue] = PerLoop()
+        self._queue: Callable[[], Queue | None] = nobody
+        """A weak reference to the queue of the loop that asked last."""
         self._numbers = 0
         self.longest_gate: float = 120.0
         """Seconds of silence asked for by the server that are waited out; a request that comes during a longer one is refused at
@@ -159,14 +162,14 @@ class AdmissionController:
         lease = self.try_acquire(tokens)
         if lease is not None:
             return lease
-        queue = self._queue
+        queue = self._queues.get(asyncio.get_running_loop())
         assert queue is not None
         return await self._wait(queue, tokens, priority, deadline, mode, queued)
 
     def try_acquire(self, tokens: int | Callable[[], int] = 0) -> Lease | None:
         """A lease if the request may go now and nobody waits before it; None otherwise. Raises `RequestTooCostlyError`."""
         loop = asyncio.get_running_loop()
-        queue = self._queue
+        queue = self._queue()
         if queue is None or queue.loop is not loop:
             queue = self._queue_of(loop)
         if queue.waiting:
@@ -181,7 +184,7 @@ class AdmissionController:
             if law.delay(cost, now) > 0.0:
                 return None
             ticket = law.send(cost, now)
-            ticket.loop = loop
+            ticket.loop = queue.ref
             return Lease(self, ticket, loop)
 
     async def _wait(
@@ -227,6 +230,9 @@ class AdmissionController:
                 queue.waiting -= 1
             self._freed(queue)
             raise
+        finally:
+            if not queue.waiting:
+                queue.forget()
         if waiter.ticket is None:
             now = loop.time()
             with self._lock:
@@ -276,10 +282,9 @@ class AdmissionController:
         """
         Tells everybody who waits on the running loop that waiting is of no use: `error` makes what each of them is raised.
         """
-        running = asyncio.get_running_loop()
-        for queue in self._queues:
-            if queue.loop is running:
-                queue.fail(error)
+        queue = self._queues.get(asyncio.get_running_loop())
+        if queue is not None:
+            queue.fail(error)
 
     def alive(self, request: Request, within: float) -> bool:
         """
@@ -296,7 +301,7 @@ class AdmissionController:
             now = self._law.time
         with self._lock:
             law = self._law
-            waiting = sum(queue.waiting for queue in self._queues)
+            waiting = self._waiting()
             wait = law.delay(0, now)
             reason = law.reason if wait > 0 or waiting else None
             concurrency = law.concurrency
@@ -321,9 +326,10 @@ class AdmissionController:
             )
 
     def __repr__(self) -> str:
-        law = self._law
-        waiting = sum(queue.waiting for queue in self._queues)
-        return f"<AdmissionController {len(law.inflight)} in flight, {waiting} waiting>"
+        return f"<AdmissionController {len(self._law.inflight)} in flight, {self._waiting()} waiting>"
+
+    def _waiting(self) -> int:
+        return sum(queue.waiting for _, queue in self._queues.all())
 
     # --- telling ----------------------------------------------------------------------------------------------------
 
@@ -336,7 +342,7 @@ class AdmissionController:
                 self._learn_tier(headers)
                 more = True
         if more:
-            self._freed(self._queue)
+            self._freed(self._queue())
 
     def _learn_tier(self, headers: Mapping[str, str]) -> None:
         limits = tier_of(headers.get("msh-gid"))
@@ -350,29 +356,29 @@ class AdmissionController:
         with self._lock:
             lease.pause = self._law.refused(lease.ticket, dimension, limit, current, hint, now)
             self._law.done(lease.ticket, now)
-        self._freed(self._queue)
+        self._freed(self._queue())
 
     def _overloaded(self, lease: Lease, hint: float | None) -> None:
         now = lease.loop.time()
         with self._lock:
             self._law.overloaded(lease.ticket, hint, now)
             self._law.done(lease.ticket, now)
-        self._freed(self._queue)
+        self._freed(self._queue())
 
     def _release(self, lease: Lease) -> None:
         with self._lock:
             self._law.done(lease.ticket, lease.loop.time())
-        self._freed(self._queue)
+        self._freed(self._queue())
 
     @property
     def idle(self) -> bool:
         """Whether nothing is under way, and nobody waits."""
-        return not self._law.inflight and not any(queue.waiting for queue in self._queues)
+        return not self._law.inflight and not self._waiting()
 
     def give_back(self, lease: Lease) -> None:
         """For a lease that was not used: as if it had never been."""
         self._unsent(lease.ticket, lease.loop)
-        self._freed(self._queue)
+        self._freed(self._queue())
 
     def _unsent(self, ticket: Ticket, loop: asyncio.AbstractEventLoop) -> None:
         with self._lock:
@@ -383,29 +389,26 @@ class AdmissionController:
     def _queue_of(self, loop: asyncio.AbstractEventLoop) -> Queue:
         with self._lock:
             self._bury(loop.time())
-            for queue in self._queues:
-                if queue.loop is loop:
-                    break
-            else:
+            queue = self._queues.get(loop)
+            if queue is None:
                 queue = Queue(loop)
-                self._queues.append(queue)
-            self._queue = queue
+                self._queues.put(loop, queue)
+            queue.searched, queue.thread = False, threading.current_thread()
+            self._queue = weakref.ref(queue)
             return queue
 
     def _bury(self, now: float) -> None:
         """What was under way on a loop that is gone will never be given back by anybody."""
-        living = [queue for queue in self._queues if not queue.loop.is_closed()]
-        if len(living) == len(self._queues):
+        if not self._queues.clean():
             return
-        self._queues = living
         for ticket in list(self._law.inflight.values()):
-            if ticket.loop is not None and ticket.loop.is_closed():
+            if ticket.loop is not None and ((loop := ticket.loop()) is None or loop.is_closed()):
                 self._law.done(ticket, now)
 
     def forked(self) -> None:
         """In a child process: what is under way belongs to the parent, as do its loops, its waiters and the holder of its lock."""
         self._lock = threading.RLock()
-        self._queues, self._queue = [], None
+        self._queues, self._queue = PerLoop(), nobody
         law = self._law
         for ticket in list(law.inflight.values()):
             law.done(ticket, law.time)
@@ -422,7 +425,7 @@ class AdmissionController:
 
     def _wake_all(self) -> None:
         running = asyncio._get_running_loop()
-        for queue in list(self._queues):
+        for _, queue in self._queues.all():
             if not queue.waiting:
                 continue
             if queue.loop is running:
@@ -436,7 +439,34 @@ class AdmissionController:
     def _timer(self, queue: Queue) -> None:
         queue.timer = None
         queue.timer_at = INF
+        self._search(queue)
         self._pump(queue)
+
+    def _search(self, mine: Queue) -> None:
+        """
+        Takes back what loops hold that cannot run while one waits here. Of the others some may be held by nobody, and are gone
+        only when the collector finds them; a program that waits for their slots gives it no work, so it is sent, once for each.
+        """
+        still, unsearched = self._idle(mine)
+        with self._lock:
+            for ticket in list(self._law.inflight.values()):
+                if ticket.loop in still:
+                    self._law.done(ticket, mine.loop.time())
+        if unsearched:
+            gc.collect()
+
+    def _idle(self, mine: Queue) -> tuple[set[weakref.ref[asyncio.AbstractEventLoop]], bool]:
+        """Of the loops that do not run: those whose thread has ended, or is this one, and whether others were not searched for."""
+        me, unsearched = threading.current_thread(), False
+        still: set[weakref.ref[asyncio.AbstractEventLoop]] = set()
+        for loop, queue in self._queues.all():
+            if queue is mine or loop.is_running() or loop.is_closed():
+                continue
+            if queue.thread is me or not queue.thread.is_alive():
+                still.add(queue.ref)
+            elif not queue.searched:
+                queue.searched = unsearched = True
+        return still, unsearched
 
     def _pump(self, queue: Queue) -> None:
         """Lets go whoever may, in order, and sets the timer for the next."""
@@ -469,7 +499,7 @@ class AdmissionController:
                     at = min(at, now + max(wait, TICK))
                     break
                 waiter.ticket = law.send(tokens, now)
-                waiter.ticket.loop = queue.loop
+                waiter.ticket.loop = queue.ref
                 waiter.future.set_result(None)
                 queue.granted += 1
                 queue.waiting -= 1

@@ -4,6 +4,8 @@ Who waits, in which order, on one event loop.
 
 import asyncio
 import heapq
+import threading
+import weakref
 from collections import deque
 from collections.abc import Callable
 
@@ -41,15 +43,19 @@ class Waiter:
 
 
 class Queue:
-    """Those who wait on one event loop. Only that loop's thread touches it."""
+    """Those who wait on one event loop, which holds it. Only that loop's thread touches it."""
 
     __slots__ = (
+        "__weakref__",
         "deadlines",
         "granted",
         "heap",
         "line",
         "loop",
         "mixed",
+        "ref",
+        "searched",
+        "thread",
         "timer",
         "timer_at",
         "waiting",
@@ -57,6 +63,11 @@ class Queue:
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self.loop: asyncio.AbstractEventLoop = loop
+        self.ref: weakref.ref[asyncio.AbstractEventLoop] = weakref.ref(loop)
+        self.searched: bool = False
+        """Whether the loop was looked for among what nobody holds any more, since it last asked in turn with another."""
+        self.thread: threading.Thread = threading.current_thread()
+        """In which it ran then."""
         self.heap: list[tuple[int, float, int, Waiter]] = []
         """(-priority, when it was first queued, a number, who)."""
         self.line: deque[Waiter] = deque()
@@ -70,10 +81,7 @@ class Queue:
 
     def push(self, waiter: Waiter, priority: int, number: int) -> None:
         if not self.waiting:
-            self.heap.clear()
-            self.line.clear()
-            self.deadlines.clear()
-            self.mixed = False
+            self.forget()
         elif self.heap and not self.mixed and -self.heap[0][0] != priority:
             self.mixed = True
             self.line.extend(entry[3] for entry in sorted(self.heap, key=lambda entry: entry[1:3]))
@@ -83,6 +91,13 @@ class Queue:
         if waiter.deadline is not None:
             heapq.heappush(self.deadlines, (waiter.deadline, number, waiter))
         self.waiting += 1
+
+    def forget(self) -> None:
+        """Lets go of those who are gone, once nobody waits: they hold what they asked with, and that holds who owns the queue."""
+        self.heap.clear()
+        self.line.clear()
+        self.deadlines.clear()
+        self.mixed = False
 
     def first(self) -> Waiter | None:
         """Whose turn it is."""

@@ -3,6 +3,7 @@ One request on its way, as the laws know it.
 """
 
 import asyncio
+import weakref
 from typing import Protocol
 
 __all__ = ["Tested", "Ticket"]
@@ -40,8 +41,8 @@ class Ticket:
         self.seq: int = seq
         self.sent: float = sent
         self.tokens: int = tokens
-        self.loop: asyncio.AbstractEventLoop | None = None
-        """On which it is under way: what a closed loop held is free again."""
+        self.loop: weakref.ref[asyncio.AbstractEventLoop] | None = None
+        """On which it is under way: what a loop held that was closed, or dropped, is free again."""
         self.inflight: int = 0
         """Others under way when it was sent."""
         self.before: int = 0

@@ -19,7 +19,7 @@ from ...errors import (
 from ...redact import redact
 from ...transport.exchange import Request, Response
 from ..chain import Handler
-from .organisation import Call, Organisation
+from .organisation import Call, Lost, Organisation
 from .policy import Failure
 
 __all__ = [
@@ -60,7 +60,7 @@ def unsent(org: Organisation, history: tuple[Attempt, ...]) -> CircuitOpenError:
     )
 
 
-def not_tried(request: Request, lost: APIConnectionError) -> APIConnectionError:
+def not_tried(request: Request, lost: Lost) -> APIConnectionError:
     """The error for an attempt that was not made, since somebody else has just found the host out of reach."""
     return APIConnectionError(
         message=f"not tried, since the host could not be reached a moment ago: {lost.message}",

@@ -4,6 +4,7 @@ What all calls of a client share when things go wrong: the budget of retries, an
 
 import asyncio
 import sys
+import weakref
 from collections import deque
 
 __all__ = ["OverloadBreaker", "RetryBudget"]
@@ -40,10 +41,13 @@ class RetryBudget:
         """What is left."""
         self._probe_at: float = 0.0
         """`loop.time()` from which on one who waits may go without paying."""
-        self._waiters: deque[tuple[int, asyncio.Future[None]]] = deque()
+        self._waiters: deque[tuple[int, weakref.ref[asyncio.Future[None]]]] = deque()
+        """Each is held by whoever waits for it: here it would hold a loop that was dropped."""
 
     def spend(self, cost: int) -> bool:
         """Takes `cost`, if there is as much and nobody waits for it already."""
+        while self._waiters and _left(self._waiters[0][1]()):
+            self._waiters.popleft()
         if cost > self.available or self._waiters:
             return False
         self.available -= cost
@@ -53,8 +57,9 @@ class RetryBudget:
         """Gives back, and lets those go on who have waited longest."""
         self.available = min(self.capacity, self.available + amount)
         while self._waiters:
-            cost, waiter = self._waiters[0]
-            if waiter.done():
+            cost, ref = self._waiters[0]
+            waiter = ref()
+            if waiter is None or _left(waiter):
                 self._waiters.popleft()
             elif cost <= self.available:
                 self._waiters.popleft()
@@ -62,10 +67,13 @@ class RetryBudget:
                 loop = waiter.get_loop()
                 if loop is asyncio._get_running_loop():
                     waiter.set_result(None)
-                elif not loop.is_closed():
-                    loop.call_soon_threadsafe(_grant, self, cost, waiter)  # a client used on several loops
                 else:
-                    self.available += cost
+                    try:
+                        loop.call_soon_threadsafe(
+                            _grant, self, cost, waiter
+                        )  # a client used on several loops
+                    except RuntimeError:  # closed in the meantime
+                        self.available += cost
             else:
                 break
 
@@ -87,7 +95,7 @@ class RetryBudget:
             self._probe_at = now + PROBE
         until = now + seconds
         waiter: asyncio.Future[None] = loop.create_future()
-        entry = (cost, waiter)
+        entry = (cost, weakref.ref(waiter))
         self._waiters.append(entry)
         try:
             while not waiter.done() and (now := loop.time()) < until:
@@ -110,6 +118,11 @@ class RetryBudget:
         if self.capacity == sys.maxsize:
             return "<RetryBudget without limit>"
         return f"<RetryBudget {self.available}/{self.capacity}>"
+
+
+def _left(waiter: asyncio.Future[None] | None) -> bool:
+    """Whether nobody waits for it any more: answered, cancelled, or of a loop that is gone."""
+    return waiter is None or waiter.done() or waiter.get_loop().is_closed()
 
 
 def _grant(budget: RetryBudget, cost: int, waiter: asyncio.Future[None]) -> None:

@@ -498,10 +498,10 @@ class RetryMiddleware:
         # The key itself is not kept, only what tells two keys apart.
         key = (url[: url.find("/", 8)], hash(request.headers.get("authorization")), id(loop))
         org = self._organisations.get(key)
-        if org is None or org.loop is not loop:
+        if org is None or org.ref() is not loop:
             crowded = len(self._organisations) >= 256
             for name, known in list(self._organisations.items()):
-                if known.loop.is_closed() or (crowded and not known.active):
+                if known.gone or (crowded and not known.active):
                     del self._organisations[name]
             org = self._organisations[key] = Organisation(self.policy, loop)
         return org

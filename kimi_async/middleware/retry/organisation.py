@@ -3,10 +3,11 @@ What is known of one account at one host, and of one call to it.
 """
 
 import asyncio
+import weakref
 from collections import deque
 from collections.abc import Callable
 from types import TracebackType
-from typing import Protocol
+from typing import NamedTuple, Protocol, cast
 
 from ...errors import APIConnectionError, Attempt, KimiError
 from ...transport.exchange import Request, Response
@@ -14,7 +15,7 @@ from ..chain import Handler
 from .breakers import OverloadBreaker
 from .policy import Failure, RetryPolicy, Verdict
 
-__all__ = ["KNOCK", "Admissions", "Call", "Organisation", "is_unreachable"]
+__all__ = ["KNOCK", "Admissions", "Call", "Lost", "Organisation", "is_unreachable"]
 
 KNOCK = 0.5
 """Seconds between two tries to reach a host that cannot be reached, by all calls of the organisation together."""
@@ -43,26 +44,33 @@ class Admissions(Protocol):
         ...
 
 
+class Lost(NamedTuple):
+    """What is kept of an error: not the request, nor the frames, which hold the loop."""
+
+    message: str
+    phase: str | None
+
+
 class Organisation:
-    """What is known of one account at one host, on one loop."""
+    """What is known of one account at one host, on one loop, which it does not keep alive."""
 
     __slots__ = (
         "active",
         "admitted",
         "breaker",
-        "loop",
         "lost",
         "quota",
         "quota_probe",
         "quota_since",
         "recent",
+        "ref",
         "sleepers",
         "turn",
         "unsent",
     )
 
     def __init__(self, policy: RetryPolicy, loop: asyncio.AbstractEventLoop) -> None:
-        self.loop: asyncio.AbstractEventLoop = loop
+        self.ref: weakref.ref[asyncio.AbstractEventLoop] = weakref.ref(loop)
         self.active: int = 0
         """Calls under way, waiting ones included."""
         self.admitted: float | None = None
@@ -76,13 +84,25 @@ class Organisation:
         """What the server said about money, while it holds."""
         self.quota_since: float = 0.0
         self.quota_probe: float = 0.0
-        self.sleepers: set[asyncio.Future[None]] = set()
-        self.lost: APIConnectionError | None = None
+        self.sleepers: weakref.WeakSet[asyncio.Future[None]] = weakref.WeakSet()
+        """Held by their timers."""
+        self.lost: Lost | None = None
         """The latest failure to connect, while nobody has reached the host since."""
         self.turn: float = 0.0
         """When somebody may try again whether it can be reached."""
         self.unsent: int = 0
         """Calls that a breaker has failed since the last probe."""
+
+    @property
+    def loop(self) -> asyncio.AbstractEventLoop:
+        """For the calls that run on it."""
+        return cast("asyncio.AbstractEventLoop", self.ref())
+
+    @property
+    def gone(self) -> bool:
+        """Whether its loop was closed, or dropped."""
+        loop = self.ref()
+        return loop is None or loop.is_closed()
 
     @property
     def open(self) -> bool:
@@ -109,7 +129,7 @@ class Organisation:
 
     def unreachable(self, error: APIConnectionError, now: float) -> None:
         """Nobody answered at the host's address."""
-        self.lost = error
+        self.lost = Lost(error.message, error.phase)
         self.turn = max(self.turn, now + KNOCK)
 
     def reached(self) -> None:

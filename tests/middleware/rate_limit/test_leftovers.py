@@ -5,17 +5,21 @@ What is left of loops, processes and keys that are gone, and what a limit must n
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 import os
 import threading
+import weakref
+from functools import partial
 from typing import Any
 
 import pytest
 
 from kimi_async import AsyncKimi, RateLimitReachedError, RateLimits, RequestTooCostlyError
-from kimi_async.middleware.rate_limit.controller import AdmissionController
+from kimi_async.middleware.rate_limit.controller import LOOK, AdmissionController, Lease
 from kimi_async.middleware.stack import KEPT
 from kimi_async.testing import MemoryTransport, Reply
+from kimi_async.testing.clock import VirtualClockLoop
 from kimi_async.transport import Request
 
 JSON = {"content-type": "application/json"}
@@ -155,6 +159,118 @@ def test_slot_of_a_dead_loop_is_free_for_whoever_waits_in_another_thread():
 
     asyncio.run(wait())
     thread.join()
+
+
+@pytest.mark.filterwarnings("ignore::ResourceWarning")
+def test_slot_of_a_loop_that_was_dropped_is_free_again():
+    """
+    A loop that nobody closed, and nobody holds, has no slots: neither for the next loop nor for its waiters.
+    """
+    controller = AdmissionController(RateLimits(concurrency=1))
+
+    async def take() -> None:
+        await controller.acquire()
+        waiting = asyncio.ensure_future(controller.acquire())
+        await asyncio.sleep(0)
+        del waiting
+
+    for _ in range(3):
+        loop = asyncio.SelectorEventLoop()
+        loop.run_until_complete(take())
+        del loop
+        gc.collect()
+        assert 0 == controller.stats().waiting
+
+    async def take_at_once() -> Lease | None:
+        return controller.try_acquire()
+
+    assert asyncio.run(take_at_once()) is not None
+
+
+def hold_slot_elsewhere(controller: AdmissionController, loop: asyncio.AbstractEventLoop) -> None:
+    """
+    Takes a slot on a loop of an earlier thread, which has ended.
+    """
+    thread = threading.Thread(target=loop.run_until_complete, args=(controller.acquire(),))
+    thread.start()
+    thread.join()
+
+
+@pytest.mark.parametrize("ended", [True, False], ids=["thread ended", "this thread"])
+def test_slot_of_a_loop_that_cannot_run_is_free_for_whoever_waits(ended: bool):
+    """
+    A loop that is still held, or that nothing ever collects (uvloop's), gives nothing back if its thread has ended, or is busy with
+    the loop that waits.
+    """
+    controller = AdmissionController(RateLimits(concurrency=1))
+    kept = asyncio.SelectorEventLoop()
+    if ended:
+        hold_slot_elsewhere(controller, kept)
+    else:
+        kept.run_until_complete(controller.acquire())
+    clock = VirtualClockLoop()
+    clock.run_until_complete(asyncio.wait_for(controller.acquire(), 2 * LOOK))
+
+    assert 1 == controller.stats().in_flight
+    kept.close()
+    clock.close()
+
+
+@pytest.mark.filterwarnings("ignore::ResourceWarning")
+def test_dropped_loop_of_a_living_thread_is_searched_for():
+    """
+    The collector is sent for it, since a program that only waits gives it no work; a loop that is held keeps its slot.
+    """
+    controller = AdmissionController(RateLimits(concurrency=2))
+    done, over = threading.Event(), threading.Event()
+    kept = asyncio.SelectorEventLoop()
+
+    def elsewhere() -> None:
+        for loop in (kept, asyncio.SelectorEventLoop()):
+            loop.run_until_complete(controller.acquire())
+        del loop
+        done.set()
+        over.wait(10)
+
+    thread = threading.Thread(target=elsewhere)
+    gc.disable()
+    try:
+        thread.start()
+        assert done.wait(10)
+        clock = VirtualClockLoop()
+        clock.run_until_complete(asyncio.wait_for(controller.acquire(), 2 * LOOK))
+        with pytest.raises(TimeoutError):
+            clock.run_until_complete(asyncio.wait_for(controller.acquire(), 5 * LOOK))
+        clock.close()
+    finally:
+        gc.enable()
+        over.set()
+        thread.join()
+        kept.close()
+
+
+def tokens_by(controller: AdmissionController) -> int:
+    return controller.limits.concurrency or 0
+
+
+async def test_limiter_that_was_let_go_of_is_collected_though_its_loop_runs_on():
+    """
+    Those who once waited hold nothing of it.
+    """
+    controller = AdmissionController(RateLimits(concurrency=1))
+    lease = await controller.acquire()
+    waiting = asyncio.ensure_future(controller.acquire(deadline=asyncio.get_running_loop().time() + 60))
+    late = asyncio.ensure_future(controller.acquire(partial(tokens_by, controller)))
+    await asyncio.sleep(0)
+    lease.release()
+    (await waiting).release()
+    (await late).release()
+    gone = weakref.ref(controller)
+    del controller, lease, waiting, late
+    await asyncio.sleep(0)  # asyncio itself holds the task that has just ended
+    gc.collect()
+
+    assert gone() is None
 
 
 async def test_told_limit_does_not_lock_the_client_for_good():

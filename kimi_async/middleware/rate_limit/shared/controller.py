@@ -4,11 +4,13 @@ A limiter that keeps a queue and no limits: who may go is decided by a ledger th
 
 import asyncio
 import heapq
+import weakref
 from collections.abc import Callable, Mapping, Sequence
 from typing import Literal, cast
 
 from ....errors import RateLimitWaitError, RequestTooCostlyError
 from ....transport.exchange import Request
+from ....transport.loops import PerLoop
 from ..cost import too_costly
 from ..limits import RateLimits, tier_of
 from ..queue import FAIR_EVERY, Queue, Waiter
@@ -19,6 +21,8 @@ from .quota import SharedQuota
 from .seam import Ask
 
 __all__ = ["SharedController", "SharedLease"]
+
+LONGEST_GATE = 120.0
 
 _NAMES = {"concurrency": 0, "rpm": 1, "tpm": 2, "tpd": 3}
 _REASONS = {
@@ -142,12 +146,18 @@ class _LoopLine:
         self.last_admitted: float = float("-inf")
         self.admissions: int = 0
         self.refusals = 0
-        self._controller = controller
+        self._controller: weakref.ref[SharedController] = weakref.ref(controller)
+        """The loop holds this, and must not hold whoever let go of the client."""
         engine.attach(self)
 
     @property
     def waiting(self) -> int:
         return self.queue.waiting
+
+    @property
+    def _longest_gate(self) -> float:
+        controller = self._controller()
+        return LONGEST_GATE if controller is None else controller.longest_gate
 
     def head(self, most: int) -> Sequence[Ask]:
         queue = self.queue
@@ -165,7 +175,7 @@ class _LoopLine:
             if counts and not isinstance(waiter.tokens, int):
                 waiter.tokens = ask.tokens = waiter.tokens()  # it came before the limit was known
                 try:
-                    self._controller.check_cost(ask.tokens, self.engine.view())
+                    _check_cost(ask.tokens, self.engine.view())
                 except RequestTooCostlyError as error:
                     self._end(waiter, error)
                     continue
@@ -202,10 +212,10 @@ class _LoopLine:
         self.reason, self.wait = reason, wait
         now = self.loop.time()
         queue = self.queue
-        if reason in ("gate", "tpd") and wait > 1.25 * self._controller.longest_gate:
+        if reason in ("gate", "tpd") and wait > 1.25 * self._longest_gate:
             for *_, waiter in queue.heap:
                 if not waiter.future.done():
-                    allowed = f"and only {self._controller.longest_gate:.6g} s are allowed (max_wait)"
+                    allowed = f"and only {self._longest_gate:.6g} s are allowed (max_wait)"
                     self._end(waiter, self.error(reason, wait, allowed))
             return
         deadlines = queue.deadlines
@@ -255,10 +265,10 @@ class _LoopLine:
         cost = 0
         if counts_tokens(view):
             tokens = cost = tokens if isinstance(tokens, int) else tokens()
-            self._controller.check_cost(cost, view)
+            _check_cost(cost, view)
         if mode == "fail_fast":
             return await self._at_once(cost, priority)
-        if self.queue.waiting and self.reason == "gate" and self.wait > 1.25 * self._controller.longest_gate:
+        if self.queue.waiting and self.reason == "gate" and self.wait > 1.25 * self._longest_gate:
             raise self.error(self.reason, self.wait, "and so long a wait is not allowed (max_wait)")
         if deadline is not None and deadline <= now:
             raise self.error(self.reason, self.wait, "and the time allowed for the call is over")
@@ -283,6 +293,8 @@ class _LoopLine:
         finally:
             if waiter.timer is not None:
                 waiter.timer.cancel()
+            if not self.queue.waiting:
+                self.queue.forget()
         assert waiter.lease is not None
         return self._lease(waiter.lease, now, waiter.reason)
 
@@ -333,23 +345,25 @@ class SharedController:
     def __init__(self, quota: SharedQuota) -> None:
         self.limits: RateLimits = quota.limits
         self.quota: SharedQuota = quota
-        self.longest_gate: float = 120.0
-        self._lines: list[_LoopLine] = []
+        self.longest_gate: float = LONGEST_GATE
+        self._lines: PerLoop[_LoopLine] = PerLoop()
 
     def _line(self) -> _LoopLine:
         loop = asyncio.get_running_loop()
-        for line in self._lines:
-            if line.loop is loop:
-                return line
-        self._lines = [line for line in self._lines if not line.loop.is_closed()]
-        line = _LoopLine(self, self.quota.engine(), loop)
-        self._lines.append(line)
+        line = self._lines.get(loop)
+        if line is None:
+            self._lines.clean()
+            line = _LoopLine(self, self.quota.engine(), loop)
+            self._lines.put(loop, line)
         return line
+
+    def _known(self) -> list[_LoopLine]:
+        return [line for _, line in self._lines.all()]
 
     @property
     def counts_tokens(self) -> bool:
         """Whether a limit on tokens is known, so that it matters what a request costs."""
-        return any(counts_tokens(line.engine.view()) for line in self._lines) or bool(
+        return any(counts_tokens(line.engine.view()) for line in self._known()) or bool(
             self.limits.tpm or self.limits.tpd
         )
 
@@ -375,18 +389,11 @@ class SharedController:
         """
         return await self._line().acquire(tokens, priority, deadline, mode, queued)
 
-    def check_cost(self, tokens: int, view: SharedView) -> None:
-        for which, name in ((2, "tpm"), (3, "tpd")):
-            limit = view.limits[which]
-            if limit and tokens > limit and view.sources[which] in ("config", "told"):
-                raise too_costly("the shared quota can never hold", tokens, name, limit)
-
     def fail(self, error: Callable[[], BaseException]) -> None:
         """Tells everybody who waits on the running loop that waiting is of no use: `error` makes what each is raised."""
-        running = asyncio.get_running_loop()
-        for line in self._lines:
-            if line.loop is running:
-                line.failed(error)
+        line = self._lines.get(asyncio.get_running_loop())
+        if line is not None:
+            line.failed(error)
 
     def alive(self, request: Request, within: float) -> bool:
         """Whether this process had a request admitted within so many seconds, or has one under way for longer than a refusal takes."""
@@ -399,13 +406,14 @@ class SharedController:
 
     def view(self) -> SharedView:
         """What is known of the whole organisation's quota, by the latest word of the ledger."""
-        if self._lines:
-            return self._lines[-1].engine.view()
+        lines = self._known()
+        if lines:
+            return lines[-1].engine.view()
         return SharedView.of(self.limits)
 
     def stats(self) -> LimiterStats:
         """What is waiting, for what, and what is known of each limit: `used` is the whole organisation's."""
-        lines = self._lines
+        lines = self._known()
         view = self.view()
         waiting = sum(line.waiting for line in lines)
         wait = max((line.wait for line in lines if line.waiting), default=view.gate)
@@ -440,17 +448,24 @@ class SharedController:
     @property
     def idle(self) -> bool:
         """Whether this process has nothing under way, and nobody waits in it."""
-        return not any(line.under_way or line.waiting for line in self._lines)
+        return not any(line.under_way or line.waiting for line in self._known())
 
     async def aclose(self) -> None:
         """Leaves the quota, so that what this process had is the others' at once."""
         await self.quota.aclose()
 
     def __repr__(self) -> str:
-        waiting = sum(line.waiting for line in self._lines)
-        under_way = sum(len(line.under_way) for line in self._lines)
+        waiting = sum(line.waiting for line in self._known())
+        under_way = sum(len(line.under_way) for line in self._known())
         return f"<SharedController {self.quota.quota} {under_way} in flight, {waiting} waiting>"
 
 
 def counts_tokens(view: SharedView) -> bool:
     return bool(view.limits[2] or view.limits[3])
+
+
+def _check_cost(tokens: int, view: SharedView) -> None:
+    for which, name in ((2, "tpm"), (3, "tpd")):
+        limit = view.limits[which]
+        if limit and tokens > limit and view.sources[which] in ("config", "told"):
+            raise too_costly("the shared quota can never hold", tokens, name, limit)

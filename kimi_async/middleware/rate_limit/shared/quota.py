@@ -10,6 +10,7 @@ from importlib.util import find_spec
 from typing import cast
 
 from ....errors import ConfigurationError
+from ....transport.loops import PerLoop
 from ..limits import RateLimits
 from .engine import SharedEngine
 from .message import Answer, Ledger, Sync
@@ -56,19 +57,18 @@ class SharedQuota:
             raise ConfigurationError(f"on_lost must be 'share', 'block' or 'raise'; got {on_lost!r}")
         self._on_lost: OnLost = on_lost
         self._make = _maker(where, self.quota)
-        self._engines: list[tuple[asyncio.AbstractEventLoop, SharedEngine]] = []
+        self._engines: PerLoop[SharedEngine] = PerLoop()
         self._lock = threading.Lock()
 
     def engine(self) -> SharedEngine:
         """The member that belongs to the running loop."""
         loop = asyncio.get_running_loop()
         with self._lock:
-            self._engines = [each for each in self._engines if not each[0].is_closed()]
-            for known, engine in self._engines:
-                if known is loop:
-                    return engine
-            engine = SharedEngine(self._make(), self.limits, on_lost=self._on_lost)
-            self._engines.append((loop, engine))
+            engine = self._engines.get(loop)
+            if engine is None:
+                self._engines.clean()
+                engine = SharedEngine(self._make(), self.limits, on_lost=self._on_lost)
+                self._engines.put(loop, engine)
             return engine
 
     async def look(self) -> Answer:
@@ -87,10 +87,10 @@ class SharedQuota:
         """Leaves, so that the others need not find out. Members of other loops leave when they fall silent."""
         loop = asyncio.get_running_loop()
         with self._lock:
-            mine = [engine for known, engine in self._engines if known is loop]
-            self._engines = [each for each in self._engines if each[0] is not loop]
-        for engine in mine:
-            await engine.aclose()
+            mine = self._engines.get(loop)
+            self._engines.pop(loop)
+        if mine is not None:
+            await mine.aclose()
 
 
 def check_quota(quota: object) -> str:
