@@ -3,6 +3,7 @@ What all calls of a client share when things go wrong: the budget of retries, an
 """
 
 import asyncio
+import math
 import sys
 import weakref
 from collections import deque
@@ -26,10 +27,11 @@ class RetryBudget:
 
     500 tokens, or None for no limit; a retry costs 14, or 5 if the server throttled; a success gives 1 back, or what its retries had cost.
 
-    Where it is spent, everybody would wait for the success of others, and nobody try: one of those who wait goes each second.
+    Where it is spent, everybody would wait for the success of others, and nobody try: one of those who wait goes each second. If that
+    works two go on, then four: while others wait, the success of a retry gives back twice its cost.
     """
 
-    __slots__ = ("_probe_at", "_waiters", "available", "capacity")
+    __slots__ = ("_probe_at", "_repaid", "_waiters", "available", "capacity")
 
     def __init__(self, capacity: int | None = CAPACITY) -> None:
         if capacity is None:
@@ -41,6 +43,8 @@ class RetryBudget:
         """What is left."""
         self._probe_at: float = 0.0
         """`loop.time()` from which on one who waits may go without paying."""
+        self._repaid: int = 0
+        """How many retries have worked."""
         self._waiters: deque[tuple[int, weakref.ref[asyncio.Future[None]]]] = deque()
         """Each is held by whoever waits for it: here it would hold a loop that was dropped."""
 
@@ -52,6 +56,11 @@ class RetryBudget:
             return False
         self.available -= cost
         return True
+
+    def repay(self, spent: int) -> None:
+        """Gives back what a call has spent that a retry has brought to its end."""
+        self._repaid += 1
+        self.deposit((2 * spent if self._waiters else spent) or DEPOSIT)
 
     def deposit(self, amount: int = DEPOSIT) -> None:
         """Gives back, and lets those go on who have waited longest."""
@@ -77,13 +86,13 @@ class RetryBudget:
             else:
                 break
 
-    async def spend_within(self, cost: int, seconds: float) -> int:
+    async def spend_within(self, cost: int, seconds: float, latest: float = math.inf) -> int:
         """
-        Takes `cost` as soon as the success of others has earned it; what success is to give back, or 0 if nothing could be taken
-        within `seconds`.
+        Takes `cost` as soon as the success of others has earned it; what success is to give back, or 0 if for `seconds` no retry has
+        worked, or `latest` has come.
 
         A restart of the server fails all calls in flight at once, more than the budget covers. If it is back, the first
-        successes pay for the rest; if not, one goes each second, at no cost, and its success fills the budget again.
+        successes pay for the rest; if not, one goes each second, at no cost.
         """
         if self.spend(cost):
             return cost
@@ -93,15 +102,19 @@ class RetryBudget:
         now = loop.time()
         if not self._waiters or self._probe_at > now + PROBE:
             self._probe_at = now + PROBE
-        until = now + seconds
+        until, repaid = min(now + seconds, latest), self._repaid
         waiter: asyncio.Future[None] = loop.create_future()
         entry = (cost, weakref.ref(waiter))
         self._waiters.append(entry)
         try:
-            while not waiter.done() and (now := loop.time()) < until:
+            while not waiter.done() and (now := loop.time()) < latest:
+                if now >= until:
+                    if repaid == self._repaid:
+                        break
+                    until, repaid = min(now + seconds, latest), self._repaid
                 if now >= self._probe_at:
                     self._probe_at = now + PROBE
-                    return self.capacity
+                    return cost
                 await asyncio.wait([waiter], timeout=min(until, self._probe_at) - now)
         except asyncio.CancelledError:
             if waiter.done():

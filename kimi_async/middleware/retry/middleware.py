@@ -29,6 +29,7 @@ tenacity, whose machinery takes 25–50 µs a call and 20 ms to import, is enter
 """
 
 import asyncio
+import math
 import random
 import time
 from collections.abc import Callable
@@ -61,7 +62,7 @@ from .attempts import (
     waited_of,
     with_body,
 )
-from .breakers import DEPOSIT, RetryBudget
+from .breakers import RetryBudget
 from .organisation import KNOCK, Admissions, Call, Organisation, is_unreachable
 from .policy import RetryPolicy, Verdict, backoff, decide
 from .strategy import repeat_with_strategy, stops
@@ -168,7 +169,7 @@ class RetryMiddleware:
                 if request.method == "POST":
                     org.admitted = org.loop.time()
                 org.succeeded(began + waited_of(request))
-                self.budget.deposit(call.spent or DEPOSIT)
+                self.budget.repay(call.spent)
                 return response
             outcome: Response | KimiError = await with_body(response)
         except KimiError as error:
@@ -384,11 +385,10 @@ class RetryMiddleware:
             await self._check(org, call.request, call)
         cost = call.verdict.cost
         if cost:
-            patience = self.policy.budget_patience
-            remaining = self.remaining(call, org.loop.time())
-            if remaining is not None:
-                patience = min(patience, remaining)
-            paid = await self.budget.spend_within(cost, patience)
+            now = org.loop.time()
+            remaining = self.remaining(call, now)
+            latest = math.inf if remaining is None else now + remaining
+            paid = await self.budget.spend_within(cost, self.policy.budget_patience, latest)
             if not paid:
                 call.request.history.pop()
                 call.verdict = Verdict(

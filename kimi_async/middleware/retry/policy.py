@@ -123,9 +123,9 @@ class RetryPolicy:
     budget: int | None = 500
     """What the retries of all calls of a client together may cost: 14 each, or 5 where the server throttled, earned back by
     success. A server that is down gets 35 retries, not two for every call, and then one a second while calls wait for the budget;
-    the first that succeeds fills it. None: without limit."""
+    if that succeeds two go on, then four. None: without limit."""
     budget_patience: float = 10.0
-    """The longest wait for the retry budget to recover by the success of other calls."""
+    """The longest wait for the retry budget without a retry of another call that succeeds."""
 
     def __post_init__(self) -> None:
         for name in (

@@ -7,6 +7,7 @@ import gc
 import itertools
 import random
 import weakref
+from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
@@ -1199,6 +1200,31 @@ async def test_budget_spent_leaves_one_who_tries_each_second(down: float) -> Non
     assert wrapped.budget.available == wrapped.budget.capacity
 
 
+async def test_budget_comes_back_in_doubling_steps() -> None:
+    """
+    A thousand calls wait when a server that was down is back, half a second an answer: one goes, then two, then four, and each is
+    answered, though the last waits for longer than the budget's patience.
+    """
+    loop = asyncio.get_running_loop()
+    down, rounds = 8.0, Counter[float]()
+
+    async def server(sent: Request) -> Response:
+        if loop.time() < down:
+            return Response(500, request=sent)
+        rounds[loop.time()] += 1
+        await asyncio.sleep(0.5)
+        return Response(200, request=sent)
+
+    wrapped = middleware(RetryPolicy(budget_patience=9.0), dice=random.Random(1).random)
+    replies = await asyncio.gather(*[wrapped(request(max_retries=4), server) for _ in range(1_000)])
+
+    assert {200} == {reply.status for reply in replies}
+    assert loop.time() < down + 6.0
+    # Beside them one goes each second that nobody has paid for, and its success pays for two.
+    assert [1, 2] == list(rounds.values())[:2]
+    assert sum(count for at, count in rounds.items() if at < min(rounds) + 1.9) < 20
+
+
 async def test_budget_of_the_policy() -> None:
     """
     A policy gives the budget its size, or none.
@@ -1220,6 +1246,8 @@ def test_budget_arithmetic() -> None:
     assert [True, False, True] == [budget.spend(14), budget.spend(14), budget.spend(5)]
     budget.deposit(3)
     assert budget.available == 4
+    budget.repay(0)
+    assert budget.available == 5
     budget.deposit(100)
     assert budget.available == 20
 
