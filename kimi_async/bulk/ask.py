@@ -151,6 +151,7 @@ class Asker:
         stream.repeat_with(repeater)
         if self._options.on_chunk is None:
             stream.gather()  # only the end is wanted
+            stream.drop_chunks()
         async with stream:
             async for chunk in stream:
                 self._on_chunk(item.custom_id, chunk)

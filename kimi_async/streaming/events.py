@@ -432,6 +432,7 @@ class AsyncChatCompletionStream(Generic[C]):
         # Nobody has seen anything of it: no event need be made, and what breaks off can be repeated unseen.
         stream = self._stream
         stream.gather()
+        stream.drop_chunks()
         stream.tell_by_runs(False)  # what came in one packet is folded in one go
         if self._repeat is not None and self._repeater is None:
             self._repeater = Repeater(self._repeat, self._repeats)
@@ -442,6 +443,7 @@ class AsyncChatCompletionStream(Generic[C]):
         except StopAsyncIteration:
             pass
         finally:
+            stream.drop_chunks(False)
             stream.tell_by_runs()
             if stream.fold is not None:
                 self._state.use(stream.fold)

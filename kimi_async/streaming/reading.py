@@ -31,6 +31,8 @@ GATHER = 0.25
 # benchmarks/gather.py.
 SHORTEST = 0.02
 GROWTH = 0.25
+# What brings so many bytes at once need not gather, and would be held up by the 256 KiB that one read takes: a cache, a test server.
+PLENTY = 64 * 1024
 
 
 class Reading(Generic[T]):
@@ -39,11 +41,15 @@ class Reading(Generic[T]):
     __slots__ = (
         "_held",
         "_pause",
+        "_paused",
+        "_seen",
+        "_shut",
         "_spoken",
         "_turn",
         "_waited",
         "clocks",
         "digest",
+        "drops",
         "ended",
         "gather",
         "response",
@@ -69,8 +75,16 @@ class Reading(Generic[T]):
         """The connection is no longer ours."""
         self.gather: float = 0.0
         """Seconds for which what comes may gather between two reads, at most."""
+        self.drops: bool = False
+        """Whether nobody wants the chunks: after the first token they are folded, and only an end or a fault is worth a wake-up."""
+        self._shut = False
+        """Whether the connection is not read."""
         self._pause = 0
-        """The tick, or the timer of its own, until which the connection is not read; 0 while it is."""
+        """The tick, or the timer of its own, at which that is looked into; 0 where none is set."""
+        self._paused: asyncio.Future[None] | None = None
+        """Who waits for that."""
+        self._seen = 0
+        """Bytes that had been received at the latest pause."""
         self._spoken = 0.0
         """When the first token had come."""
         self._turn = turn_of(loop)
@@ -96,22 +110,36 @@ class Reading(Generic[T]):
         if self._waited:
             turn.took(clocks.since - self._waited)
             self._waited = 0.0
-        if self.gather and not self._pause and response.gate is not None and clocks.state == FLOWS:
-            self._let_gather(response.gate)
+        if self.gather and not self._pause and self._held is None:
+            self._let_gather()
         if clocks.timer is None:
             clocks.watch()
         try:
             while True:
+                if self._shut and self._held is None:
+                    await self._rest()
+                    if digest.done or digest.fault is not None:
+                        items = []
+                        break
                 if self._held is None:
                     data = await read()
                     response.bytes_received += len(data)
-                    if turn.is_over(now()):
-                        await self._step_aside(data)
                 else:
                     data, self._held = self._held, None
+                if turn.is_over(now()):
+                    await self._step_aside(data)
                 items = digest.feed(data) if data else digest.end()
+                dropped = self.drops and self._spoken and bool(items)
+                if dropped:
+                    items = []
+                    self._moved()
+                    clocks.since = now()
                 if items or digest.done or digest.fault is not None:
                     break
+                if dropped:
+                    self._let_gather()
+                    if clocks.timer is None:
+                        clocks.watch()
         except asyncio.CancelledError:
             if not clocks.expired or task.uncancel() > clocks.cancelling:
                 raise
@@ -143,27 +171,85 @@ class Reading(Generic[T]):
         if self.clocks.state != state:
             self.clocks.moved(state)  # the next wait has another bound
 
-    def _let_gather(self, gate: Callable[[bool], None]) -> None:
+    def _let_gather(self) -> None:
         """
         Stops the reading of the connection for a while: short at first, a quarter of the time since the first token, so that
         little of an answer's time is added to it.
         """
-        clocks, fold = self.clocks, self.digest.fold
-        now = clocks.since
+        clocks, fold, response = self.clocks, self.digest.fold, self.response
+        gate = response.gate
+        if gate is None or clocks.state != FLOWS:
+            return
+        now, came = clocks.since, response.bytes_received - self._seen
+        self._seen = response.bytes_received
+        if came > PLENTY:
+            return
         if not self._spoken:
             if fold is None or not fold.says_something:
                 return
             self._spoken = now
         pause = min(self.gather, max(SHORTEST, (now - self._spoken) * GROWTH))
-        gate(False)
+        if not self._shut:
+            self._shut = True
+            gate(False)
         ticks = ticks_of(clocks.loop)
         call = ticks.call if self.gather >= TICK else ticks.call_alone
-        self._pause = call(now, pause, self._take_up)
+        self._pause = call(now, pause, self._look)
         clocks.since = now + pause  # a pause of ours is no silence of the server's
 
-    def _take_up(self, tick: int = 0) -> None:
-        if self._pause and tick in (0, self._pause):
-            self._pause = 0
+    async def _rest(self) -> None:
+        """Until the pause is over, and something is to be done."""
+        if self._pause:
+            self._paused = self.clocks.loop.create_future()
+            try:
+                await self._paused
+            finally:
+                self._paused = None
+            if self.clocks.timer is None:
+                self.clocks.watch()
+        if self._held is None:
+            self._take_up()
+
+    def _look(self, tick: int) -> None:
+        """A pause is over: what has gathered?"""
+        if tick != self._pause:
+            return
+        self._pause = 0
+        response, waiter = self.response, self._paused
+        data = b""
+        try:
+            if response.sip is not None and (data := response.sip()):
+                response.bytes_received += len(data)
+                if self.drops and waiter is not None:
+                    if self._swallowed(data):
+                        return
+                else:
+                    self._held = data
+        except Exception as exc:  # raised where somebody waits: whoever rings knows of no stream
+            if waiter is None or waiter.done():
+                raise
+            waiter.set_exception(exc)
+        if not data:
+            self._take_up()
+        if waiter is not None and not waiter.done():
+            waiter.set_result(None)
+
+    def _swallowed(self, data: bytes) -> bool:
+        """Folds what nobody wants to see; whether that was all, and the next pause has begun."""
+        digest = self.digest
+        items = digest.feed(data)
+        if digest.done or digest.fault is not None:
+            return False
+        if items:
+            self._moved()
+            self.clocks.since = self.clocks.loop.time()
+            self._let_gather()
+        return self._pause != 0
+
+    def _take_up(self) -> None:
+        self._pause = 0
+        if self._shut:
+            self._shut = False
             if self.response.gate is not None:
                 self.response.gate(True)
 

@@ -280,6 +280,12 @@ class AsyncStream(Generic[T]):
         """
         self._reading.gather = seconds if seconds == 0 else checked_gather(seconds)
 
+    def drop_chunks(self, on: bool = True) -> None:
+        """
+        Where what comes gathers, chunks after the first token are folded and not handed out: for readers who want the end only.
+        """
+        self._reading.drops = on
+
     def take(self) -> list[T]:
         """
         The chunks that have arrived and not been handed out; they will not be handed out again. For readers who build on this.
@@ -358,7 +364,8 @@ class AsyncStream(Generic[T]):
             self._fault = exc
             raise self._failed() from exc.__cause__
         reading, items = stream.handed_over()
-        reading.digest.runs, reading.gather = self._reading.digest.runs, self._reading.gather
+        before = self._reading
+        reading.digest.runs, reading.gather, reading.drops = before.digest.runs, before.gather, before.drops
         self._earlier += self._reading.response.bytes_received
         self._reading = reading
         if continuation is None:

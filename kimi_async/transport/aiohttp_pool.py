@@ -28,6 +28,7 @@ from urllib.parse import urlsplit
 
 import aiohttp
 from aiohttp import hdrs
+from aiohttp.base_protocol import BaseProtocol
 from yarl import URL
 
 from ..errors import (
@@ -40,7 +41,7 @@ from ..errors import (
 )
 from ..redact import redact
 from . import leavings
-from .aiohttp_patches import AT_ONCE, Connection, Reply, reused, straight
+from .aiohttp_patches import AT_ONCE, Connection, Reply, reused, socket_of, straight
 from .exchange import Body, Headers, Request, Response, Timeout
 from .loops import PerLoop, nobody
 from .proxies import check_proxy, proxy_for
@@ -313,6 +314,7 @@ class SessionPool:
             closer=body.close,
             whole=body.whole,
             gate=body.gate,
+            sip=body.sip,
             reason=reply.reason or "",
             http_version=f"{version.major}.{version.minor}" if version else "1.1",
             max_body=self._max_response_size if reply.status < 400 else self._max_error_size,
@@ -410,19 +412,32 @@ class _Reading:
 
     def gate(self, on: bool) -> None:
         """Takes up the reading of the connection, or stops it. One that has been given back already is left alone."""
-        connection = self._reply.connection
-        protocol: Any = None if connection is None else connection.protocol
+        protocol = self._connection()
         if isinstance(protocol, Connection):
             protocol.hold(not on)
             return
         # A session of the caller's has connections of another kind: each piece that is handed out takes up their reading too.
-        transport = None if protocol is None else protocol.transport
+        transport = None if protocol is None else socket_of(protocol.transport)
         if transport is None or transport.is_closing():
             return
         if not on:
             transport.pause_reading()
         elif not getattr(protocol, "_reading_paused", False):
             transport.resume_reading()
+
+    def sip(self) -> bytes:
+        """What has come behind the gate; nothing where it has to be opened for that, or for an end or a fault."""
+        content, protocol = self._content, self._connection()
+        if not isinstance(protocol, Connection):
+            return b""
+        protocol.sip()
+        if content.is_eof():
+            protocol.hold(False)  # it has gone back to the pool with that
+        return content.read_nowait(-1) if content.exception() is None else b""
+
+    def _connection(self) -> BaseProtocol | None:
+        connection = self._reply.connection
+        return None if connection is None else connection.protocol
 
     def whole(self, at_most: int) -> bytes | None:
         """

@@ -315,6 +315,7 @@ class Response:
         "reason",
         "refusal",
         "request",
+        "sip",
         "started",
         "status",
         "usage",
@@ -332,6 +333,7 @@ class Response:
         closer: Callable[[], None] | None = None,
         whole: Callable[[int], bytes | None] | None = None,
         gate: Callable[[bool], None] | None = None,
+        sip: Callable[[], bytes] | None = None,
         reason: str = "",
         http_version: str = "1.1",
         max_body: int = 64 << 20,
@@ -363,6 +365,9 @@ class Response:
         self.gate: Callable[[bool], None] | None = gate
         """Stops (False) and takes up (True) the reading of the connection, where the transport can: what comes meanwhile gathers
         in the kernel, and one read brings it all."""
+        self.sip: Callable[[], bytes] | None = sip
+        """What has gathered behind the stopped gate, which stays as it is; nothing where nothing came, or the gate has to be opened
+        to tell. For while nobody waits for the reader."""
         self._callbacks: list[Callable[[], None]] = []
         self._closed = False
         self._closer = closer

@@ -3,12 +3,13 @@ A stream that is read for its end lets what comes gather in the kernel: later by
 """
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
 
-from kimi_async import AsyncKimi, ConfigurationError, StreamStalledError, Timeout
+from kimi_async import AsyncKimi, ConfigurationError, EngineOverloadedError, StreamStalledError, Timeout
 from kimi_async.streaming.clocks import SHARE, TICK, Ticks, Turn
 from kimi_async.streaming.reading import GATHER
 from kimi_async.streaming.stream import AsyncStream
@@ -58,6 +59,23 @@ class Wire:
         data, self.kept = self.kept, b""
         self.news.clear()
         self.reads.append((asyncio.get_running_loop().time(), len(data)))
+        return data
+
+
+class Sipped(Wire):
+    """
+    One of whose gathered bytes can be had behind the shut gate.
+    """
+
+    def __init__(self, *, timeout: Timeout | None = None) -> None:
+        super().__init__(timeout=timeout)
+        self.sips: list[bytes] = []
+        self.response.sip = self.sip
+
+    def sip(self) -> bytes:
+        assert not self.open
+        data, self.kept = self.kept, b""
+        self.sips.append(data)
         return data
 
 
@@ -146,6 +164,197 @@ def test_gather_closed_in_a_pause_takes_up_reading() -> None:
 
         await asyncio.sleep(1)
         assert [False, True] == wire.gates
+
+    run(main())
+
+
+@pytest.mark.parametrize("drops", [False, True])
+def test_gather_sips_behind_the_gate(drops: bool) -> None:
+    """
+    What has gathered is read at the end of each pause, and the gate stays shut to the end; where nobody wants the chunks, nobody
+    is woken for them. Nothing is lost, and the end is no later than a pause.
+    """
+
+    async def main() -> None:
+        wire = Sipped()
+        loop = asyncio.get_running_loop()
+        stream: AsyncStream[Any] = AsyncStream(wire.response)
+        stream.gather()
+        stream.drop_chunks(drops)
+
+        async def talk() -> float:
+            wire.say(ROLE)
+            for _ in range(500):
+                await asyncio.sleep(0.02)
+                wire.say(TOKEN)
+            wire.ended = True
+            wire.say(END)
+            return loop.time()
+
+        talking = asyncio.create_task(talk())
+        count = sum([1 async for _ in stream])
+        late = loop.time() - await talking
+        completion = stream.snapshot()
+        assert completion is not None
+
+        assert (2 if drops else 502) == count
+        assert "x" * 500 == completion.choices[0].message.content
+        assert 502 == stream.chunks
+        assert wire.open
+        assert len(wire.gates) <= 6  # until tokens and ticks have met
+        assert len(wire.sips) < 60
+        assert 0 <= late <= GATHER
+        assert wire.response.bytes_received == len(ROLE + TOKEN * 500 + END)
+
+    run(main())
+
+
+@pytest.mark.parametrize("drops", [False, True])
+@pytest.mark.parametrize("half", [b"", TOKEN[:20]])
+def test_gather_opens_where_too_little_came(half: bytes, drops: bool) -> None:
+    """
+    After a pause that brought no whole event the connection is read as it comes, until there is one.
+    """
+
+    async def main() -> None:
+        wire = Sipped()
+        loop = asyncio.get_running_loop()
+        stream: AsyncStream[Any] = AsyncStream(wire.response)
+        stream.gather()
+        stream.drop_chunks(drops)
+        await asyncio.sleep(1)
+        wire.say(ROLE + TOKEN)
+        chunks = [await anext(stream), await anext(stream)]
+        wire.say(half)
+        reading = asyncio.ensure_future(anext(stream))
+        await asyncio.sleep(1)
+        assert wire.open
+
+        at = loop.time()
+        wire.ended = True
+        wire.say(TOKEN[len(half) :] + END)
+        await asyncio.wait([reading])
+        assert at == loop.time()
+
+        chunks += [each async for each in stream]
+        completion = stream.snapshot()
+        assert completion is not None
+        assert "xx" == completion.choices[0].message.content
+        assert (2 if drops else 4) == len(chunks) + (reading.exception() is None)
+
+    run(main())
+
+
+def test_gather_fault_behind_the_gate_is_raised_where_it_is_read() -> None:
+    """
+    An error that is read while nobody is woken ends the stream as any.
+    """
+
+    async def main() -> None:
+        await asyncio.sleep(1)
+        wire = Sipped()
+        stream: AsyncStream[Any] = AsyncStream(wire.response)
+        stream.gather()
+        stream.drop_chunks()
+        wire.say(ROLE + TOKEN)
+        await anext(stream)
+        await anext(stream)
+        reading = asyncio.ensure_future(anext(stream))
+        await asyncio.sleep(0)
+        wire.say(TOKEN + b'data: {"error":{"message":"too much","type":"engine_overloaded_error"}}\n\n')
+
+        with pytest.raises(EngineOverloadedError) as caught:
+            await reading
+        assert "xx" == caught.value.partial.choices[0].message.content
+        assert wire.open
+
+    run(main())
+
+
+def test_gather_cancelled_in_a_pause_loses_nothing() -> None:
+    """
+    What a pause brought after its reader had been cancelled is there for the next one.
+    """
+
+    async def main() -> None:
+        await asyncio.sleep(1)
+        wire = Sipped()
+        stream: AsyncStream[Any] = AsyncStream(wire.response)
+        stream.gather()
+        stream.drop_chunks()
+        wire.say(ROLE + TOKEN)
+        await anext(stream)
+        await anext(stream)
+        waiting = asyncio.ensure_future(anext(stream))
+        await asyncio.sleep(0)
+        waiting.cancel()
+        await asyncio.wait([waiting])
+        stream.drop_chunks(False)
+        wire.say(TOKEN)
+        await asyncio.sleep(1)
+
+        assert "x" == (await anext(stream)).choices[0].delta.content
+
+        wire.say(END)
+        assert ["stop"] == [each.choices[0].finish_reason async for each in stream]
+
+    run(main())
+
+
+def test_gather_silence_behind_the_gate_stalls() -> None:
+    """
+    A server that falls silent is found out, `idle` after the last pause that brought something.
+    """
+
+    async def main() -> None:
+        wire = Sipped(timeout=Timeout(idle=3.0))
+        loop = asyncio.get_running_loop()
+        stream: AsyncStream[Any] = AsyncStream(wire.response)
+        stream.gather()
+        stream.drop_chunks()
+
+        async def talk() -> float:
+            wire.say(ROLE)
+            for _ in range(100):
+                wire.say(TOKEN)
+                await asyncio.sleep(0.1)
+            return loop.time()
+
+        talking = asyncio.create_task(talk())
+        with pytest.raises(StreamStalledError):
+            async for _ in stream:
+                pass
+        assert 3.0 <= loop.time() - await talking <= 3.0 + 2 * GATHER
+
+    run(main())
+
+
+def test_gather_is_for_what_comes_slowly() -> None:
+    """
+    A reply that is here as fast as it can be read is not held up.
+    """
+
+    async def main() -> None:
+        wire = Sipped()
+        loop = asyncio.get_running_loop()
+        stream: AsyncStream[Any] = AsyncStream(wire.response)
+        stream.gather()
+        stream.drop_chunks()
+
+        async def talk() -> None:
+            wire.say(ROLE + TOKEN)
+            for _ in range(200):
+                await asyncio.sleep(0.001)
+                wire.say(TOKEN * 1200)
+            wire.say(END)
+
+        talking = asyncio.create_task(talk())
+        async for _ in stream:
+            pass
+        await talking
+
+        assert 240_003 == stream.chunks
+        assert loop.time() < 1
 
     run(main())
 
@@ -313,6 +522,37 @@ def test_ticks_serve_many_with_one_timer() -> None:
         assert all(0.2 - TICK <= each - begun <= 0.21 for each in ended)
 
     run(main())
+
+
+def test_ticks_let_others_have_the_loop() -> None:
+    """
+    Where many pauses end together not all of them are seen to in one turn, and one that fails keeps nobody from being called.
+    """
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        ticks, told, failed, turns = Ticks(loop), [], [], 0
+        loop.set_exception_handler(lambda _, context: failed.append(context["exception"]))
+
+        def look(number: int) -> None:
+            until = time.perf_counter() + SHARE / 4
+            while time.perf_counter() < until:
+                pass
+            if number == 7:
+                raise ZeroDivisionError
+            told.append(number)
+
+        for number in range(20):
+            ticks.call(loop.time(), 0, lambda _, number=number: look(number))
+        while len(told) < 19:
+            turns += bool(told)
+            await asyncio.sleep(0)
+
+        assert {*range(20)} - {7} == {*told}
+        assert [ZeroDivisionError] == list(map(type, failed))
+        assert turns > 4
+
+    asyncio.run(main())
 
 
 def test_turn_serves_those_who_wait_in_order() -> None:

@@ -6,6 +6,7 @@ import asyncio
 import gzip
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from types import SimpleNamespace
 from typing import Any
 
 import aiohttp
@@ -222,6 +223,13 @@ class Socket(asyncio.Transport):
     """
 
     read = True
+    kept = b""
+    protocol: Any = None
+
+    def _read_ready(self) -> None:
+        data, self.kept = self.kept, b""
+        if data:
+            self.protocol.data_received(data)
 
     def pause_reading(self) -> None:
         self.read = False
@@ -236,6 +244,15 @@ class Socket(asyncio.Transport):
         pass
 
 
+class Foreign(asyncio.Transport):
+    """
+    One of another loop's.
+    """
+
+    def is_closing(self) -> bool:
+        return False
+
+
 HEAD = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
 LAST = b"0\r\n\r\n"
 
@@ -248,6 +265,7 @@ async def told(*packets: bytes) -> tuple[Any, Any, Socket]:
     """A connection that has had these packets, the body that it reads, and its socket."""
     connection: Any = aiohttp_patches.Connection(asyncio.get_running_loop())
     socket = Socket()
+    socket.protocol = connection
     connection.connection_made(socket)
     connection.begin()
     connection.set_response_params()
@@ -336,6 +354,55 @@ async def test_reading_of_flowing_connection_asks_nothing_of_parser(monkeypatch:
     monkeypatch.setattr(connection, "data_received", None)
 
     assert b"one" == await body.read()
+
+
+async def test_held_connection_is_read_once_by_a_sip() -> None:
+    """
+    What has come is read without the loop's watching the socket; a connection that is not held is left to the loop.
+    """
+    connection, body, socket = await told(HEAD, coded(b"one"))
+    assert b"one" == await body.readany()
+
+    socket.kept = coded(b"two")
+    connection.sip()
+    assert 0 == body.total_bytes - 3
+
+    connection.hold(True)
+    connection.sip()
+    assert b"two" == body.read_nowait()
+    connection.sip()
+    assert b"" == body.read_nowait()
+    assert not socket.read
+
+
+async def test_sip_where_the_loop_has_none() -> None:
+    """
+    Over a transport that is not asyncio's own nothing is read.
+    """
+    connection, body, socket = await told(HEAD, coded(b"one"))
+    connection.hold(True)
+    connection.transport = Foreign()
+    socket.kept = coded(b"two")
+
+    connection.sip()
+
+    assert 3 == body.total_bytes
+
+
+async def test_hold_stops_the_socket_under_tls() -> None:
+    """
+    Under TLS it is the socket that is stopped, not only what comes out of it; and a connection that is closed can say goodbye.
+    """
+    connection, _, socket = await told(HEAD, coded(b"one"))
+    above: Any = Socket()
+    above._ssl_protocol = SimpleNamespace(_transport=socket)
+    connection.transport = above
+
+    connection.hold(True)
+    assert (True, False) == (above.read, socket.read)
+
+    connection.close()
+    assert socket.read
 
 
 async def test_full_buffer_stops_socket_until_read() -> None:

@@ -247,6 +247,49 @@ async def test_certificate_unchecked(server_context: ssl.SSLContext):
             await client.chat.completions.create(model="kimi-k3", messages=QUESTION)
 
 
+async def test_gather_over_tls(server_context: ssl.SSLContext):
+    """
+    A stream that is read for its end is read seldom over TLS too, and gives its connection back to be read.
+    """
+    pieces = [b'data: {"id":"c","choices":[{"index":0,"delta":{"content":"x"}}]}\n\n'] * 30
+
+    async def script(conversation: Conversation) -> None:
+        while await conversation.request():
+            await conversation.send(head(), chunked(HELLO))
+            for piece in pieces:
+                await asyncio.sleep(0.01)
+                await conversation.send(chunked(piece))
+            await conversation.send(chunked(WHOLE), END)
+
+    async with RawServer(script, ssl=server_context) as server:
+        async with client_at(server.base_url, ssl=False) as client:
+            for _ in range(2):
+                async with client.chat.completions.stream(model="kimi-k3", messages=QUESTION) as stream:
+                    reads = counted_reads(server.base_url)
+                    text = await stream.get_final_text()
+                assert "x" * 30 in text
+                assert len(reads) < 20
+        assert 1 == server.connections
+
+
+def counted_reads(base_url: str) -> list[int]:
+    """How much each read of the sockets to this server brings from now on."""
+    sizes: list[int] = []
+    for each in gc.get_objects():
+        if isinstance(each, asyncio.BufferedProtocol) and is_transport_to(
+            getattr(each, "_transport", None), base_url
+        ):
+            protocol: Any = each
+            inner = type(protocol).buffer_updated
+
+            def noted(size: int, protocol: Any = protocol, inner: Any = inner) -> None:
+                sizes.append(size)
+                inner(protocol, size)
+
+            protocol.buffer_updated = noted
+    return sizes
+
+
 # --- what reached us comes first ------------------------------------------------------------------------------------------
 
 
