@@ -2,6 +2,7 @@
 
 May use the whole package; nothing uses it."""
 
+import signal
 import sys
 from importlib import import_module
 
@@ -14,6 +15,17 @@ def main() -> None:
 
     0: done. 1: something failed, told in one line on standard error. 2: wrong usage. 130: interrupted.
     """
+    status = 130
+    try:
+        status = _run()
+    except KeyboardInterrupt:
+        pass  # while the commands were imported
+    # Nothing is left to be done for a Ctrl-C but to end, and nothing to say: Python would print where it was.
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    sys.exit(status)
+
+
+def _run() -> int:
     try:
         # Asked for here so that one sentence can say what is missing.
         for needed in ("rich", "typer"):
@@ -22,7 +34,7 @@ def main() -> None:
         print(
             f"kimi-async: the command line needs {exc.name}: pip install 'kimi-async[cli]'", file=sys.stderr
         )
-        sys.exit(1)
+        return 1
     from .app import run
 
-    sys.exit(run(sys.argv[1:]))
+    return run(sys.argv[1:])

@@ -108,6 +108,7 @@ def interrupts(stop: Callable[[], None]) -> "Generator[CancelScope]":
         asked = True
         stop()
 
+    before = signal.getsignal(signal.SIGINT)
     with CancelScope() as scope:
         try:
             loop.add_signal_handler(signal.SIGINT, interrupted)
@@ -119,6 +120,7 @@ def interrupts(stop: Callable[[], None]) -> "Generator[CancelScope]":
             yield scope
         finally:
             loop.remove_signal_handler(signal.SIGINT)
+            signal.signal(signal.SIGINT, before or signal.default_int_handler)  # the loop leaves Python's own
 
 
 @asynccontextmanager

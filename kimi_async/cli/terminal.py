@@ -2,8 +2,11 @@
 
 import asyncio
 import os
+import signal
 import sys
-from collections.abc import Callable, Coroutine, Sequence
+import threading
+from collections.abc import Callable, Coroutine, Generator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Literal, TypeVar, cast
@@ -151,10 +154,57 @@ def _complain(error: BaseException | str) -> None:
 def run_async(work: Coroutine[object, object, T]) -> T:
     """
     Runs a coroutine to its end, on uvloop where that is installed. Ctrl-C cancels it and raises KeyboardInterrupt here,
-    after its `finally` blocks have run.
+    after its `finally` blocks have run. Another cancels what these wait for, and a third ends the process where it is.
+
+    asyncio's own way raises KeyboardInterrupt out of whatever the loop is at when the second comes, with tracebacks of what was
+    being closed.
     """
-    with asyncio.Runner(loop_factory=loop_factory()) as runner:
-        return runner.run(work)
+    interruptions = 0
+    task: asyncio.Task[T] | None = None
+
+    async def main() -> T:
+        nonlocal task
+        task = asyncio.current_task()
+        if interruptions:
+            raise asyncio.CancelledError
+        return await work
+
+    def interrupted(number: int, frame: object) -> None:
+        nonlocal interruptions
+        interruptions += 1
+        if interruptions > 2:
+            notes().show_cursor(True)
+            signal.signal(number, signal.SIG_DFL)
+            signal.raise_signal(number)
+        if task is not None and not task.done():
+            task.cancel()
+            task.get_loop().call_soon_threadsafe(lambda: None)  # wakes it
+
+    with _on_interrupt(interrupted), asyncio.Runner(loop_factory=loop_factory()) as runner:
+        try:
+            return runner.run(main())
+        except asyncio.CancelledError:
+            if interruptions:
+                raise KeyboardInterrupt from None
+            raise
+        finally:
+            work.close()
+
+
+@contextmanager
+def _on_interrupt(handler: Callable[[int, Any], None]) -> "Generator[None]":
+    """Handles Ctrl-C so in the block, where nobody else does."""
+    if (
+        threading.current_thread() is not threading.main_thread()
+        or signal.getsignal(signal.SIGINT) is not signal.default_int_handler
+    ):
+        yield
+        return
+    signal.signal(signal.SIGINT, handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:

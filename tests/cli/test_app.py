@@ -6,10 +6,12 @@ Most tests call `run` in this process. Those about terminals, signals and pipes 
 
 from __future__ import annotations
 
+import asyncio
 import io
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping
@@ -25,7 +27,7 @@ from kimi_async.cli.app import app, run
 from kimi_async.cli.connect import Kimi
 from kimi_async.cli.demo import Chat, Run, percentile, summary
 from kimi_async.cli.simulate import log_line
-from kimi_async.cli.terminal import Column, grid_of
+from kimi_async.cli.terminal import Column, grid_of, run_async
 from kimi_async.cli.writing import printable
 from kimi_async.testing import KimiSimulator, RecordedRequest
 from support.terminal import ESCAPE, KIMI, Terminal, environment, kimi, terminal_of
@@ -228,6 +230,72 @@ def test_chat_interrupted_leaves_cleanly() -> None:
     assert 130 == status
     assert "Traceback" not in terminal.seen
     assert terminal.seen.rstrip(" ").endswith("\n")
+
+
+@pytest.mark.skipif(os.name == "nt", reason="needs SIGINT")
+def test_run_async_interrupted_twice_cleans_up() -> None:
+    """A second Ctrl-C cancels what the cleaning up waits for; nothing is raised where the loop happens to be."""
+    ended: list[str] = []
+
+    async def work() -> None:
+        try:
+            signal.raise_signal(signal.SIGINT)
+            await asyncio.sleep(60)
+        finally:
+            ended.append("once")
+            try:
+                signal.raise_signal(signal.SIGINT)
+                await asyncio.sleep(60)
+            finally:
+                ended.append("twice")
+
+    with pytest.raises(KeyboardInterrupt):
+        run_async(work())
+
+    assert ["once", "twice"] == ended
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+STUCK = """
+import asyncio, signal
+from kimi_async.cli.terminal import run_async
+
+async def work():
+    async def endless():
+        try:
+            yield
+        finally:
+            for _ in range(3):
+                signal.raise_signal(signal.SIGINT)
+            await asyncio.sleep(60)
+    async for _ in endless():
+        return
+
+run_async(work())
+"""
+
+
+@pytest.mark.skipif(os.name == "nt", reason="needs SIGINT")
+def test_run_async_interrupted_thrice_ends_without_a_word() -> None:
+    """Where even the cleaning up does not end, a third Ctrl-C ends the process, and nothing is printed but the cursor."""
+    done = subprocess.run([sys.executable, "-c", STUCK], capture_output=True, timeout=30, check=False)
+
+    assert (-signal.SIGINT, b"", b"") == (done.returncode, done.stdout, done.stderr)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="needs SIGINT")
+def test_interrupted_while_it_starts(tmp_path: Path) -> None:
+    """Ctrl-C while the commands are imported is no traceback either."""
+    (tmp_path / "typer.py").write_text("import signal\nsignal.raise_signal(signal.SIGINT)\n")
+    done = subprocess.run(
+        [*KIMI, "models"],
+        capture_output=True,
+        timeout=30,
+        check=False,
+        env=environment(PYTHONPATH=str(tmp_path)),
+    )
+
+    assert (130, b"", b"") == (done.returncode, done.stdout, done.stderr)
 
 
 def test_simulate_serves_other_programs_until_told_to_stop() -> None:
