@@ -16,7 +16,20 @@ from rich.markup import escape
 from ..bulk.output_files import refuse_overwriting
 from .connect import Kimi, asks_kimi, simulated
 from .inputs import Source, fields_of, output_beside, telling_bad_lines
-from .options import Delete, Fields, IdColumn, Input, Json, Model, Output, Prompt, Quiet, Repair, System
+from .options import (
+    Delete,
+    Fields,
+    IdColumn,
+    Input,
+    Json,
+    Model,
+    Output,
+    Overwrite,
+    Prompt,
+    Quiet,
+    Repair,
+    System,
+)
 from .screens import Shown, screen
 from .terminal import Column, Failure, explain, facts, notes, plural, print_json, run_async, table
 
@@ -37,7 +50,6 @@ State = Annotated[
     Path | None,
     typer.Option("--state", help="Where to remember the job.", show_default="INPUT with .batch.json"),
 ]
-Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace an output that exists already.")]
 Restart = Annotated[
     bool, typer.Option("--restart", help="Forget the job that --state remembers, and make a new one.")
 ]

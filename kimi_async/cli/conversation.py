@@ -4,13 +4,13 @@ A conversation as data: what was said, what goes along with the next question, a
 
 import difflib
 import os
-import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
+from ..resources.disk import replacing
 from .terminal import Failure
 
 if TYPE_CHECKING:
@@ -135,21 +135,19 @@ class Conversation:
         )
         if not path.parent.is_dir():
             raise Failure(f"there is no folder {path.parent}; make it first")
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-        try:
-            with open(handle, "wb") as file:
-                file.write(data + b"\n")
-            os.replace(temporary, path)
-        except BaseException:
-            Path(temporary).unlink(missing_ok=True)
-            raise
+        if path != self.path and path.is_file() and path.stat().st_size and not _is_conversation(path):
+            raise Failure(f"{path} holds something else, and was left as it is; choose another name")
+        with replacing(path) as file:
+            if hasattr(os, "fchmod"):
+                os.fchmod(file.fileno(), 0o600)
+            file.write(data + b"\n")
         self.path = path
 
     @classmethod
     def load(cls, path: Path) -> "Conversation":
         """Reads what `save` wrote. Raises `Failure` for anything else."""
         try:
-            saved = msgspec.json.decode(path.read_bytes(), type=_Saved)
+            saved = _read(path)
         except (msgspec.MsgspecError, UnicodeDecodeError) as exc:
             raise Failure(f"--resume {path}: this is no saved conversation ({exc})", status=2) from None
         found = cls(saved.model, saved.messages, saved.system, path)
@@ -158,3 +156,15 @@ class Conversation:
         if starts:
             found.asked = [saved.messages[starts[-1]]]
         return found
+
+
+def _read(path: Path) -> _Saved:
+    return msgspec.json.decode(path.read_bytes(), type=_Saved)
+
+
+def _is_conversation(path: Path) -> bool:
+    try:
+        _read(path)
+    except (msgspec.MsgspecError, UnicodeDecodeError):
+        return False
+    return True

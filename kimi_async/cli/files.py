@@ -7,8 +7,9 @@ from typing import Annotated, Any, Literal
 
 import typer
 
+from ..bulk.output_files import refuse_overwriting
 from .connect import Kimi, asks_kimi
-from .options import Json, Quiet
+from .options import Json, Overwrite, Quiet
 from .screens import Shown, screen
 from .terminal import Column, Failure, explain, notes, print_json, run_async, size, table
 
@@ -137,8 +138,11 @@ def get(
         Path | None,
         typer.Option("--output", "-o", help="Where to.", show_default="standard output"),
     ] = None,
+    overwrite: Overwrite = False,
 ) -> int:
     """Get the text extracted from a file, or the lines of a batch's output."""
+    if output is not None and not overwrite:
+        refuse_overwriting(output)
 
     async def work() -> int:
         async with kimi.connected() as client:

@@ -1,6 +1,7 @@
 """`kimi-async map`: every request of a file, many at a time."""
 
 import asyncio
+import os
 import re
 import shlex
 import sys
@@ -139,6 +140,7 @@ def map_(
     from ..bulk.map import MapOptions
 
     target = output_beside(source, output)
+    named = os.path.lexists(target)
     was_there = target.exists() and target.stat().st_size > 0
     if was_there and not resume:
         raise Failure(f"{target} exists: add --resume to go on with it, or choose another --output")
@@ -184,7 +186,10 @@ def map_(
     kept = was_there or done.ok > 0 or outcome.stopped is None
     if not kept:
         # Nothing but refusals: the mended command starts anew and must not be told that there is an output already.
-        target.unlink(missing_ok=True)
+        if not named:
+            target.unlink(missing_ok=True)
+        elif target.exists():
+            os.truncate(target, 0)  # the file, or the link, is the caller's
     if not quiet:
         if words := mended_words(outcome.mended):
             notes().print(f"[dim]{target} was mended: {escape(words)}.[/]", soft_wrap=True)

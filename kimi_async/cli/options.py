@@ -15,6 +15,7 @@ __all__ = [
     "Json",
     "Model",
     "Output",
+    "Overwrite",
     "Prompt",
     "Quiet",
     "Repair",
@@ -78,3 +79,4 @@ Repair = Annotated[
     ),
 ]
 Delete = Annotated[bool, typer.Option("--delete", help="Delete the job's files from the account afterwards.")]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace an output that exists already.")]

@@ -204,6 +204,22 @@ def test_conversation_file_of_another_kind_is_refused(data: bytes, tmp_path: Pat
         Conversation.load(tmp_path / "x.json")
 
 
+def test_conversation_saved_keeps_what_has_the_name(tmp_path: Path) -> None:
+    """A link stays a link to the file, which its owner alone may read then; something else than a conversation is left as it is."""
+    path, link, other = tmp_path / "talk.json", tmp_path / "link.json", tmp_path / "out.jsonl"
+    link.symlink_to(path)
+    other.write_bytes(b"paid for")
+    path.touch(0o644)
+    talk = Conversation("kimi-k3")
+    talk.save(link)
+    with pytest.raises(Failure, match=r"out\.jsonl holds something else, and was left as it is"):
+        talk.save(other)
+
+    assert (True, 0o600) == (link.is_symlink(), stat.S_IMODE(path.stat().st_mode))
+    assert "kimi-k3" == Conversation.load(path).model
+    assert b"paid for" == other.read_bytes()
+
+
 # --- as it is written -----------------------------------------------------------------------------------------
 
 

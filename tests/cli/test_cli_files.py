@@ -22,6 +22,10 @@ def test_files_upload_list_get_rm(cli: Cli, simulator: KimiSimulator):
     assert "text of a.txt" in json.loads(cli("files", "get", ids[0])[1])["content"]
     assert 0 == cli("files", "get", ids[1], "-o", "got.txt")[0]
     assert "text of b.txt" in Path("got.txt").read_text()
+    assert 1 == cli("files", "get", ids[0], "-o", "got.txt")[0]
+    assert "text of b.txt" in Path("got.txt").read_text()
+    assert 0 == cli("files", "get", ids[0], "-o", "got.txt", "--overwrite")[0]
+    assert "text of a.txt" in Path("got.txt").read_text()
     assert 0 == cli("files", "rm", ids[0])[0]
     assert 0 == cli("files", "rm", "--all", "file-extract", "--yes")[0]
     assert not [file for file in simulator.storage.files.values() if file.purpose == "file-extract"]

@@ -172,6 +172,17 @@ def test_map_stops_when_the_first_fail_alike(cli: Cli, simulator: KimiSimulator)
     assert 0 == cli("map", "in.csv", "-p", "{text}", "-q")[0]
 
 
+def test_map_that_answered_nothing_removes_no_link(cli: Cli):
+    """An output that was there, empty or as a link, is the caller's: it is emptied and stays."""
+    Path("in.csv").write_text("text\n" + "word\n" * 40)
+    Path("out.jsonl").symlink_to("elsewhere.jsonl")
+    Path("elsewhere.jsonl").touch(0o600)
+    assert 1 == cli("map", "in.csv", "-p", "{text}", "-m", "kimi-k99", "-o", "out.jsonl", "-q")[0]
+
+    assert Path("out.jsonl").is_symlink()
+    assert b"" == Path("elsewhere.jsonl").read_bytes()
+
+
 def test_map_of_two_names_the_models_that_there_are(cli: Cli):
     """
     Too few requests to stop for: their one failure is told as a stop would tell it, and stays in the output.
