@@ -228,7 +228,7 @@ class AsyncKimi(RequestBuilder, ResourceTree):
         self._headers = self._config.headers(user_agent(__version__))
         self._organisation = self._config.account
         self._row = self._provider or by_base_url(self._config.base_url)
-        self._missing: dict[str, bool] = {}
+        self._targets: dict[str, str] = {}
 
     # --- what is made of many calls ---
 

@@ -622,6 +622,7 @@ async def test_base_url_and_key_may_be_set():
     """
     wire = Wire()
     client = client_on(wire)
+    await client.get("/x")
     client.base_url = "http://other/v1"
     client.api_key = "sk-other-0123456789"
     await client.get("/x")
@@ -630,6 +631,19 @@ async def test_base_url_and_key_may_be_set():
     assert "Bearer sk-other-0123456789" == wire.last.headers["Authorization"]
     with pytest.raises(ConfigurationError):
         client.base_url = "nowhere"
+
+
+async def test_endpoint_that_provider_lacks_is_refused_also_after_raw_call():
+    """
+    A raw call may go where the provider has nothing that we know of; the method for it is refused as before.
+    """
+    wire = Wire()
+    client = client_on(wire, provider="api365")
+    await client.get("files")
+
+    with pytest.raises(ConfigurationError, match="files"):
+        await client.files.list()
+    assert 1 == len(wire.requests)
 
 
 async def test_raw_calls():

@@ -120,19 +120,21 @@ def decode_reply(body: bytes, cls: type[T], response: object = None) -> T:
 
     :raises APIResponseValidationError: with the path of what does not fit; `body` holds the text.
     """
-    if cls is bytes:
-        return cast("T", body)
-    if cls is str:
-        return cast("T", body.decode("utf-8", "replace"))
-    if cls in (type(None), None):
-        return cast("T", None)
-    plain: Any = Any if cls is object else cls
-    foreign = _of_pydantic(cls)
-    if foreign is not None:
-        try:
-            return cast("T", foreign(body))
-        except (ValueError, RecursionError) as exc:
-            raise _unfit(body, cls, response, exc) from None
+    plain: Any = cls
+    if cls is not ChatCompletion:
+        if cls is bytes:
+            return cast("T", body)
+        if cls is str:
+            return cast("T", body.decode("utf-8", "replace"))
+        if cls in (type(None), None):
+            return cast("T", None)
+        plain = Any if cls is object else cls
+        foreign = _of_pydantic(cls)
+        if foreign is not None:
+            try:
+                return cast("T", foreign(body))
+            except (ValueError, RecursionError) as exc:
+                raise _unfit(body, cls, response, exc) from None
     try:
         value = decoder_for(plain).decode(body)
     except (msgspec.MsgspecError, UnicodeError, RecursionError) as exc:

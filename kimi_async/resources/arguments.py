@@ -29,6 +29,8 @@ CALL_OPTIONS: tuple[str, ...] = tuple(CallOptions.__annotations__)
 
 def call_options(given: Mapping[str, object]) -> CallOptions:
     """Takes the options of the call out of what a method was given, so that its own arguments are left."""
+    if not given:
+        return {}
     fields = cast("dict[str, object]", given)
     taken = {name: fields.pop(name) for name in CALL_OPTIONS if name in fields}
     if taken.get("extra_headers"):

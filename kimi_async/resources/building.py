@@ -23,7 +23,8 @@ class RequestBuilder(Configured):
     """Makes requests of what a client was told."""
 
     _row: Provider | None
-    _missing: dict[str, bool]
+    _targets: dict[str, str]
+    """Where the paths lead that were called lately."""
 
     @property
     def provider(self) -> Provider | None:
@@ -72,9 +73,7 @@ class RequestBuilder(Configured):
             headers.popall("Content-Type", None)
         elif not isinstance(body, bytes):
             headers["Content-Type"] = body.content_type
-        if not unlisted and self._is_missing(path):
-            raise ConfigurationError(missing_endpoint_message(cast("Provider", self.provider), path))
-        url = url_below(config.base_url, path)
+        url = self._targets.get(path) or self._target(path, unlisted)
         if config.default_query or extra_query:
             query = query_string({**config.default_query, **check_query(extra_query)})
             if query:
@@ -106,12 +105,14 @@ class RequestBuilder(Configured):
             key = check_key(await key(), "the api_key function")
         request.headers["Authorization"] = Secret(f"Bearer {key}")
 
-    def _is_missing(self, path: str) -> bool:
-        """Whether the provider is known not to have what this path leads to."""
-        missing = self._missing.get(path)
-        if missing is None:
-            row = self.provider
-            missing = row is not None and not row.supports(path)
-            if len(self._missing) < 64:
-                self._missing[path] = missing
-        return missing
+    def _target(self, path: str, unlisted: bool) -> str:
+        url = url_below(self._config.base_url, path)
+        row = self._row
+        missing = row is not None and not row.supports(path)
+        if missing and not unlisted:
+            raise ConfigurationError(missing_endpoint_message(cast("Provider", row), path))
+        if not missing:
+            if len(self._targets) >= 64:
+                self._targets.clear()
+            self._targets[path] = url
+        return url

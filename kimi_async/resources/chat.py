@@ -147,7 +147,7 @@ class AsyncCompletions(Resource["RawCompletions", "StreamingCompletions"]):
             gather = checked_gather(gather)
             if not streamed:
                 raise ConfigurationError("gather= needs stream=True: a whole reply comes at once")
-        call = call_options(cast("dict[str, object]", params))
+        call = call_options(params)
         body = chat_body(
             "create",
             messages,
