@@ -361,7 +361,7 @@ class AdmissionController:
     def _overloaded(self, lease: Lease, hint: float | None) -> None:
         now = lease.loop.time()
         with self._lock:
-            self._law.overloaded(lease.ticket, hint, now)
+            lease.pause = self._law.overloaded(lease.ticket, hint, now)
             self._law.done(lease.ticket, now)
         self._freed(self._queue())
 

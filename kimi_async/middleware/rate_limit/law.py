@@ -318,14 +318,15 @@ class Law:
                     rate.tat = max(rate.tat, self.gate + rate.BURST)
         return 0.0
 
-    def overloaded(self, ticket: Ticket, hint: float | None, now: float) -> None:
-        """No capacity, whatever our limits."""
+    def overloaded(self, ticket: Ticket, hint: float | None, now: float) -> float:
+        """No capacity, whatever our limits. Gives the seconds that this request alone should wait, where others go on."""
         now = self._clock(now)
         self.rejections += 1
         self._settled(ticket)
         self._give_back(ticket)
         self._over(ticket)
         self.outage.refused(ticket, hint, self.dice(), now, self.pending)
+        return 0.0 if self.outage.active else hint or 0.0
 
     def done(self, ticket: Ticket, now: float) -> None:
         """The reply has ended, or the request failed, or was cancelled. May be called again."""

@@ -60,7 +60,8 @@ async def test_crowd_refused_by_accident_before_anybody_was_answered_learns_no_l
     assert loop.time() < 20
 
 
-async def test_call_refused_again_and_again_waits_no_longer_than_it_is_asked_to():
+@pytest.mark.parametrize("status", [429, 503])
+async def test_call_refused_again_and_again_waits_as_long_as_it_is_asked_to(status: int):
     """
     While others get through, a server that asks for a second is asked again after about a second, the tenth time as well.
     """
@@ -71,7 +72,8 @@ async def test_call_refused_again_and_again_waits_no_longer_than_it_is_asked_to(
         await asyncio.sleep(0.01)
         if request.headers.get("x-unlucky") and len(unlucky) < 10:
             unlucky.append(loop.time())
-            return Reply(429, {**JSON, "retry-after": "1"}, b'{"error":{"message":"no"}}')
+            return Reply(status, {**JSON, "retry-after": "1"}, b'{"error":{"message":"no"}}')
+        await asyncio.sleep(0.2)
         return Reply(200, JSON, WHOLE)
 
     async with AsyncKimi(
@@ -81,16 +83,17 @@ async def test_call_refused_again_and_again_waits_no_longer_than_it_is_asked_to(
         async def others() -> None:
             while True:
                 await client.chat.completions.create(model="m", messages=MESSAGES)
-                await asyncio.sleep(0.1)
 
         beside = asyncio.ensure_future(others())
+        await asyncio.sleep(1.0)
         await client.with_options(max_retries=2).chat.completions.create(
             model="m", messages=MESSAGES, extra_headers={"x-unlucky": "yes"}
         )
         beside.cancel()
 
     assert 10 == len(unlucky)
-    assert unlucky[-1] - unlucky[0] <= 9 * 1.3
+    # Three 429s in a row may be a limit of slots, and for one of those nobody waits longer than for a slot.
+    assert 9.0 - (status == 429) <= unlucky[-1] - unlucky[0] <= 9 * 1.3
 
 
 class Slots:
