@@ -317,7 +317,7 @@ class RetryMiddleware:
                     else pause
                 )
                 self._remember(call, wait)
-                await self._pause(org, wait)
+                await org.pause(wait)
                 call.requeued = org.loop.time()
                 if org.open:
                     await self._check(org, call.request, call)
@@ -363,7 +363,7 @@ class RetryMiddleware:
         self._remember(call, patience)
         until = loop.time() + patience
         while org.lost is not None and (left := until - loop.time()) > 0:
-            await self._pause(org, min(left, KNOCK))
+            await org.pause(min(left, KNOCK))
             if org.take_turn(loop.time()):
                 response = await self._attempt(org, call)
                 if response is None and not is_unreachable(call.error):
@@ -380,10 +380,11 @@ class RetryMiddleware:
         """Waits before a retry, in nobody's way, then pays for it. A breaker that opens ends the wait."""
         call.previous = seconds
         self._remember(call, seconds)
-        await self._pause(org, seconds)
+        cost, failure = call.verdict.cost, call.failure
+        # What costs nothing, the limiter holds back: those who are woken do not come together.
+        await org.pause(seconds, short=not cost and failure.cause != "rate_limit" and failure.hint is None)
         if org.open:
             await self._check(org, call.request, call)
-        cost = call.verdict.cost
         if cost:
             now = org.loop.time()
             remaining = self.remaining(call, now)
@@ -397,19 +398,6 @@ class RetryMiddleware:
                 assert call.error is not None
                 raise call.error
             call.spent += paid
-
-    async def _pause(self, org: Organisation, seconds: float) -> None:
-        """Sleeps, until a breaker opens at the latest."""
-        if seconds <= 0:
-            return
-        sleeper: asyncio.Future[None] = org.loop.create_future()
-        timer = org.loop.call_later(seconds, _wake, sleeper)
-        org.sleepers.add(sleeper)
-        try:
-            await sleeper
-        finally:
-            org.sleepers.discard(sleeper)
-            timer.cancel()
 
     def _remember(self, call: Call, wait: float) -> None:
         """Writes a failed attempt into the history, now that another follows."""
@@ -505,11 +493,6 @@ class RetryMiddleware:
                     del self._organisations[name]
             org = self._organisations[key] = Organisation(self.policy, loop)
         return org
-
-
-def _wake(sleeper: asyncio.Future[None]) -> None:
-    if not sleeper.done():
-        sleeper.set_result(None)
 
 
 def _retries_take(policy: RetryPolicy, max_retries: int) -> float:

@@ -5,7 +5,7 @@ What is known of one account at one host, and of one call to it.
 import asyncio
 import weakref
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from types import TracebackType
 from typing import NamedTuple, Protocol, cast
 
@@ -64,6 +64,7 @@ class Organisation:
         "quota_since",
         "recent",
         "ref",
+        "short",
         "sleepers",
         "turn",
         "unsent",
@@ -86,6 +87,8 @@ class Organisation:
         self.quota_probe: float = 0.0
         self.sleepers: weakref.WeakSet[asyncio.Future[None]] = weakref.WeakSet()
         """Held by their timers."""
+        self.short: weakref.WeakSet[asyncio.Future[None]] = weakref.WeakSet()
+        """Those of them who wait for capacity: they go on as soon as somebody is served."""
         self.lost: Lost | None = None
         """The latest failure to connect, while nobody has reached the host since."""
         self.turn: float = 0.0
@@ -115,6 +118,8 @@ class Organisation:
     def succeeded(self, sent: float) -> None:
         """A request sent at `sent` was answered well. What was sent before the trouble began says nothing about it."""
         self.breaker.succeeded(sent)
+        if not self.breaker.generations:
+            _wake(self.short)
         if self.quota is not None and sent >= self.quota_since:
             self.quota = None
 
@@ -138,11 +143,32 @@ class Organisation:
             self.lost = None
             self.wake()
 
+    async def pause(self, seconds: float, *, short: bool = False) -> None:
+        """Sleeps, until a breaker opens at the latest; `short`: or until somebody is served."""
+        if seconds <= 0:
+            return
+        loop = self.loop
+        sleeper: asyncio.Future[None] = loop.create_future()
+        timer = loop.call_later(seconds, _wake, (sleeper,))
+        self.sleepers.add(sleeper)
+        if short:
+            self.short.add(sleeper)
+        try:
+            await sleeper
+        finally:
+            self.sleepers.discard(sleeper)
+            self.short.discard(sleeper)
+            timer.cancel()
+
     def wake(self) -> None:
         """Lets those who wait see that waiting is over."""
-        for sleeper in self.sleepers:
-            if not sleeper.done():
-                sleeper.set_result(None)
+        _wake(self.sleepers)
+
+
+def _wake(sleepers: Iterable[asyncio.Future[None]]) -> None:
+    for sleeper in sleepers:
+        if not sleeper.done():
+            sleeper.set_result(None)
 
 
 class Call:

@@ -328,8 +328,9 @@ def decide(
         )
     wait = 0.0
     # Where nobody has been admitted, the limiter may know no reason to wait: a crowd that comes at once to a server that names
-    # neither limit nor time would spend its retries in milliseconds (64 slots: 936 of 1,000 calls lost in half a second).
-    if not held or (cause == "rate_limit" and hint is None):
+    # neither limit nor time would spend its retries in milliseconds (64 slots: 936 of 1,000 calls lost in half a second). Few calls are
+    # no outage, and where they are, each would be the probe until it has no retry left, sooner than one call alone.
+    if not held or cause != "rate_limit" or hint is None:
         wait = backoff(rule, retries + 1, previous, dice)
         if hint is not None:
             # Everybody was given the same hint; coming back together would be the next collision.

@@ -253,7 +253,8 @@ def test_decide_rate_limit_without_limiter() -> None:
 
 def test_decide_overload_alone_and_among_others() -> None:
     """
-    A lone call waits on the slow curve; among others that were served lately, a failed probe is nobody's attempt.
+    A lone call waits on the slow curve, and so do some of which none was served; among others that were, a failed probe is nobody's
+    attempt.
     """
     alone = verdict(Failure(cause="overloaded", status=429), limiter=True, alive=True, shared=False)
     among = verdict(Failure(cause="overloaded", status=429), limiter=True, alive=True, shared=True)
@@ -261,7 +262,7 @@ def test_decide_overload_alone_and_among_others() -> None:
 
     assert ("retry", 3.0) == (alone.action, alone.wait)
     assert ("requeue", 0.0) == (among.action, among.wait)
-    assert ("retry", 0.0) == (from_the_start.action, from_the_start.wait)
+    assert ("retry", 3.0) == (from_the_start.action, from_the_start.wait)
 
 
 @pytest.mark.parametrize("cause", ["overloaded", "rate_limit"])

@@ -197,6 +197,26 @@ async def test_client_overload_that_ends_is_noticed_within_seconds(takes: float)
     assert server.sent - len(served) <= 240 / 2
 
 
+@pytest.mark.parametrize("calls", [1, 2, 3, 5, 20])
+async def test_client_overload_at_the_start_is_outlived_by_few_as_by_one(calls: int) -> None:
+    """
+    Seven seconds of overload, told at once, before anybody was served: all are answered, whether one calls or many; and where one of
+    many is served the others wait no longer.
+    """
+
+    async def handler(_: Request) -> Reply:
+        await asyncio.sleep(0.01)
+        return overloaded() if now() < 7 else good()
+
+    server = Server(handler)
+    async with client(server) as kimi:
+        replies = await ask_many(kimi, calls)
+
+    assert {"ChatCompletion"} == {type(reply).__name__ for reply in replies}
+    assert now() < (11.5 if calls == 20 else 17)
+    assert server.sent <= 2 * calls + 4
+
+
 async def test_client_overload_that_asks_for_an_hour_is_not_waited_out() -> None:
     """
     A server without capacity that says to come back in an hour: those who queue are told so at once, and so are those that come.
