@@ -92,7 +92,9 @@ __all__ = [
     "StreamStalledError",
     "TokensPerDayLimitError",
     "UnprocessableEntityError",
+    "bare",
     "request_id_from",
+    "secrets_of",
 ]
 
 REQUEST_ID_HEADERS = (
@@ -186,10 +188,23 @@ class ResponseInfo:
         return self.request.url if self.request else ""
 
 
-def _secrets(request: object) -> tuple[str, ...]:
-    """What a reply may repeat of this request's headers."""
+def secrets_of(request: object) -> tuple[str, ...]:
+    """What a reply may repeat of this request's headers and address."""
     headers = None if isinstance(request, RequestInfo) else getattr(request, "headers", None)
-    return secrets_in(cast("Mapping[str, str]", headers)) if isinstance(headers, Mapping) else ()
+    if not isinstance(headers, Mapping):
+        return ()
+    return secrets_in(cast("Mapping[str, str]", headers), str(getattr(request, "url", "")))
+
+
+def bare(error: BaseException) -> None:
+    """
+    Takes from an error, before it is raised again, the frames that it came through and what it was raised in place of: they hold
+    addresses with their queries, proxies with their passwords, and the reply as it came, which may repeat a key; whoever shows a
+    traceback with its locals would show them.
+    """
+    if error.__suppress_context__:
+        error.__context__ = None
+    error.__traceback__ = None
 
 
 def _remember(request: object) -> object:
@@ -333,10 +348,12 @@ class APIError(KimiError):
     """Something went wrong between us and the server."""
 
     def __init__(self, message: str, request: Any = None, *, body: object | None = None) -> None:
+        secrets = secrets_of(request)
+        message = redact(message, secrets)  # it may quote the reply
         super().__init__(message)
         self.message = message
         self.request: Any = _remember(request)
-        body = redacted(body, _secrets(request))
+        body = redacted(body, secrets)
         self.body: Any = body
         """The decoded `error` object of the reply, or the text if it is not JSON, or None. Keys and account ids are taken out."""
         self.code: str | None = None
@@ -518,8 +535,10 @@ class APIStatusError(APIError):
 
         :param content: the reply's body, or the event that held the error, for `error.response`.
         """
-        secrets = _secrets(request)
-        body = redacted(body, secrets)
+        secrets = secrets_of(request)
+        body, type, code, param, request_id = (
+            redacted(each, secrets) for each in (body, type, code, param, request_id)
+        )
         request = _remember(request)
         kept = shown(headers, secrets)
         rid = request_id or request_id_from(kept)

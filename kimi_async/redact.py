@@ -5,11 +5,12 @@ Keys (`sk-…`), and the account ids that Kimi writes into error messages (`org-
 `Msh-Gid`, `Msh-Org-Id`, `Msh-Project-Id`), are replaced in every text that this package makes: reprs, logs and errors.
 """
 
+import html
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import lru_cache
 from typing import Any, cast
-from urllib.parse import urlsplit, urlunsplit
+from urllib.parse import parse_qsl, unquote, urlsplit, urlunsplit
 
 __all__ = [
     "PlainHeaders",
@@ -70,8 +71,8 @@ def redact(text: str, secrets: tuple[str, ...] = ()) -> str:
 
     :param secrets: what was sent as one, however it looks (see `secrets_in`): a server may repeat it.
     """
-    for secret in secrets:
-        text = text.replace(secret, "…")
+    if secrets:
+        text = _without(text, secrets)
 
     def hide(match: re.Match[str]) -> str:
         if match["user"]:
@@ -80,6 +81,28 @@ def redact(text: str, secrets: tuple[str, ...] = ()) -> str:
         return f"{bearer}…" if bearer else f"{match['kind']}-…"
 
     return _SECRETS.sub(hide, text)
+
+
+# How a text may spell a secret that it repeats: as part of a URL, of a page, or of JSON (PHP writes `\\/`). Only what no reader of
+# JSON would stumble over is spelt out there, backslashes and quotes are left.
+_ESCAPED = re.compile(r"\\+(?:(/)|u00(2[013-9a-fA-F]|[346][0-9a-fA-F]|5[0-9abd-fABD-F]|7[0-9a-eA-E]))")
+_SPELLINGS: tuple[tuple[str, Callable[[str], str]], ...] = (
+    ("%", unquote),
+    ("&", html.unescape),
+    ("\\", lambda text: _ESCAPED.sub(lambda found: found[1] or chr(int(found[2], 16)), text)),
+)
+
+
+def _without(text: str, secrets: tuple[str, ...]) -> str:
+    """The text without these, however they are spelt; what hides none is left as it is."""
+    for sign, spelt_out in _SPELLINGS:
+        if sign in text:
+            plain = spelt_out(text)
+            if any(plain.count(secret) > text.count(secret) for secret in secrets):
+                text = plain
+    for secret in secrets:
+        text = text.replace(secret, "…")
+    return text
 
 
 def redacted(value: object, secrets: tuple[str, ...] = (), depth: int = 32) -> Any:
@@ -101,15 +124,17 @@ def redacted(value: object, secrets: tuple[str, ...] = (), depth: int = 32) -> A
     return value
 
 
-def secrets_in(headers: Mapping[str, str]) -> tuple[str, ...]:
+def secrets_in(headers: Mapping[str, str], url: str = "") -> tuple[str, ...]:
     """
-    The secret values among a request's headers, without their scheme (`Bearer …`); such as are too short to be told from
-    ordinary words are left out.
+    The secret values among a request's headers, without their scheme (`Bearer …`), and in the query of its address; such as are
+    too short to be told from ordinary words are left out.
     """
     found: set[str] = set()
     for name, value in headers.items():
         if is_secret(name):
             found.update((str(value), *str(value).split()))
+    if "?" in url:
+        found.update(value for name, value in parse_qsl(url.partition("?")[2]) if is_secret(name))
     return tuple(sorted((each for each in found if len(each) >= 8), key=len, reverse=True))
 
 

@@ -186,6 +186,26 @@ def test_redact_a_secret_of_any_form_that_was_sent():
     assert {"…": ["…"]} == redacted({"letmein-please": ["letmein-please"]}, secrets)
 
 
+@pytest.mark.parametrize(
+    ("text", "clean"),
+    [
+        ("let/me+in=please, let/me+in=please", "…, …"),
+        ('{"key": "let\\/me+in=please"}', '{"key": "…"}'),
+        ('{"key": "l\\u0065t/me+in=please", "a": "\\u0022"}', '{"key": "…", "a": "\\u0022"}'),
+        ("?key=let%2Fme%2Bin%3Dplease&a=b", "?key=…&a=b"),
+        ("<b>let/me&#43;in&#61;please</b>", "<b>…</b>"),
+        ("50 % of R&amp;D, a\\/b", "50 % of R&amp;D, a\\/b"),
+    ],
+)
+def test_redact_a_secret_spelt_in_another_way(text: str, clean: str):
+    """
+    As JSON, URLs and pages spell it; a text without it stays as it is, and JSON stays JSON.
+    """
+    assert clean == redact(
+        text, secrets_in({}, "http://host/v1?api_key=let%2Fme%2Bin%3Dplease&model=kimi-k3")
+    )
+
+
 def test_redact_the_user_of_a_url():
     """
     A proxy's password stands in its URL, and messages of connections name that.

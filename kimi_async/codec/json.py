@@ -14,7 +14,7 @@ from typing import Any, TypeVar, cast
 import msgspec
 from msgspec import UNSET
 
-from ..errors import APIResponseValidationError, ConfigurationError
+from ..errors import APIResponseValidationError, ConfigurationError, bare
 from ..types._base import BaseModel, Reply, bind, is_given
 from ..types.completions import ChatCompletion, ChatCompletionChunk
 from .foreign import as_wire, json_values
@@ -120,7 +120,6 @@ def decode_reply(body: bytes, cls: type[T], response: object = None) -> T:
 
     :raises APIResponseValidationError: with the path of what does not fit; `body` holds the text.
     """
-    plain: Any = cls
     if cls is not ChatCompletion:
         if cls is bytes:
             return cast("T", body)
@@ -128,6 +127,17 @@ def decode_reply(body: bytes, cls: type[T], response: object = None) -> T:
             return cast("T", body.decode("utf-8", "replace"))
         if cls in (type(None), None):
             return cast("T", None)
+    try:
+        return _decoded(body, cls, response)
+    except APIResponseValidationError as error:
+        body = b""  # nor in this frame
+        bare(error)
+        raise
+
+
+def _decoded(body: bytes, cls: type[T], response: object) -> T:
+    plain: Any = cls
+    if cls is not ChatCompletion:
         plain = Any if cls is object else cls
         foreign = _of_pydantic(cls)
         if foreign is not None:

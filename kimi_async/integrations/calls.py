@@ -12,7 +12,9 @@ from urllib.parse import urlsplit
 
 import msgspec
 
+from ..errors import secrets_of
 from ..providers.hosts import by_base_url
+from ..redact import redact
 from ..streaming.stream import AsyncStream
 from ..transport.exchange import Response
 from ..types.completions import ChatCompletion
@@ -191,4 +193,5 @@ def _refusal(response: Response) -> str:
     except (msgspec.MsgspecError, UnicodeError, RecursionError, RuntimeError):
         kind = ""
     # A word, and no sentence: whoever counts by it must be able to rely on there being few.
-    return kind if re.fullmatch(r"\w{1,64}", kind) else str(response.status)
+    known = re.fullmatch(r"\w{1,64}", kind) and kind == redact(kind, secrets_of(response.request))
+    return kind if known else str(response.status)

@@ -23,7 +23,7 @@ from opentelemetry import context, metrics, trace
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
 from .._version import __version__
-from ..errors import KimiError
+from ..errors import KimiError, secrets_of
 from ..middleware.chain import Handler
 from ..redact import redact
 from ..tools.base import Tool
@@ -181,7 +181,7 @@ class OpenTelemetry:
         elapsed = clock() - began
         told: dict[str, Any] = {}
         if (request_id := ending.response.request_id) is not None:
-            told["kimi.request_id"] = request_id
+            told["kimi.request_id"] = redact(request_id, secrets_of(request))
         if request.history:
             told["kimi.attempts"] = len(request.history) + 1
         error = ending.error

@@ -29,8 +29,8 @@ from typing import Any, TypeAlias, cast
 
 import msgspec
 
-from ..errors import Attempt
-from ..redact import is_secret, redact, redact_url
+from ..errors import Attempt, secrets_of
+from ..redact import is_secret, redact, redact_url, redacted
 from ..transport.exchange import Request, Response
 from .chain import Handler
 
@@ -274,14 +274,18 @@ class TelemetryMiddleware:
         response = await send(request)
         replied = clock()
         if logger.isEnabledFor(logging.DEBUG):
-            logger.debug("call %d headers received: %s", request.call, headers_shown(response.headers))
+            logger.debug(
+                "call %d headers received: %s",
+                request.call,
+                headers_shown(response.headers, secrets_of(request)),
+            )
 
         def finished() -> None:
             watcher(
                 ResponseFinished(
                     **where(request),
                     status=response.status,
-                    request_id=response.request_id,
+                    request_id=redacted(response.request_id, secrets_of(request)),
                     attempts=len(request.history) + 1,
                     headers_after=replied - began,
                     elapsed=clock() - began,
@@ -360,9 +364,11 @@ _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]+")
 _TIER = re.compile(r"[a-z]+-tier-\d{1,2}")
 
 
-def headers_shown(headers: Mapping[str, str]) -> dict[str, str]:
+def headers_shown(headers: Mapping[str, str], secrets: tuple[str, ...] = ()) -> dict[str, str]:
     """
     Headers fit for a log: secrets and account ids masked, other values redacted and cut at 200 characters.
+
+    :param secrets: what a reply may repeat of its request (see `secrets_in`).
 
     `Msh-Gid` is an account id, too, unless it names the tier (`enterprise-tier-5`).
     """
@@ -372,7 +378,7 @@ def headers_shown(headers: Mapping[str, str]) -> dict[str, str]:
         if is_secret(low) or (low == "msh-gid" and not _TIER.fullmatch(value)):
             shown[name] = "…"
         else:
-            shown[name] = redact(value[:200])
+            shown[name] = redact(value, secrets)[:200]
     return shown
 
 

@@ -36,12 +36,15 @@ from ..errors import (
     APITimeoutError,
     ClientClosedError,
     ConfigurationError,
+    KimiError,
     ProxyError,
     RedirectRefusedError,
+    bare,
+    secrets_of,
 )
 from ..redact import redact
 from . import leavings
-from .aiohttp_patches import AT_ONCE, Connection, Reply, reused, socket_of, straight
+from .aiohttp_patches import AT_ONCE, Connection, Reply, Straight, reused, socket_of, straight
 from .exchange import Body, Headers, Request, Response, Timeout
 from .loops import PerLoop, nobody
 from .proxies import check_proxy, proxy_for
@@ -230,8 +233,6 @@ class SessionPool:
         door = self._door()
         session, straight, loop = cast("aiohttp.ClientSession", door.session), door.straight, door.loop
         started = loop.time()
-        url = self._url(request.url)
-        proxy = self._proxy_for(url)  # one for all, since redirects stay on the origin
         body, headers = request.body, request.headers
         upload: _Upload | None = None
         data: Any = body
@@ -242,60 +243,89 @@ class SessionPool:
                 headers[hdrs.CONTENT_LENGTH] = str(body.length)
         elif body is not None and len(body) > IN_ONE_PIECE:
             data = _Pieces(body)
-        fault: BaseException | None = None
-        reply: aiohttp.ClientResponse | Reply
+        # Taken out again before anything is raised, since a traceback shows this frame.
+        faults: list[BaseException] = []
         try:
-            for _ in range(REDIRECTS + 1):
-                if (
-                    straight is not None
-                    and proxy is None
-                    and request.method == "POST"
-                    and isinstance(data, bytes)
-                    and len(data) <= AT_ONCE
-                    and straight.takes(url)
-                ):
-                    reply = await straight.post(url, headers, data, self._timeout(request.timeout))
-                else:
-                    reused.set(False)
-                    _phase.set("connect")
-                    reply = await session.request(
-                        request.method,
-                        url,
-                        data=data,
-                        headers=headers,
-                        allow_redirects=False,
-                        timeout=self._timeout(request.timeout),
-                        proxy=proxy,
-                    )
-                if reply.status == 407:
-                    reply.close()
-                    raise _proxy_wants_a_password(request, loop.time() - started)
-                if (
-                    reply.status not in (301, 302, 303, 307, 308)
-                    or hdrs.LOCATION not in reply.headers
-                    or not request.extensions.get("follow_redirects", True)
-                ):
-                    return self._response(request, reply, loop, started)
-                url = self._redirected(request, url, reply)
-            raise RedirectRefusedError(
-                message=f"{url.host} sent more than {REDIRECTS} redirects", request=request, phase="headers"
+            return self._response(
+                request, await self._exchange(session, straight, request, data, started), loop, started
             )
-        except (TimeoutError, aiohttp.ClientError, OSError, ValueError, RuntimeError) as exc:
-            fault = exc
-        except asyncio.CancelledError:
+        except (TimeoutError, aiohttp.ClientError, OSError, ValueError, RuntimeError, KimiError) as exc:
+            faults.append(exc)
+        except asyncio.CancelledError as exc:
             if upload is None or not upload.timed_out():
+                bare(exc)
                 raise
         finally:
             if upload is not None:
                 upload.stop()
-        # Raised outside the except block: the original, which may hold the key, stays out of __context__ too.
+        # Raised outside the except block: the original, which may hold the key, stays out of __context__ too. So do the frames
+        # below this one, here and above: they hold the address with its query, a proxy's password, and what a reply repeats.
         if upload is not None and upload.fault is not None:
+            faults.clear()
             raise upload.fault
+        raise self._told(faults.pop(), session, request, loop.time() - started)
+
+    def _told(
+        self, fault: BaseException, session: aiohttp.ClientSession, request: Request, elapsed: float
+    ) -> BaseException:
+        """What the caller is told of it."""
+        if isinstance(fault, KimiError):
+            bare(fault)
+            return fault
         if self._closed:
-            raise ClientClosedError("the client was closed while a request was under way")
+            return ClientClosedError("the client was closed while a request was under way")
         if session.closed:
-            raise ClientClosedError("the aiohttp.ClientSession passed as http_client is closed")
-        raise _translated(fault, request, "headers", loop.time() - started)
+            return ClientClosedError("the aiohttp.ClientSession passed as http_client is closed")
+        return _translated(fault, request, "headers", elapsed)
+
+    async def _exchange(
+        self,
+        session: aiohttp.ClientSession,
+        straight: Straight | None,
+        request: Request,
+        data: object,
+        started: float,
+    ) -> aiohttp.ClientResponse | Reply:
+        """The reply, after redirects within the origin."""
+        url = self._url(request.url)
+        proxy = self._proxy_for(url)  # one for all, since redirects stay on the origin
+        headers = request.headers
+        reply: aiohttp.ClientResponse | Reply
+        for _ in range(REDIRECTS + 1):
+            if (
+                straight is not None
+                and proxy is None
+                and request.method == "POST"
+                and isinstance(data, bytes)
+                and len(data) <= AT_ONCE
+                and straight.takes(url)
+            ):
+                reply = await straight.post(url, headers, data, self._timeout(request.timeout))
+            else:
+                reused.set(False)
+                _phase.set("connect")
+                reply = await session.request(
+                    request.method,
+                    url,
+                    data=data,
+                    headers=headers,
+                    allow_redirects=False,
+                    timeout=self._timeout(request.timeout),
+                    proxy=proxy,
+                )
+            if reply.status == 407:
+                reply.close()
+                raise _proxy_wants_a_password(request, asyncio.get_running_loop().time() - started)
+            if (
+                reply.status not in (301, 302, 303, 307, 308)
+                or hdrs.LOCATION not in reply.headers
+                or not request.extensions.get("follow_redirects", True)
+            ):
+                return reply
+            url = self._redirected(request, url, reply)
+        raise RedirectRefusedError(
+            message=f"{url.host} sent more than {REDIRECTS} redirects", request=request, phase="headers"
+        )
 
     def _response(
         self,
@@ -360,13 +390,25 @@ class SessionPool:
 
     @staticmethod
     def _redirected(request: Request, url: URL, reply: aiohttp.ClientResponse | Reply) -> URL:
-        target = url.join(URL(reply.headers[hdrs.LOCATION]))
+        target: URL | None = None
+        told = "an address that cannot be read"
+        try:
+            target = url.join(URL(reply.headers[hdrs.LOCATION]))
+            told = str(target.origin())
+        except ValueError:
+            pass
         keeps_method = reply.status in (307, 308) or request.method in ("GET", "HEAD")
         replayable = request.body is None or isinstance(request.body, bytes)
         reply.close()
-        if target.origin() != url.origin() or not keeps_method or not replayable:
+        if (
+            target is None
+            or told != str(url.origin())
+            or target.raw_user != url.raw_user
+            or not keeps_method
+            or not replayable
+        ):
             raise RedirectRefusedError(
-                message=f"{url.host} redirects {request.method} {url.path} ({reply.status}) to {target.origin()}; refused, "
+                message=f"{url.host} redirects {request.method} {url.path} ({reply.status}) to {told}; refused, "
                 "since neither key nor prompt may go elsewhere: set base_url to the right address",
                 request=request,
                 phase="headers",
@@ -543,8 +585,9 @@ def _translated(
 ) -> APIConnectionError | ConfigurationError:
     """Our error for one of aiohttp's. The cause it carries is a stand-in with the same words, but no headers and no frames."""
     host = urlsplit(request.url).hostname
+    secrets = secrets_of(request)
     if isinstance(exc, (aiohttp.InvalidURL, aiohttp.NonHttpUrlClientError)):
-        return ConfigurationError(f"not a URL that can be called: {redact(str(exc))}")
+        return ConfigurationError(f"not a URL that can be called: {redact(str(exc), secrets)}")
     if isinstance(exc, asyncio.TimeoutError):
         # The only timer left to aiohttp is the one on a new connection.
         limit = request.timeout.connect
@@ -557,7 +600,7 @@ def _translated(
             phase=phase,
             elapsed=elapsed,
         )
-        timed_out.__cause__ = _stand_in(exc)
+        timed_out.__cause__ = _stand_in(exc, secrets)
         return timed_out
     if isinstance(exc, aiohttp.ClientHttpProxyError):
         if exc.status == 407:
@@ -565,7 +608,7 @@ def _translated(
         # A proxy that is overloaded, or cannot reach the host just now, may yet; one that forbids will forbid again.
         cls = ProxyError if exc.status < 500 else APIConnectionError
         return cls(
-            message=f"the proxy answered {exc.status} ({' '.join(redact(exc.message).split())[:100]}) when asked for a way "
+            message=f"the proxy answered {exc.status} ({' '.join(redact(exc.message, secrets).split())[:100]}) when asked for a way "
             f"to {host} (after {elapsed:.3g} s)",
             request=request,
             phase="connect",
@@ -576,7 +619,7 @@ def _translated(
         if isinstance(exc, kind):
             phase, told = where or phase, words
             break
-    detail = _detail(exc)
+    detail = _detail(exc, secrets)
     error = APIConnectionError(
         message=f"Connection error: {told} ({host}, {phase}, after {elapsed:.3g} s{detail})",
         request=request,
@@ -592,7 +635,7 @@ def _translated(
             or (isinstance(exc, OSError) and exc.errno in (errno.ECONNRESET, errno.EPIPE, errno.ECONNABORTED))
         )
     )
-    error.__cause__ = _stand_in(exc)
+    error.__cause__ = _stand_in(exc, secrets)
     return error
 
 
@@ -606,16 +649,17 @@ def _proxy_wants_a_password(request: Request, elapsed: float) -> ProxyError:
     )
 
 
-def _detail(exc: BaseException | None) -> str:
+def _detail(exc: BaseException | None, secrets: tuple[str, ...]) -> str:
     if exc is None:
         return ""
     inner = getattr(exc, "os_error", None) if isinstance(exc, aiohttp.ClientConnectorError) else None
-    text = redact(str(inner if inner is not None else getattr(exc, "message", None) or exc))
-    text = " ".join(text.split())[:300]
+    text = redact(str(inner if inner is not None else getattr(exc, "message", None) or exc), secrets)
+    # "Got more than 16384 bytes when reading b'…'": what was read is cut anywhere, also inside a key that it repeats.
+    text = " ".join(text.partition(" when reading")[0].split())[:300]
     return f": {type(inner or exc).__name__}: {text}" if text else f": {type(inner or exc).__name__}"
 
 
-def _stand_in(exc: BaseException | None) -> BaseException | None:
+def _stand_in(exc: BaseException | None, secrets: tuple[str, ...]) -> BaseException | None:
     if exc is None:
         return None
     inner = getattr(exc, "os_error", None) if isinstance(exc, aiohttp.ClientConnectorError) else None
@@ -623,5 +667,5 @@ def _stand_in(exc: BaseException | None) -> BaseException | None:
         return inner.with_traceback(None)
     if isinstance(exc, OSError) and not isinstance(exc, aiohttp.ClientError):
         return exc.with_traceback(None)
-    text = f"{type(exc).__name__}{_detail(exc).removeprefix(': ' + type(exc).__name__)}"
+    text = f"{type(exc).__name__}{_detail(exc, secrets).removeprefix(': ' + type(exc).__name__)}"
     return TimeoutError(text) if isinstance(exc, asyncio.TimeoutError) else ConnectionError(text)

@@ -22,8 +22,9 @@ from ..errors import (
     ResponseInfo,
     ResponseTooLargeError,
     request_id_from,
+    secrets_of,
 )
-from ..redact import SecretURL, is_secret, redact_url, secrets_in, shown
+from ..redact import SecretURL, is_secret, redact_url, shown
 from .deadlines import Deadline
 
 if TYPE_CHECKING:
@@ -538,7 +539,7 @@ class Response:
 
     def info(self) -> ResponseInfo:
         """What an error may keep."""
-        kept = shown(self.headers, secrets_in(self.request.headers))
+        kept = shown(self.headers, secrets_of(self.request))
         return ResponseInfo(self.status, kept, self.request.info())
 
     def __repr__(self) -> str:

@@ -277,6 +277,7 @@ BROKEN = [
     Case("413", says(reply({"error": {"message": "Request exceeds the maximum size", "type": "invalid_request_error"}}, 413)), RequestTooLargeError),
     Case("redirected to another origin", says(reply(b"", 307, "Location: http://127.0.0.1:9/v1/chat/completions")), RedirectRefusedError, told="127.0.0.1:9"),
     Case("redirected to another host by a 302", says(reply(b"", 302, "Location: https://example.com/")), RedirectRefusedError),
+    Case("redirected to no address", says(reply(b"", 307, "Location: http://[oops")), RedirectRefusedError, told="cannot be read"),
     Case("redirected for ever", says(reply(b"", 307, "Location: /v1/chat/completions")), RedirectRefusedError, sent=4),
     Case("304", says(b"HTTP/1.1 304 Not Modified\r\n\r\n"), KimiError),
 ]  # fmt: skip

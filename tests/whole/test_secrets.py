@@ -7,12 +7,15 @@ from __future__ import annotations
 import asyncio
 import copy
 import io
+import json
 import logging
 import pickle
 import traceback
 from collections.abc import Awaitable, Callable, Iterator
+from functools import partial
 from types import FrameType, TracebackType
 from typing import Any
+from urllib.parse import quote
 
 import aiohttp
 import pytest
@@ -20,6 +23,7 @@ from rich.console import Console
 from rich.traceback import Traceback
 
 from kimi_async import AsyncKimi, AuthenticationError, KimiError, Timeout
+from kimi_async.middleware.events import Event
 from kimi_async.testing import MemoryTransport, Reply
 from kimi_async.transport.exchange import Request, Response
 from support.raw_server import COMPLETION, HELLO, RawServer, chunk, chunked, event, head, reply, sends
@@ -47,7 +51,7 @@ def shown(error: BaseException, *, prettily: bool) -> Iterator[tuple[str, str]]:
         yield f"str({name})", str(each)
         yield f"repr({name})", repr(each)
         for attribute, value in vars(each).items():
-            yield f"{name}.{attribute}", repr(value)
+            yield f"{name}.{attribute}", f"{value!r} {getattr(value, 'text', '')}"
         for frame in frames(each.__traceback__):
             if frame.f_code.co_filename == __file__:
                 continue  # the caller's own
@@ -102,8 +106,10 @@ async def ask(client: AsyncKimi, **options: Any) -> None:
                 pass
 
 
-def says(*data: bytes, stream: bool = False, ends: bool = False) -> Callable[[], Awaitable[None]]:
-    async def play() -> None:
+def says(
+    *data: bytes, stream: bool = False, ends: bool = False, **options: Any
+) -> Callable[..., Awaitable[None]]:
+    async def play(**more: Any) -> None:
         script = sends(*data)
         if ends:
 
@@ -112,7 +118,7 @@ def says(*data: bytes, stream: bool = False, ends: bool = False) -> Callable[[],
                 await conversation.send(*data)
 
         async with RawServer(script) as server:
-            await ask(client_at(server.base_url), stream=stream)
+            await ask(client_at(server.base_url, **options, **more), stream=stream)
 
     return play
 
@@ -157,7 +163,7 @@ async def refused() -> None:
     await ask(client_at())
 
 
-async def cancelled() -> None:
+async def cancelled(by_proxy: str = "", **options: Any) -> None:
     reached = asyncio.Event()
 
     async def script(conversation: Any) -> None:
@@ -166,7 +172,10 @@ async def cancelled() -> None:
         await conversation.gone()
 
     async with RawServer(script) as server:
-        task = asyncio.ensure_future(ask(client_at(server.base_url, timeout=5)))
+        if by_proxy:
+            options = {**options, "proxy": f"http://me:{KEY}@127.0.0.1:{server.port}"}
+        client = client_at(f"{by_proxy}/v1" if by_proxy else server.base_url, timeout=5, **options)
+        task = asyncio.ensure_future(ask(client))
         await reached.wait()
         task.cancel()
         await task
@@ -274,6 +283,9 @@ CASES: dict[str, Callable[[], Awaitable[None]]] = {
     "a proxy that is not there": proxy_password,
     "a proxy of another kind": bad_proxy_password,
     "a cancelled call": cancelled,
+    "a cancelled call by a proxy": partial(cancelled, "http://host.test"),
+    "a cancelled call through a proxy": partial(cancelled, "https://host.test"),
+    "a cancelled call with a key in its query": partial(cancelled, default_query={"key": KEY}),
     "middleware that breaks": middleware_breaks,
     "a transport that breaks": transport_breaks,
     "a session that was closed": own_session_closed,
@@ -328,6 +340,52 @@ async def test_error_hides_a_key_of_any_form_that_the_server_repeats():
     assert_hidden(caught.value)
     assert "no such key: …" in str(caught.value)
     assert "no such key: …" == caught.value.response.json()["error"]["message"]
+
+
+# Of no form that could be known, and with characters that pages, URLs and PHP's JSON spell in other ways.
+ODD_KEY = "Zx9secret+of/another=form0000secret"
+NAMED = {"message": "no", "type": ODD_KEY, "code": ODD_KEY, "param": ODD_KEY, "request_id": ODD_KEY}
+ECHOES: dict[str, Callable[..., Awaitable[None]]] = {
+    "in every field": says(reply({"error": NAMED}, 401)),
+    "in every field, repeated": says(reply({"error": NAMED}, 500), max_retries=1),
+    "in a refusal of status 200": says(reply({"error": NAMED})),
+    "in an event": says(head(), chunked(HELLO + event({"error": NAMED})), stream=True),
+    "in an event that is no chunk": says(head(), chunked(event(ODD_KEY.encode())), stream=True),
+    "in a reply that is not JSON": says(reply(f"oops {ODD_KEY}")),
+    "in a reply of another shape": says(reply({"choices": ODD_KEY})),
+    "in the request id": says(head(401, f"X-Request-Id: {ODD_KEY}", framing="0").replace(b"Msh-R", b"X-R")),
+    "with slashes escaped": says(reply(json.dumps({"error": ODD_KEY}).replace("/", "\\/"), 401)),
+    "with letters escaped": says(reply(json.dumps({"error": ODD_KEY}).replace("Z", "\\u005a"), 401)),
+    "in a page": says(reply(f"<title>{ODD_KEY}</title>".replace("+", "&#43;"), 401)),
+    "in a link": says(reply(f"<a href='/?key={quote(ODD_KEY, safe='')}'>", 401)),
+    "in the status line": says(f"HTTP/1.1 oops {ODD_KEY}\r\n\r\n".encode(), ends=True),
+    "in a header that is none": says(f"HTTP/1.1 200 OK\r\nX bad {ODD_KEY}\r\n\r\n".encode(), ends=True),
+    "in a header that is too long": says(f"HTTP/1.1 200 OK\r\nX: {ODD_KEY * 999}\r\n\r\n".encode(), ends=True),
+    "in a trailer": says(head(), chunked(HELLO), f"0\r\nX bad {ODD_KEY}\r\n\r\n".encode(), stream=True, ends=True),
+    "in a chunk's size": says(head(), f"{ODD_KEY}\r\n".encode(), stream=True, ends=True),
+    "in a redirect": says(reply(b"", 307, f"Location: http://127.0.0.1:9/?key={ODD_KEY}")),
+    "in a redirect to nowhere": says(reply(b"", 307, f"Location: http://[{ODD_KEY}")),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ECHOES)
+@pytest.mark.parametrize("given", ["api_key", "default_query"])
+async def test_error_hides_a_key_of_any_form_wherever_the_server_repeats_it(
+    name: str, given: str, caplog: pytest.LogCaptureFixture
+):
+    """
+    In any field, header, trailer or line, and however it is spelt there: not in the error, its attempts, the locals of the
+    frames, the log at debug level, what hooks are told. Also a key that is sent in the query.
+    """
+    caplog.set_level(logging.DEBUG)
+    told: list[Event] = []
+    sent: dict[str, Any] = {"api_key": ODD_KEY} if given == "api_key" else {"default_query": {"key": ODD_KEY}}
+    with pytest.raises(KimiError) as caught:
+        await ECHOES[name](hooks=[told.append], **sent)
+
+    assert_hidden(caught.value, prettily=False)
+    assert not any(secret in repr(told) for secret in HIDDEN)
+    assert not any(secret in caplog.text for secret in HIDDEN)
 
 
 async def test_error_hides_a_key_from_the_environment(monkeypatch: pytest.MonkeyPatch):

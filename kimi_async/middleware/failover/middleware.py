@@ -13,9 +13,9 @@ import msgspec
 
 from ...codec import json as codec
 from ...codec.refusals import classify
-from ...errors import Attempt, ConfigurationError, KimiError
+from ...errors import Attempt, ConfigurationError, KimiError, secrets_of
 from ...providers.hosts import Provider
-from ...redact import redact
+from ...redact import redact, redacted
 from ...transport.exchange import Request, Response
 from ...types._base import held
 from ...types.completions import ChatCompletion
@@ -399,12 +399,13 @@ def _attempt(
     message: str = "",
     kind: str | None = None,
 ) -> Attempt:
+    secrets = () if response is None else secrets_of(response.request)
     return Attempt(
         number=0,
         cause=cause,
         status=response.status if response is not None else getattr(error, "status_code", None),
-        error_type=kind if error is None else getattr(error, "type", None),
-        message=redact(message or str(getattr(error, "message", error))),
+        error_type=redacted(kind, secrets) if error is None else getattr(error, "type", None),
+        message=redact(message or str(getattr(error, "message", error)), secrets),
         elapsed=elapsed,
         host=host.name,
     )

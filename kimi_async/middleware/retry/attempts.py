@@ -15,6 +15,7 @@ from ...errors import (
     EmptyResponseError,
     KimiError,
     RateLimitWaitError,
+    bare,
 )
 from ...redact import redact
 from ...transport.exchange import Request, Response
@@ -88,6 +89,11 @@ async def deliver(request: Request, send: Handler) -> Response:
             if response.heard is not None:
                 response.heard(error)
             response.close()
+            bare(error)
+            raise
+        except KimiError as error:
+            response.close()
+            bare(error)
             raise
         except BaseException:
             response.close()  # its slot must not stay taken
