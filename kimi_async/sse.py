@@ -270,6 +270,10 @@ class SSEDecoder:
                 raise
         return out
 
+    def starts_anew(self, data: bytes) -> bool:
+        """Whether nothing of an event is held, so that `data` begins with one, and none in it can be too large."""
+        return self._idle and not self._cr and len(data) <= self._max
+
     @property
     def typed(self) -> list[tuple[str, bytes | memoryview]]:
         """Type and data of those events of the last `payloads` that named a type."""

@@ -21,6 +21,7 @@ from ..transport.exchange import Response
 from ..types.completions import ChatCompletion, ChatCompletionChunk, CompletionUsage
 from .fold import Accumulator
 from .not_a_stream import NotAStream, as_chunk, unfit
+from .skim import Skim
 
 __all__ = ["Continuation", "Digest", "folded"]
 
@@ -66,6 +67,7 @@ class Digest(Generic[T]):
         "_raw",
         "_response",
         "_said_done",
+        "_skim",
         "_sse",
         "_waiting",
         "done",
@@ -92,6 +94,7 @@ class Digest(Generic[T]):
         self._fresh = True
         """No byte of the body has been seen."""
         self._said_done = False
+        self._skim = Skim()
         self._continuation: Continuation | None = None
         self.fold = fold
         if fold is not None:
@@ -129,15 +132,12 @@ class Digest(Generic[T]):
         except EventTooLargeError as exc:
             self.fault = self.incomplete(str(exc))
             return []
-        strays = sse.strays
-        self.in_run = False
-        if not payloads and not strays:
+        strays, self.in_run = sse.strays, False
+        if not (payloads or strays):
             return []
         first, self._first = self._first, False
-        if first:
-            self._head = list(payloads)
-        elif self._head:
-            self._head = []
+        if first or self._head:
+            self._head = list(payloads) if first else []
         if self._raw:
             return cast("list[T]", self._handed_on(payloads))
         if self._joiner is None and self._continuation is None and not strays and not sse.typed:
@@ -168,6 +168,25 @@ class Digest(Generic[T]):
                     self._conclude()
                 return items
         return self._digested(payloads)
+
+    def take_in(self, data: bytes) -> bool:
+        """`feed` for one who does not want the chunks: whether there were any."""
+        found, sse = False, self._sse
+        if not sse.starts_anew(b"") and (start := data.find(b"\n\n") + 2) > 1:
+            found, data = bool(self.feed(data[:start])), data[start:]
+            if self.done or self.fault is not None:
+                return found
+        whole, fold = data[: data.rfind(b"\n\n") + 2], self.fold
+        changed = self._joiner or self._continuation or sse.strays or self._raw
+        if fold is None or changed or not (whole and sse.starts_anew(whole)):
+            return bool(self.feed(data)) or found
+        if self._skim.folds(whole, fold):
+            self.feed(data[len(whole) :])
+            return True
+        if not self.feed(data):
+            return found
+        self._skim.learn(whole, fold)
+        return True
 
     @property
     def passed_head(self) -> bool:
@@ -379,19 +398,10 @@ class Digest(Generic[T]):
 
     def _told(self, payload: bytes) -> bool:
         """Whether an event of type "error" is one: not where it is a chunk."""
-        if self.fold is None:
-            return False
-        try:
-            value: Any = decode_patiently(payload, cast("type[Any]", Any))[0]
-        except (ValueError, IndexError):
-            value = payload.decode("utf-8", "replace")
-        error = error_object(value)
-        if error is None:
-            if isinstance(value, dict) and cast("dict[str, object]", value).get("choices"):
-                return False
-            error = {"error": cast("object", value) or "the server sent an event of type error"}
-        self._refused(error)
-        return True
+        error = None if self.fold is None else announced_error(payload)
+        if error is not None:
+            self._refused(error)
+        return error is not None
 
     def _patiently(self, payload: Payload, queue: list[Payload]) -> list[T]:
         """The chunks of one event. Lines that are events of their own, for want of a blank line, go back into the queue."""
@@ -456,6 +466,20 @@ class Digest(Generic[T]):
 
     def _refused(self, error: object) -> None:
         self.fault = error_in_stream(error, self._response.headers, self._response.request)
+
+
+def announced_error(payload: bytes) -> object:
+    """What an event of type "error" tells; None where it is a chunk."""
+    try:
+        value: Any = decode_patiently(payload, cast("type[Any]", Any))[0]
+    except (ValueError, IndexError):
+        value = payload.decode("utf-8", "replace")
+    error = error_object(value)
+    if error is None:
+        if isinstance(value, dict) and cast("dict[str, object]", value).get("choices"):
+            return None
+        error = {"error": cast("object", value) or "the server sent an event of type error"}
+    return error
 
 
 def second_look(chunk: ChatCompletionChunk, payload: Payload) -> tuple[ChatCompletionChunk, object]:

@@ -342,6 +342,36 @@ class Accumulator:
         self._counted(at - start)
         return at - start
 
+    def is_plain(self, chunk: ChatCompletionChunk, field: str) -> bool:
+        """
+        Whether a chunk says a piece of the first choice's text (`content`) or reasoning (`reasoning_content`), after others, and
+        nothing else.
+        """
+        if len(chunk.choices) != 1 or chunk.error is not None or chunk.usage is not None:
+            return False
+        choice = chunk.choices[0]
+        delta = choice.delta
+        return (
+            (self._content if field == "content" else self._reasoning) is not None
+            and bool(getattr(delta, field))
+            and (delta.content is None or delta.reasoning_content is None)
+            and delta.tool_calls is None
+            and delta.reasoning is None
+            and delta.reasoning_details is None
+            and delta.refusal is None
+            and choice.index == 0
+            and choice.finish_reason is None
+            and choice.logprobs is None
+        )
+
+    def add_texts(self, field: str, texts: Sequence[str]) -> bool:
+        """Folds pieces of the first choice's text or reasoning, one a chunk, if some came before and it goes on; whether it did."""
+        fold = self._content if field == "content" else self._reasoning
+        if fold is None:
+            return False
+        fold("".join(texts))
+        return self._counted(len(texts))
+
     def text(self, kind: str = "content") -> str:
         """The first choice's `content`, `reasoning` or `refusal` as far as it has been told of."""
         choice = self.choices.get(0)

@@ -128,18 +128,15 @@ class Reading(Generic[T]):
                     data, self._held = self._held, None
                 if turn.is_over(now()):
                     await self._step_aside(data)
-                items = digest.feed(data) if data else digest.end()
-                dropped = self.drops and self._spoken and bool(items)
-                if dropped:
+                if self.drops and self._spoken:
                     items = []
-                    self._moved()
-                    clocks.since = now()
-                if items or digest.done or digest.fault is not None:
-                    break
-                if dropped:
-                    self._let_gather()
+                    self._swallow(data)
                     if clocks.timer is None:
                         clocks.watch()
+                else:
+                    items = digest.feed(data) if data else digest.end()
+                if items or digest.done or digest.fault is not None:
+                    break
         except asyncio.CancelledError:
             if not clocks.expired or task.uncancel() > clocks.cancelling:
                 raise
@@ -182,12 +179,12 @@ class Reading(Generic[T]):
             return
         now, came = clocks.since, response.bytes_received - self._seen
         self._seen = response.bytes_received
-        if came > PLENTY:
-            return
         if not self._spoken:
             if fold is None or not fold.says_something:
                 return
             self._spoken = now
+        if came > PLENTY:
+            return
         pause = min(self.gather, max(SHORTEST, (now - self._spoken) * GROWTH))
         if not self._shut:
             self._shut = True
@@ -221,7 +218,8 @@ class Reading(Generic[T]):
             if response.sip is not None and (data := response.sip()):
                 response.bytes_received += len(data)
                 if self.drops and waiter is not None:
-                    if self._swallowed(data):
+                    self._swallow(data)
+                    if self._pause:
                         return
                 else:
                     self._held = data
@@ -234,17 +232,14 @@ class Reading(Generic[T]):
         if waiter is not None and not waiter.done():
             waiter.set_result(None)
 
-    def _swallowed(self, data: bytes) -> bool:
-        """Folds what nobody wants to see; whether that was all, and the next pause has begun."""
+    def _swallow(self, data: bytes) -> None:
+        """Folds what nobody wants to see, and lets more gather unless that was the end."""
         digest = self.digest
-        items = digest.feed(data)
-        if digest.done or digest.fault is not None:
-            return False
-        if items:
+        found = digest.take_in(data) if data else digest.end()
+        if found and not digest.done and digest.fault is None:
             self._moved()
             self.clocks.since = self.clocks.loop.time()
             self._let_gather()
-        return self._pause != 0
 
     def _take_up(self) -> None:
         self._pause = 0
