@@ -495,11 +495,12 @@ async def delete_files(client: Caller, results: BatchResults) -> None:
     A file that cannot be removed is told in the log and stays: that is no reason to lose the results. From here on they may
     be nowhere else, so a cancelled removal leaves a temporary directory and says where it is.
     """
-    # Requests first: they can be made again.
-    ids = [part.input_file_id for part in results.handle.parts if part.input_file_id is not None]
-    ids += [file_id for batch in results.batches for file_id in _output_ids(batch)]
+    requests = [part.input_file_id for part in results.handle.parts if part.input_file_id is not None]
+    answers = [file_id for batch in results.batches for file_id in _output_ids(batch)]
+    file_id = ""
     try:
-        for file_id in ids:
+        # Requests first: they can be made again.
+        for file_id in (*requests, *answers):
             try:
                 await AsyncFiles(client).delete(file_id)
             except NotFoundError:
@@ -507,7 +508,7 @@ async def delete_files(client: Caller, results: BatchResults) -> None:
             except KimiError as exc:
                 logger.warning("the file %s of a batch stays on the account: %s", file_id, redact(str(exc)))
     except BaseException as exc:
-        if (kept := results.keep()) is not None:
+        if file_id in answers and (kept := results.keep()) is not None:
             exc.add_note(f"the results are in {kept}")
         results.close()
         raise
