@@ -2,6 +2,7 @@
 `AsyncKimi`, the client: options in, resources out, and one `call` through the whole chain that every resource uses.
 """
 
+import asyncio
 import difflib
 import inspect
 import os
@@ -36,6 +37,7 @@ from .providers.hosts import provider as find_provider
 from .redact import SecretURL, mask
 from .resources.building import RequestBuilder
 from .resources.caller import CallOptions, TimeoutLike
+from .resources.threads import to_the_end
 from .resources.tree import ResourceTree
 from .transport.exchange import (
     NOTHING,
@@ -333,10 +335,21 @@ class AsyncKimi(RequestBuilder, ResourceTree):
     # --- life ---
 
     async def close(self) -> None:
-        """Closes the connections, also those of streams still open. Views made by `with_options` are closed with it."""
-        await self._stack.aclose()
-        if self._fallback is not None:
-            await self._fallback.aclose()
+        """
+        Closes the connections, also those of streams still open. Views made by `with_options` are closed with it.
+
+        Cancelled, it closes them all the same, and then the cancellation goes on.
+        """
+        closing = asyncio.ensure_future(self._close())
+        await to_the_end(closing)
+        closing.result()
+
+    async def _close(self) -> None:
+        try:
+            await self._stack.aclose()
+        finally:
+            if self._fallback is not None:
+                await self._fallback.aclose()
 
     async def aclose(self) -> None:
         await self.close()

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 import aiohttp
+import anyio
 import msgspec
 import openai
 import pydantic
@@ -420,6 +421,45 @@ async def test_id_is_one_segment(id: str, path: str):
 
     assert path == wire.last.path
     assert wire.last.url.startswith("https://api.moonshot.ai/v1/models/")
+
+
+@pytest.mark.parametrize("how", ["task", "scope"])
+async def test_close_cancelled_closes_all_the_same(how: str):
+    """
+    A cancelled closing goes to its end, that of those who stand by included; then the cancellation goes on.
+    """
+    waiting, go_on = asyncio.Event(), asyncio.Event()
+
+    class Slow(MemoryTransport):
+        async def aclose(self) -> None:
+            waiting.set()
+            await go_on.wait()
+            await super().aclose()
+
+    async def nothing(asked: Request) -> Reply:
+        raise AssertionError
+
+    first, second = Slow(nothing), Slow(nothing)
+    other = AsyncKimi(api_key="sk-other", transport=second)
+    client = AsyncKimi(api_key="sk-test", transport=first, fallback=[other])
+    scope = anyio.CancelScope()
+
+    async def leave() -> None:
+        with scope:
+            await client.close()
+
+    task = asyncio.ensure_future(leave())
+    await waiting.wait()
+    cancel = task.cancel if how == "task" else scope.cancel
+    cancel()
+    for _ in range(5):
+        await asyncio.sleep(0)
+    held = not task.done()
+    go_on.set()
+    await asyncio.wait([task])
+
+    assert (held, first.closed, second.closed) == (True, True, True)
+    assert task.cancelled() if how == "task" else scope.cancelled_caught
 
 
 async def test_closed_client_sends_nothing():

@@ -209,15 +209,16 @@ class Stack:
 
     async def aclose(self) -> None:
         self.closed = True
-        if self._given_limiter is None:
-            for known in (*self._recent.values(), *self._earlier.values()):
-                await self._leave(known.limiter)
-        if self._leaving:
-            await asyncio.wait(self._leaving)
-        transport = self._transport
-        close = getattr(transport, "aclose", None)
-        if close is not None:
-            await close()
+        try:
+            if self._given_limiter is None:
+                for known in (*self._recent.values(), *self._earlier.values()):
+                    await self._leave(known.limiter)
+            if self._leaving:
+                await asyncio.wait(self._leaving)
+        finally:
+            close = getattr(self._transport, "aclose", None)
+            if close is not None:
+                await close()
 
 
 async def _authorized(request: Request, send: Handler) -> Response:

@@ -236,6 +236,25 @@ async def test_close_ends_streams_in_progress() -> None:
     assert 0 == sim.stats.connections_open
 
 
+async def test_start_and_close_cancelled_anywhere_listen_no_longer() -> None:
+    """However its start or its end is cancelled, nobody is left who listens."""
+
+    async def life(server: KimiSimulator) -> None:
+        async with server:
+            pass
+
+    for turns in range(30):
+        server = KimiSimulator()
+        task = asyncio.ensure_future(life(server))
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        task.cancel()
+        await asyncio.wait([task])
+        if server.port:
+            with pytest.raises(ConnectionRefusedError):
+                await asyncio.open_connection(server.host, server.port)
+
+
 async def test_start_twice_is_an_error(sim: KimiSimulator) -> None:
     """A second start says where the first one listens."""
     with pytest.raises(RuntimeError, match=str(sim.port)):

@@ -37,6 +37,7 @@ from multidict import CIMultiDict
 
 from ...errors import ConfigurationError
 from ...providers.models import ModelInfo
+from ...resources.threads import to_the_end
 from ..faults import FaultEntry, FaultPlan
 from .chat_model import Turn
 from .models import MODELS
@@ -177,6 +178,15 @@ class KimiSimulator:
         """Listen. RuntimeError if it already does."""
         if self._server is not None:
             raise RuntimeError(f"the simulator already listens on {self.base_url}")
+        starting = asyncio.ensure_future(self._start())
+        try:
+            await to_the_end(starting)
+        except asyncio.CancelledError:
+            await self.close()
+            raise
+        starting.result()
+
+    async def _start(self) -> None:
         self._loop = asyncio.get_running_loop()
 
         @web.middleware
@@ -199,7 +209,12 @@ class KimiSimulator:
         self.port = self._server.sockets[0].getsockname()[1]
 
     async def close(self) -> None:
-        """Stop listening and drop every connection, replies in progress included. Idempotent."""
+        """Stop listening and drop every connection, replies in progress included; also when cancelled. Idempotent."""
+        closing = asyncio.ensure_future(self._close())
+        await to_the_end(closing)
+        closing.result()
+
+    async def _close(self) -> None:
         server, runner = self._server, self._runner
         self._server = self._runner = None
         if server is None or runner is None:
