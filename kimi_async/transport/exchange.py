@@ -6,6 +6,7 @@ and anything with `async def send(self, request) -> Response` will do. A reply o
 only a connection that fails raises (`APIConnectionError`, `APITimeoutError`).
 """
 
+import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final, Literal, Protocol, Self, TypeAlias, cast, runtime_checkable
@@ -41,6 +42,7 @@ __all__ = [
     "Turn",
 ]
 
+logger: logging.Logger = logging.getLogger("kimi_async")
 
 TimeoutLike: TypeAlias = Any
 """A number of seconds, a `Timeout`, an `httpx.Timeout`, an `aiohttp.ClientTimeout`, or None for no limit."""
@@ -526,7 +528,11 @@ class Response:
                 closer()
         finally:
             for callback in callbacks:
-                callback()
+                try:
+                    callback()
+                except Exception:
+                    # The reply has ended, and others wait to hear of it: who holds a slot for it, above all.
+                    logger.exception("a function given to on_close raised")
 
     async def aclose(self) -> None:
         self.close()

@@ -61,6 +61,24 @@ async def test_response_read_and_closed():
     assert 2 == response.bytes_received
 
 
+async def test_response_calls_back_all_though_one_fails(caplog: pytest.LogCaptureFixture):
+    """
+    What is told of the end loses neither the answer nor the slot that waits for it.
+    """
+    said: list[str] = []
+
+    def fail() -> None:
+        raise ZeroDivisionError
+
+    response = Response(200, request=request(), reader=reading(b"a"))
+    response.on_close(fail)
+    response.on_close(lambda: said.append("called"))
+
+    assert b"a" == await response.read()
+    assert ["called"] == said
+    assert 1 == caplog.text.count("a function given to on_close raised")
+
+
 async def test_response_calls_back_all_though_closing_fails():
     """
     A slot must come back even if the connection cannot be closed.
