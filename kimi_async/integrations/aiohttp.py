@@ -10,16 +10,16 @@ A streamed answer as the response of an `aiohttp.web` service.
 Needs no extra: aiohttp is there.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
+from typing import Unpack
 
 import anyio
 from aiohttp import web
 from aiohttp.abc import AbstractStreamWriter
 
-from ..errors import KimiError
-from .relaying import HEADERS, KEEP_ALIVE, Relay, RelayEnd, RelaySource
+from .relaying import HEADERS, Relay, RelayEnd, RelayOptions, RelaySource
 
-__all__ = ["EventStreamResponse", "RelayEnd"]
+__all__ = ["EventStreamResponse", "RelayEnd", "RelayOptions"]
 
 # aiohttp tells a handler that its reader has left only where it writes, or cancels it where the server was made with
 # `handler_cancellation`. In silence the connection is looked at so often (seconds).
@@ -30,7 +30,7 @@ class EventStreamResponse(web.StreamResponse):
     """
     Hands a stream of chats on to the reader, as server-sent events. To be returned from a handler, as any response.
 
-    What it does, and what `source`, `keep_alive`, `tell` and `on_end` are, is said at
+    What it does, and what `source` is, is said at
     `kimi_async.integrations.starlette.EventStreamResponse`. In silence it takes up to a second until a reader that has left is
     noticed; with `web.AppRunner(app, handler_cancellation=True)` no time at all.
     """
@@ -39,23 +39,22 @@ class EventStreamResponse(web.StreamResponse):
         self,
         source: RelaySource,
         *,
-        keep_alive: float | None = KEEP_ALIVE,
-        tell: Callable[[KimiError], Mapping[str, object]] | None = None,
-        on_end: Callable[[RelayEnd], object] | None = None,
         status: int = 200,
         reason: str | None = None,
         headers: Mapping[str, str] | None = None,
+        **options: Unpack[RelayOptions],
     ) -> None:
         kind = {"Content-Type": "text/event-stream; charset=utf-8"}
         super().__init__(status=status, reason=reason, headers={**kind, **HEADERS, **(headers or {})})
-        self._relay = Relay(source, keep_alive=keep_alive, tell=tell, on_end=on_end)
+        self._relay = Relay(source, **options)
         self._runs = False
 
     async def prepare(self, request: web.BaseRequest) -> AbstractStreamWriter | None:
         # As aiohttp's own FileResponse: what is sent is sent here, so that a handler has only to return it.
         if not self._runs:
             self._runs = True
-            await self._relay.run(_AiohttpWire(self, request))
+            wire = _AiohttpWire(self, request)
+            await (self._relay.head(wire) if request.method == "HEAD" else self._relay.run(wire))
             if self._relay.left:
                 raise ConnectionResetError("the reader has left")  # aiohttp's word for it: nothing is logged
         return await super().prepare(request)
@@ -65,9 +64,7 @@ class _AiohttpWire:
     def __init__(self, response: EventStreamResponse, request: web.BaseRequest) -> None:
         self._response = response
         self._request = request
-        # aiohttp leaves it to the handler that a HEAD has no body: the next reply on the connection would begin with it.
-        self._head = request.method == "HEAD"
-        self.write = _unwritten if self._head else response.write
+        self.write = response.write
 
     async def begin(self) -> None:
         await self._response.prepare(self._request)
@@ -79,7 +76,7 @@ class _AiohttpWire:
         response.content_length = len(body)
         response.headers.update(headers)
         await self.begin()
-        await response.write_eof(b"" if self._head else body)
+        await response.write_eof(body)
 
     async def end(self) -> None:
         await self._response.write_eof()
@@ -87,7 +84,3 @@ class _AiohttpWire:
     async def gone(self) -> None:
         while (transport := self._request.transport) is not None and not transport.is_closing():  # noqa: ASYNC110 - nothing rings
             await anyio.sleep(LOOK)
-
-
-async def _unwritten(data: bytes, /) -> None:
-    """A body that nobody is sent."""

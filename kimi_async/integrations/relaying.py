@@ -6,10 +6,10 @@ No framework is imported here. A `Wire` is what one of them offers: a beginning,
 
 import asyncio
 import math
-from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass
-from typing import Any, Protocol, TypeAlias, cast
+from typing import Any, Protocol, TypeAlias, TypedDict, Unpack, cast
 
 import anyio
 import msgspec
@@ -36,7 +36,7 @@ from ..sse import encode_comment, encode_event
 from ..streaming.stream import AsyncStream
 from ..types.completions import ChatCompletion, ChatCompletionChunk, CompletionUsage
 
-__all__ = ["HEADERS", "KEEP_ALIVE", "Refusal", "Relay", "RelayEnd", "RelaySource", "Wire", "refusal_of"]
+__all__ = ["HEADERS", "Refusal", "Relay", "RelayEnd", "RelayOptions", "RelaySource", "Wire", "refusal_of"]
 
 RelaySource: TypeAlias = "AsyncStream[ChatCompletionChunk] | Awaitable[AsyncStream[ChatCompletionChunk]]"
 """An open stream, or the call that opens it, not yet awaited."""
@@ -133,6 +133,22 @@ class RelayEnd:
         return None if self.stream is None else self.stream.request_id
 
 
+class RelayOptions(TypedDict, total=False):
+    """What every `EventStreamResponse` takes beside its source, and its framework's own."""
+
+    keep_alive: float | None
+    """Seconds of silence after which a comment is sent, which readers ignore; 15 if not given, None for none."""
+    tell: Callable[[KimiError], Mapping[str, object]] | None
+    """Makes the object under `error` of an error, in place of the usual one, which says nothing of your account."""
+    on_end: Callable[[RelayEnd], object] | None
+    """Called once, however it ended, when the stream is closed; awaited if it is a coroutine function, and then not cancelled with
+    the reader's request."""
+
+
+class _ReaderLeft(Exception):
+    """Writing failed: the reader's side is gone."""
+
+
 class Wire(Protocol):
     """The reader's side of a relay."""
 
@@ -160,14 +176,12 @@ class Wire(Protocol):
 class Relay:
     """Hands one stream on: `await relay.run(wire)`, once. See `EventStreamResponse` for the options."""
 
-    def __init__(
-        self,
-        source: RelaySource,
-        *,
-        keep_alive: float | None = KEEP_ALIVE,
-        tell: Callable[[KimiError], Mapping[str, object]] | None = None,
-        on_end: Callable[[RelayEnd], object] | None = None,
-    ) -> None:
+    def __init__(self, source: RelaySource, **options: Unpack[RelayOptions]) -> None:
+        if unknown := options.keys() - RelayOptions.__annotations__.keys():
+            raise TypeError(
+                f"EventStreamResponse takes {', '.join(RelayOptions.__annotations__)}; not {min(unknown)}"
+            )
+        keep_alive = options.get("keep_alive", KEEP_ALIVE)
         if not (hasattr(source, "__await__") or hasattr(source, "snapshot")):
             raise ConfigurationError(
                 "an EventStreamResponse takes an AsyncStream, or the call that opens one "
@@ -177,16 +191,16 @@ class Relay:
             raise ConfigurationError(f"keep_alive must be seconds above 0, or None; got {keep_alive!r}")
         self._source = source
         self._keep_alive = keep_alive
-        self._tell = tell
-        self._on_end = on_end
+        self._tell = options.get("tell")
+        self._on_end = options.get("on_end")
         self.stream: AsyncStream[ChatCompletionChunk] | None = None
         self.error: Exception | None = None
         self.left: bool = False
         self._whole = False
         """The end was written."""
         self._begun = False
-        self._writing = True
-        """Nothing may be put in between: bytes are on their way, or the relay has not begun, or it is over."""
+        self._writing = False
+        """Nothing may be put in between: bytes are on their way, or the relay is over."""
         self._commenting: asyncio.Event | None = None
         self._written = 0.0
 
@@ -201,11 +215,8 @@ class Relay:
                 group.start_soon(self._watch, wire, group.cancel_scope)
                 try:
                     await self._relayed(wire, group)
-                except OSError as exc:
-                    # It is the reader's connection, the host's would be an APIConnectionError; or what the source raised,
-                    # a TimeoutError of `asyncio.timeout` for one.
-                    if self.stream is None and self.error is None:
-                        self.error = fault = exc
+                except _ReaderLeft:
+                    pass
                 except Exception as exc:
                     self.error = fault = exc
                 group.cancel_scope.cancel()
@@ -219,14 +230,32 @@ class Relay:
         await wire.gone()
         scope.cancel()
 
+    async def head(self, wire: Wire) -> None:
+        """Answers a HEAD: with the headers of a stream, for which the model is not asked."""
+        source: object = self._source
+        try:
+            if isinstance(source, asyncio.Future):
+                source.cancel()
+            elif isinstance(source, Coroutine):
+                source.close()
+            elif hasattr(source, "snapshot"):
+                await cast("AsyncStream[ChatCompletionChunk]", source).close()
+            await wire.begin()
+            await wire.end()
+        except OSError:
+            self.left = True
+        finally:
+            await self._ended()
+
     async def _relayed(self, wire: Wire, group: TaskGroup) -> None:
+        self._written = asyncio.get_running_loop().time()
+        if self._keep_alive is not None:
+            group.start_soon(self._comment, wire, self._keep_alive)
         try:
             stream = self.stream = await self._opened()
             async with stream:
-                await wire.begin()
-                self._begun = True
-                if self._keep_alive is not None:
-                    group.start_soon(self._comment, wire, self._keep_alive)
+                await self._alone()
+                await self._begin(wire)
                 async with aclosing(self._events(stream)) as events:
                     await self._pass_on(events, wire)
         except ConfigurationError:
@@ -236,8 +265,13 @@ class Relay:
             await self._told(exc, wire)
         if self._begun:
             await self._alone()
-            await wire.end()
+            await _sent(wire.end())
         self._whole = True
+
+    async def _begin(self, wire: Wire) -> None:
+        if not self._begun:
+            await _sent(wire.begin())
+            self._begun = True
 
     async def _opened(self) -> AsyncStream[ChatCompletionChunk]:
         source = self._source
@@ -262,7 +296,10 @@ class Relay:
             if self._commenting is not None:
                 await self._alone()
             self._writing = True
-            await write(data)
+            try:
+                await write(data)
+            except OSError as exc:
+                raise _ReaderLeft from exc
             self._writing = False
             self._written = now()
 
@@ -273,7 +310,10 @@ class Relay:
             await self._commenting.wait()
 
     async def _comment(self, wire: Wire, interval: float) -> None:
-        """A comment whenever nothing was written for so long: a proxy must not take the silence for the end."""
+        """
+        A comment whenever nothing was written for so long: a proxy must not take the silence for the end. The first begins the
+        response, if the model has not: a refusal that comes later has no status any more.
+        """
         now = asyncio.get_running_loop().time
         while True:
             silent = now() - self._written
@@ -282,8 +322,9 @@ class Relay:
                 continue
             done = self._commenting = asyncio.Event()
             try:
-                await wire.write(COMMENT)
-            except OSError:
+                await self._begin(wire)
+                await _sent(wire.write(COMMENT))
+            except _ReaderLeft:
                 return  # whoever hands on will notice as well
             finally:
                 self._commenting, self._written = None, now()
@@ -293,14 +334,14 @@ class Relay:
         refusal = refusal_of(error)
         told = refusal.error if self._tell is None else self._tell(error)
         body = msgspec.json.encode({"error": dict(told)}, enc_hook=str)
+        await self._alone()
         if self._begun:
-            await self._alone()
-            await wire.write(encode_event(body))
+            await _sent(wire.write(encode_event(body)))
             return
         headers: dict[str, str] = {}
         if refusal.retry_after is not None:
             headers["Retry-After"] = str(math.ceil(refusal.retry_after))
-        await wire.refuse(refusal.status, headers, body)
+        await _sent(wire.refuse(refusal.status, headers, body))
 
     async def _ended(self) -> None:
         if self._on_end is None:
@@ -310,6 +351,14 @@ class Relay:
             found = self._on_end(end)
             if hasattr(found, "__await__"):
                 await cast("Awaitable[object]", found)
+
+
+async def _sent(writing: Awaitable[None]) -> None:
+    """An `OSError` of the reader's connection, told from one of the caller's own functions."""
+    try:
+        await writing
+    except OSError as exc:
+        raise _ReaderLeft from exc
 
 
 async def _encoded(stream: AsyncStream[ChatCompletionChunk]) -> AsyncGenerator[bytes, None]:

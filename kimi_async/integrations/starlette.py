@@ -10,16 +10,16 @@ A streamed answer as the response of a Starlette or FastAPI service.
 Needs no extra: who has Starlette has all of it.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
+from typing import Unpack
 
 from starlette.background import BackgroundTask
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from ..errors import KimiError
-from .relaying import HEADERS, KEEP_ALIVE, Relay, RelayEnd, RelaySource
+from .relaying import HEADERS, Relay, RelayEnd, RelayOptions, RelaySource
 
-__all__ = ["EventStreamResponse", "RelayEnd"]
+__all__ = ["EventStreamResponse", "RelayEnd", "RelayOptions"]
 
 
 class EventStreamResponse(Response):
@@ -35,10 +35,7 @@ class EventStreamResponse(Response):
         starts, so that a refusal has its status, with the error as JSON: 400, 413 and 422 with the host's words; 503 with
         `Retry-After` where the model is busy; 504 where it took too long; 502 for everything else that is no fault of the
         reader's. Or an open `AsyncStream`, whose refusals were yours.
-    :param keep_alive: seconds of silence after which a comment is sent, which readers ignore. None for none.
-    :param tell: makes the object under `error` of an error, in place of the usual one, which says nothing of your account.
-    :param on_end: called once with a `RelayEnd`, however it ended, when the stream is closed; awaited if it is a coroutine
-        function, and then not cancelled with the reader's request.
+    :param options: `keep_alive`, `tell` and `on_end`, see `RelayOptions`.
     :param background: as for any response: run when all is over.
     """
 
@@ -48,21 +45,20 @@ class EventStreamResponse(Response):
         self,
         source: RelaySource,
         *,
-        keep_alive: float | None = KEEP_ALIVE,
-        tell: Callable[[KimiError], Mapping[str, object]] | None = None,
-        on_end: Callable[[RelayEnd], object] | None = None,
         status_code: int = 200,
         headers: Mapping[str, str] | None = None,
         background: BackgroundTask | None = None,
+        **options: Unpack[RelayOptions],
     ) -> None:
         # Not super().__init__: it would set a body, and the length of it.
         self.status_code = status_code
         self.background = background
         self.init_headers({**HEADERS, **(headers or {})})
-        self._relay = Relay(source, keep_alive=keep_alive, tell=tell, on_end=on_end)
+        self._relay = Relay(source, **options)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        await self._relay.run(_ASGIWire(self, receive, send))
+        wire = _ASGIWire(self, receive, send)
+        await (self._relay.head(wire) if scope["method"] == "HEAD" else self._relay.run(wire))
         if self.background is not None:
             await self.background()
 

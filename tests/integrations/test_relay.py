@@ -378,6 +378,50 @@ async def test_relay_comments_while_the_model_is_silent(on: Framework) -> None:
     assert ROLE + 2 * COMMENT == came
 
 
+async def test_relay_comments_before_the_first_event(on: Framework) -> None:
+    """
+    A model that thinks for long before it says anything is not cut either: the response begins with a comment.
+    """
+    model = Model()
+    model.slow_to_begin = True
+    async with (
+        on.serving(lambda: on.response(model.create(), keep_alive=0.001)) as address,
+        aiohttp.ClientSession() as session,
+        session.post(address) as response,
+    ):
+        async with asyncio.timeout(PATIENCE):
+            came = await response.content.readexactly(2 * len(COMMENT))
+
+    assert (200, 2 * COMMENT) == (response.status, came)
+
+
+@pytest.mark.parametrize("status", [200, 429])
+async def test_relay_goes_on_after_early_comments(status: int) -> None:
+    """
+    What comes after them is handed on; a refusal, whose status is gone, is told as an error inside.
+    """
+    model, wire = Model(), Wire()
+    model.status = status
+    if status != 200:
+        model.said = [b'{"error":{"message":"max RPM","type":"rate_limit_reached_error"}}']
+
+    async def opening() -> Any:
+        await wire.wrote.wait()
+        return await model.create()
+
+    ends: list[RelayEnd] = []
+    await Relay(opening(), keep_alive=0.001, on_end=ends.append).run(wire)
+    first, *told = [each for each in wire.told if each != COMMENT]
+
+    assert "begin" == first
+    assert "end" == told[-1]
+    if status == 200:
+        assert b"".join(model.said) == b"".join(told[:-1])
+    else:
+        assert b"overloaded_error" in told[0]
+        assert [RateLimitReachedError] == [type(end.error) for end in ends]
+
+
 async def test_relay_background_runs_at_the_end() -> None:
     """
     A background task runs when all is over, as of any response of Starlette's.
@@ -533,22 +577,63 @@ async def test_relay_raises_an_oserror_of_the_source() -> None:
     assert [("mine", False)] == [(str(end.error), end.left) for end in ends]
 
 
-@pytest.mark.parametrize("status", [200, 400])
-async def test_relay_head_has_no_body(on: Framework, status: int) -> None:
+@pytest.mark.parametrize("opened", [False, True])
+async def test_relay_head_asks_nothing_of_the_model(on: Framework, opened: bool) -> None:
     """
-    HEAD gets the head alone: what followed would begin the next reply on the connection.
+    HEAD gets the head of a stream, with no body after it, which would begin the next reply on the connection; and no model is
+    asked, nor an open stream left open.
     """
     model = Model()
-    model.status = status
-    async with on.serving(lambda: on.response(model.create())) as address:
+    model.hangs = True
+    ends: list[RelayEnd] = []
+    source = await model.create() if opened else model.create()
+    async with on.serving(lambda: on.response(source, on_end=ends.append)) as address:
         host, port = address.split("/")[2].split(":")
         reader, writer = await asyncio.open_connection(host, int(port))
         writer.write(b"HEAD / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
         told = await asyncio.wait_for(reader.read(), PATIENCE)
         writer.close()
 
-    assert told.startswith(b"HTTP/1.1 %d" % status)
-    assert b"" == told.partition(b"\r\n\r\n")[2]
+    head, _, body = told.partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 200")
+    assert b"text/event-stream" in head
+    assert b"" == body
+    assert opened == model.asked.is_set()
+    assert 0 == model.transport.open
+    assert [(None, None, False)] == [(end.stream, end.error, end.left) for end in ends]
+
+
+async def test_relay_head_forgets_what_opens_in_a_task() -> None:
+    """
+    A call that the handler has started already is ended.
+    """
+    model, wire = Model(), Wire()
+    model.slow_to_begin = True
+    opening = asyncio.ensure_future(model.create())
+    await model.asked.wait()
+
+    await Relay(opening).head(wire)
+    await asyncio.wait([opening])
+
+    assert opening.cancelled()
+    assert ["begin", "end"] == wire.told
+
+
+async def test_relay_raises_an_oserror_of_the_callers_functions() -> None:
+    """
+    One that `tell` raises, to which a file is full or gone, is not taken for the reader's leaving.
+    """
+    model = Model()
+    model.said = [ROLE]
+
+    def tell(_: KimiError) -> Any:
+        raise FileNotFoundError("mine")
+
+    ends: list[RelayEnd] = []
+    with pytest.raises(FileNotFoundError, match="mine"):
+        await Relay(model.create(), tell=tell, on_end=ends.append).run(Wire())
+
+    assert [("mine", False)] == [(str(end.error), end.left) for end in ends]
 
 
 async def test_relay_raises_the_services_own_faults() -> None:
@@ -569,7 +654,11 @@ async def test_relay_raises_the_services_own_faults() -> None:
 
 @pytest.mark.parametrize(
     ("source", "options", "match"),
-    [(iter(()), {}, "AsyncStream"), (None, {"keep_alive": 0}, "keep_alive")],
+    [
+        (iter(()), {}, "AsyncStream"),
+        (None, {"keep_alive": 0}, "keep_alive"),
+        (None, {"keepalive": 1.0}, "keep_alive, tell, on_end; not keepalive"),
+    ],
 )
 async def test_relay_refuses_what_it_cannot_do(source: Any, options: Any, match: str) -> None:
     """
@@ -578,7 +667,7 @@ async def test_relay_refuses_what_it_cannot_do(source: Any, options: Any, match:
     model = Model()
     stream = await model.create()
     async with stream:
-        with pytest.raises(ConfigurationError, match=match):
+        with pytest.raises((ConfigurationError, TypeError), match=match):
             Relay(source or stream, **options)
 
 
