@@ -37,6 +37,12 @@ from .limiter import Limiter, Permission
 __all__ = ["RateLimitMiddleware"]
 
 
+REFUSALS = frozenset({429, 502, 503, 504, 529, *range(520, 531)})
+"""Statuses that may tell of a limit, or of nobody who could answer."""
+NO_CAPACITY = frozenset({"overloaded", "unavailable", "gateway"})
+"""Kinds of refusal that say the same of all requests. That of a proxy whose back end is gone is one of them, in its own words."""
+
+
 class RateLimitMiddleware:
     """
     Holds each attempt back until the limits allow it, and tells the limiter what came of it.
@@ -87,7 +93,7 @@ class RateLimitMiddleware:
         if status < 400:
             lease.admitted(response.headers)
             response.heard = partial(_heard, lease)
-        elif status in (429, 503, 529):
+        elif status in REFUSALS:
             turn = request.turn = turn or Turn()
             if turn.queued is None:
                 turn.queued = lease.ticket.sent - lease.waited
@@ -162,5 +168,5 @@ def _teach(lease: Permission, kind: str | None, told: LimitTold | None, retry_af
             current=told.current if told is not None else None,
             retry_after=retry_after,
         )
-    elif kind in ("overloaded", "unavailable"):
+    elif kind in NO_CAPACITY:
         lease.overloaded(retry_after)

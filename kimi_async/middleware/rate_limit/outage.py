@@ -23,9 +23,11 @@ class Outage:
     AGE = 10.0
     """Seconds for which an outcome counts."""
 
-    FIRST = 2.0
     EVERY = 3.0
     """Seconds between two probes. At 8 s for a refusal, waiting for one before sending the next would add 8 s to a recovery."""
+    SOON = 1.0
+    RESTART = 30.0
+    """The same for so many seconds where refusals come sooner than that, as those of a proxy do whose back end restarts."""
 
     __slots__ = (
         "active",
@@ -40,6 +42,7 @@ class Outage:
         "refusals",
         "seen",
         "slowest",
+        "took",
     )
 
     def __init__(self) -> None:
@@ -57,7 +60,9 @@ class Outage:
         self.seen: float = -INF
         """When the latest request was sent that was admitted since."""
         self.slowest: float = 0.0
-        """The longest time a refusal took to arrive."""
+        """The longest time a refusal took to arrive …"""
+        self.took: float = 0.0
+        """… and the latest."""
         self.outcomes: deque[tuple[float, bool]] = deque(maxlen=64)
         """When, and whether it was an overload; from the first overload on."""
 
@@ -79,7 +84,8 @@ class Outage:
 
     def refused(self, ticket: Ticket, hint: float | None, dice: float, now: float, pending: int = 0) -> None:
         self.refusals += 1
-        self.slowest = max(self.slowest, now - ticket.sent)
+        self.took = now - ticket.sent
+        self.slowest = max(self.slowest, self.took)
         if self.seen > ticket.sent or (self.recovering and ticket.sent < self.last):
             # Sent before somebody who was admitted: a stray one, or news from before the recovery.
             return
@@ -93,18 +99,19 @@ class Outage:
             self.recovering = False
             self.began = now
             self.probes = 0
-            self.probe_at = now + self._pause(hint, dice)
+            self.probe_at = now + self._pause(hint, dice, now)
         elif hint is not None:
             self.asked = max(self.asked, now + hint)
             self.probe_at = max(self.probe_at, self.asked)
 
-    def _pause(self, hint: float | None, dice: float) -> float:
-        pause = self.FIRST if self.probes == 0 else self.EVERY
+    def _pause(self, hint: float | None, dice: float, now: float) -> float:
+        soon = self.took < self.SOON and now - self.began < self.RESTART
+        pause = self.SOON if soon else self.EVERY
         return max(pause * (0.9 + 0.2 * dice), hint or 0.0)
 
     def probe(self, dice: float, now: float) -> None:
         self.probes += 1
-        self.probe_at = now + self._pause(None, dice)
+        self.probe_at = now + self._pause(None, dice, now)
 
     def admitted(self, ticket: Ticket, target: float, now: float) -> None:
         self.seen = max(self.seen, ticket.sent)

@@ -53,7 +53,7 @@ def unsent(org: Organisation, history: tuple[Attempt, ...]) -> CircuitOpenError:
     breaker = org.breaker
     wait = max(0.0, (breaker.next_probe or now) - now)
     return CircuitOpenError(
-        f"nothing was sent: the service has been overloaded for {now - breaker.since:.0f} s, "
+        f"nothing was sent: the service has had no capacity for {now - breaker.since:.0f} s, "
         f"{breaker.generations} refusals in a row; the next try is in {wait:.0f} s",
         cause="overloaded",
         retry_after=wait,

@@ -211,7 +211,7 @@ class RetryMiddleware:
             call.attempts -= 1
             call.verdict = Verdict("stop", str(outcome))
             return
-        if failure.cause in ("overloaded", "unavailable"):
+        if failure.cause in ("overloaded", "unavailable", "gateway"):
             org.recent.append(attempt_of(call, failure, 0.0))
             if org.breaker.failed(sent, now, failure.hint):
                 self._fail_all(org, request)

@@ -1369,7 +1369,7 @@ async def test_overload_that_lasts_fails_fast() -> None:
         assert (await wrapped(request(), server)).status == 429
     sent, now = len(server.times), loop.time()
 
-    with pytest.raises(CircuitOpenError, match=r"overloaded for \d+ s") as caught:
+    with pytest.raises(CircuitOpenError, match=r"no capacity for \d+ s") as caught:
         await wrapped(request(), server)
 
     assert (sent, now) == (len(server.times), loop.time())

@@ -145,7 +145,7 @@ async def test_client_storm_of_20_s(seed: int, takes: float, start: float) -> No
 
 async def test_client_overload_without_end() -> None:
     """
-    500 calls to a service that is down fail within two minutes and some forty requests, with what was seen.
+    500 calls to a service that is down fail within two minutes and some fifty requests, with what was seen.
     """
 
     async def handler(_: Request) -> Reply:
@@ -157,7 +157,7 @@ async def test_client_overload_without_end() -> None:
         errors = await ask_many(kimi, 500)
 
         assert {"CircuitOpenError", "EngineOverloadedError"} >= {type(error).__name__ for error in errors}
-        assert server.sent <= 50
+        assert server.sent <= 60
         assert now() < 120
         for error in [error for error in errors if isinstance(error, CircuitOpenError)]:
             assert {"overloaded"} == {attempt.cause for attempt in error.attempts}
@@ -214,7 +214,7 @@ async def test_client_overload_at_the_start_is_outlived_by_few_as_by_one(calls: 
 
     assert {"ChatCompletion"} == {type(reply).__name__ for reply in replies}
     assert now() < (11.5 if calls == 20 else 17)
-    assert server.sent <= 2 * calls + 4
+    assert server.sent <= 2 * calls + 6
 
 
 async def test_client_overload_that_asks_for_an_hour_is_not_waited_out() -> None:
