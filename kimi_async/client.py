@@ -24,7 +24,9 @@ from .config import (
     check_query,
     check_size,
     hidden,
+    hide,
     masked,
+    masked_url,
     resolve_base_url,
     resolve_key,
     user_agent,
@@ -154,11 +156,18 @@ class AsyncKimi(RequestBuilder, ResourceTree):
         **unknown: Never,
     ) -> None:
         # First of all: from here on a traceback shows them masked.
-        api_key, default_headers = masked(api_key), hidden(default_headers)
+        api_key, default_headers, default_query = (
+            masked(api_key),
+            hidden(default_headers),
+            hidden(default_query),
+        )
+        base_url, proxy, shared = masked_url(base_url), masked_url(proxy), masked_url(shared)
+        webhook_secret = cast("None", masked(webhook_secret))
+        misspelt = list(unknown)
+        unknown.clear()
         if proxy is not None:
-            proxy = SecretURL(proxy) if isinstance(proxy, str) else proxy  # pyright: ignore[reportUnnecessaryIsInstance]
             proxy = check_proxy(proxy)
-        _refuse(unknown, webhook_secret, websocket_base_url, _strict_response_validation)
+        _refuse(misspelt, webhook_secret, websocket_base_url, _strict_response_validation)
         row = find_provider(provider) if isinstance(provider, str) else provider
         if row is not None and not isinstance(row, Provider):  # pyright: ignore[reportUnnecessaryIsInstance]
             raise TypeError(f"provider must be a name such as 'openrouter', not {type(row).__name__}")
@@ -401,11 +410,10 @@ class AsyncKimi(RequestBuilder, ResourceTree):
         :param cost: tokens that a request will be charged, where you know better than our estimate.
         :param mode: `"fail_fast"` raises `RateLimitWaitError`, with the expected wait, instead of queueing.
         """
-        api_key, default_headers = (
-            masked(api_key),
-            hidden(default_headers),
-        )  # before a traceback can show them
-        set_default_headers = hidden(set_default_headers)
+        # Before a traceback can show them.
+        api_key, base_url = masked(api_key), masked_url(base_url)
+        default_headers, set_default_headers = hidden(default_headers), hidden(set_default_headers)
+        default_query, set_default_query = hidden(default_query), hidden(set_default_query)
         if _extra_kwargs:
             raise TypeError(f"unknown options: {', '.join(sorted(_extra_kwargs))}")
         config = self._config.changed(
@@ -467,6 +475,7 @@ class AsyncKimi(RequestBuilder, ResourceTree):
         follow_redirects: bool = True,
         **options: Unpack[CallOptions],
     ) -> T:
+        hide(options)
         if self._stack.closed:
             raise ClientClosedError("this client was closed; make a new one")
         request = await self.build_request(
@@ -516,7 +525,7 @@ _OF_OPENAI = {
 }
 
 
-def _refuse(unknown: Mapping[str, object], *of_openai: object) -> None:
+def _refuse(unknown: list[str], *of_openai: object) -> None:
     for name, value in zip(_OF_OPENAI, of_openai, strict=True):
         if value:
             raise ConfigurationError(f"{name} has no effect here: {_OF_OPENAI[name]}; leave it out")
@@ -548,7 +557,7 @@ def _callables(name: str, given: Any, takes: str) -> list[Any]:
 def _sharing(where: Any, quota: str | None, on_lost: Any, limits: Any, limiter: object) -> Shared:
     """What `shared` and its companions mean, checked."""
     if where is None and limiter is None:
-        where = os.environ.get(SHARED_VARIABLE, "").strip()
+        where = SecretURL(os.environ.get(SHARED_VARIABLE, "").strip())
     elif where is not None and where is not False and limiter is not None:
         raise ConfigurationError("pass shared or limiter, not both: a limiter brings its own quota")
     if where is True:

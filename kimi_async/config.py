@@ -12,9 +12,9 @@ from typing import Any, Literal, TypeVar, cast
 from urllib.parse import quote, urlsplit
 
 from .errors import ConfigurationError
-from .redact import Secret, is_secret
+from .redact import Secret, SecretURL, Unshown, is_secret, redact_url
 from .transport.exchange import Headers, Timeout, TimeoutLike
-from .types._base import NotGiven, Omit, is_given
+from .types._base import NotGiven, Omit, is_given, omit
 
 __all__ = ["BASE_URL", "BASE_URL_VARIABLES", "KEY_VARIABLES", "Config", "Configured", "resolve_key"]
 
@@ -72,13 +72,27 @@ def resolve_key(
 
 def masked(key: T) -> T | Secret:
     """The key as a `Secret`, before anything is said about it: what a traceback shows of the frame is masked from here on."""
-    return Secret(key) if isinstance(key, str) else key
+    if isinstance(key, str):
+        return Secret(key)
+    return (
+        key
+        if key is None or callable(key) or isinstance(key, (NotGiven, Omit, Unshown))
+        else cast("T", Unshown(key))
+    )
+
+
+def masked_url(url: T) -> T | SecretURL:
+    """The same for an address, which may hold a password."""
+    if isinstance(url, str):
+        return SecretURL(url)
+    return cast("T", Unshown(url)) if isinstance(url, bytes) or hasattr(url, "password") else url
 
 
 def check_key(key: object, source: str = "api_key") -> Secret:
     key = masked(key)
     if not isinstance(key, Secret):
-        raise ConfigurationError(f"{source} must be a string, not {type(key).__name__}")
+        kind = key.kind if isinstance(key, Unshown) else type(key).__name__
+        raise ConfigurationError(f"{source} must be a string, not {kind}")
     if not key.strip() and source != "the environment":
         raise ConfigurationError(f"the key given as {source} is blank")
     if not key.isascii() or not key.isprintable() or " " in key:
@@ -98,33 +112,51 @@ def resolve_base_url(
     environ: Mapping[str, str] | None = None,
 ) -> str:
     """The address, checked, with a slash at its end."""
-    url = (
-        str(given)
-        if given is not None
-        else first_set(variables, os.environ if environ is None else environ) or default
+    # Masked, since what is wrong with it may be that it holds a password.
+    url = SecretURL(
+        first_set(variables, os.environ if environ is None else environ) or default
+        if given is None
+        else given
     )
-    url = url.strip()
+    url = SecretURL(url.strip())
+    given = None
+    if wrong := _wrong_with(url):
+        raise ConfigurationError(wrong)
+    return str(url).rstrip("/") + "/"
+
+
+def _wrong_with(url: SecretURL) -> str | None:
+    """What is wrong with an address; None if nothing is."""
+    shown = redact_url(str(url))[:200]
     try:
-        parts = urlsplit(url)
+        parts = urlsplit(str(url))
         port_is_fine = parts.port is None or 0 < parts.port < 65536
-    except ValueError as exc:
-        raise ConfigurationError(f"base_url is not a URL: {exc}") from None
+    except ValueError:
+        return f"base_url is not a URL: {shown!r}"
     if (
         parts.scheme not in ("http", "https")
         or not parts.hostname
         or not port_is_fine
-        or _CONTROL.search(url)
+        or _CONTROL.search(str(url))
         or " " in url
     ):
-        raise ConfigurationError(
-            f"base_url must be an http(s) URL such as {BASE_URL}; got {url[:200]!r}"
-            + (" (is https:// missing?)" if "://" not in url else "")
+        return f"base_url must be an http(s) URL such as {BASE_URL}; got {shown!r}" + (
+            " (is https:// missing?)" if "://" not in url else ""
         )
     if parts.username or parts.password:
-        raise ConfigurationError("base_url holds a user name or password; pass the key as api_key")
+        return "base_url holds a user name or password; pass the key as api_key"
     if parts.query or parts.fragment:
-        raise ConfigurationError("base_url holds a query or fragment; pass default_query instead")
-    return url.rstrip("/") + "/"
+        return "base_url holds a query or fragment; pass default_query instead"
+    if not url.isascii():
+        return (
+            f"base_url holds a character that is not ASCII ({shown!r}): write the host as xn--… (Python: name.encode('idna')) "
+            "and the path with urllib.parse.quote()"
+        )
+    if parts.path.rstrip("/").endswith("/chat/completions"):
+        return (
+            f"base_url ends in /chat/completions, which every call adds by itself: leave it out ({shown!r})"
+        )
+    return None
 
 
 # They say how a message is framed and how far it goes, and that is the transport's to say: with one of them from outside, a
@@ -148,18 +180,40 @@ FRAMING = frozenset(
 
 
 def hidden(headers: Any) -> Any:
-    """The same headers; those that hold secrets masked where a traceback shows them."""
+    """The same headers, or query parameters; those that hold secrets masked where a traceback shows them."""
+    if headers is None or isinstance(headers, (Unshown, NotGiven, Omit)):
+        return headers
     if not isinstance(headers, Mapping):
-        return headers  # `_mapping` says what is wrong with it
+        return Unshown(headers)  # `_mapping` says what is wrong with it
     return {
-        name: Secret(value) if isinstance(value, str) and isinstance(name, str) and is_secret(name) else value
+        name: (Secret(value) if isinstance(value, str) else Unshown(value))
+        if isinstance(value, (str, bytes)) and isinstance(name, str) and is_secret(name)
+        else value
         for name, value in cast("Mapping[object, object]", headers).items()
     }
 
 
+def hide(given: Mapping[str, object]) -> None:
+    """
+    Masks the keys in a call's own headers and query, in place: a traceback shows the frames that they are handed through.
+    """
+    if not given:
+        return
+    fields = cast("dict[str, object]", given)
+    for name in ("extra_headers", "extra_query"):
+        if fields.get(name):
+            fields[name] = hidden(fields[name])
+    options = fields.get("options")
+    if isinstance(options, Mapping):
+        fields["options"] = {
+            name: hidden(value) if name in ("headers", "params") else value
+            for name, value in cast("Mapping[str, object]", options).items()
+        }
+
+
 def check_headers(headers: Mapping[str, object] | None) -> dict[str, str | Omit]:
     """
-    Headers that can be sent. `omit` removes one that would be sent by default.
+    Headers that can be sent. `omit`, or None, removes one that would be sent by default.
 
     :raises ConfigurationError: for what no header can carry, and for those that frame the message (`Content-Length`,
         `Transfer-Encoding`, `Host`, …), which a service might pass on from its own callers.
@@ -170,9 +224,10 @@ def check_headers(headers: Mapping[str, object] | None) -> dict[str, str | Omit]
         if isinstance(value, NotGiven):
             continue
         if not isinstance(name, str) or not _FIELD_NAME.fullmatch(name):  # pyright: ignore[reportUnnecessaryIsInstance]
-            raise ConfigurationError(f"{str(name)[:80]!r} is not a header name")
-        if isinstance(value, Omit):
-            checked[name] = value
+            told = re.sub(r"(?s)(?<=.):.*", ":…", str(name)[:80])  # a whole header, value included
+            raise ConfigurationError(f"{told!r} is not a header name")
+        if value is None or isinstance(value, Omit):
+            checked[name] = omit
             continue
         if name.lower().replace("_", "-") in FRAMING:
             raise ConfigurationError(
@@ -187,8 +242,11 @@ def check_header_value(what: str, value: object) -> str:
     """
     The value as text that a header can carry; it stays a `Secret` if it was one.
 
-    :raises ConfigurationError: for a line break or what is not ASCII, without showing it.
+    :raises ConfigurationError: for a line break, what is not ASCII, or what is no text, without showing it.
     """
+    if not isinstance(value, (str, int, float)):
+        kind = value.kind if isinstance(value, Unshown) else type(value).__name__
+        raise ConfigurationError(f"the value of {what} must be a string, not {kind}")
     text = value if isinstance(value, str) else str(value)
     if _CONTROL.search(text) or not text.isascii():
         raise ConfigurationError(f"the value of {what} holds a line break or a character that is not ASCII")
@@ -199,13 +257,22 @@ def _mapping(value: object, what: str) -> Mapping[str, Any]:
     if value is None:
         return {}
     if not isinstance(value, Mapping):
-        raise TypeError(f"{what} must be a mapping of names to values, not {type(value).__name__}")
+        kind = value.kind if isinstance(value, Unshown) else type(value).__name__
+        raise TypeError(f"{what} must be a mapping of names to values, not {kind}")
     return cast("Mapping[str, Any]", value)
 
 
 def check_query(query: Mapping[str, object] | None) -> dict[str, Any]:
-    """A copy; `query_string` writes it out."""
-    return dict(_mapping(query, "query parameters"))
+    """A copy, masked as headers are; `query_string` writes it out."""
+    query = hidden(query)
+    checked = {str(name): value for name, value in _mapping(query, "query parameters").items()}
+    for name, value in checked.items():
+        if isinstance(value, (bytes, Mapping, Unshown)):
+            kind = value.kind if isinstance(value, Unshown) else type(cast("object", value)).__name__
+            raise ConfigurationError(
+                f"the query parameter {name!r:.100} must be a string, a number, or a list of such, not {kind}"
+            )
+    return checked
 
 
 def query_string(query: Mapping[str, object] | None) -> str:
@@ -417,6 +484,7 @@ class Configured:
 
     @base_url.setter
     def base_url(self, value: str) -> None:
+        value = masked_url(value)
         self._reconfigure(base_url=value)
 
     @property

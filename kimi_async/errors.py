@@ -47,7 +47,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Self, cast
 
-from .redact import PlainHeaders, redact, redact_url, redacted, secrets_in, shown
+from .redact import PlainHeaders, redact, redact_url, redacted, secrets_of, shown
 
 if TYPE_CHECKING:
     from .types.completions import ChatCompletion
@@ -92,9 +92,7 @@ __all__ = [
     "StreamStalledError",
     "TokensPerDayLimitError",
     "UnprocessableEntityError",
-    "bare",
     "request_id_from",
-    "secrets_of",
 ]
 
 REQUEST_ID_HEADERS = (
@@ -186,25 +184,6 @@ class ResponseInfo:
     @property
     def url(self) -> str:
         return self.request.url if self.request else ""
-
-
-def secrets_of(request: object) -> tuple[str, ...]:
-    """What a reply may repeat of this request's headers and address."""
-    headers = None if isinstance(request, RequestInfo) else getattr(request, "headers", None)
-    if not isinstance(headers, Mapping):
-        return ()
-    return secrets_in(cast("Mapping[str, str]", headers), str(getattr(request, "url", "")))
-
-
-def bare(error: BaseException) -> None:
-    """
-    Takes from an error, before it is raised again, the frames that it came through and what it was raised in place of: they hold
-    addresses with their queries, proxies with their passwords, and the reply as it came, which may repeat a key; whoever shows a
-    traceback with its locals would show them.
-    """
-    if error.__suppress_context__:
-        error.__context__ = None
-    error.__traceback__ = None
 
 
 def _remember(request: object) -> object:

@@ -10,18 +10,21 @@ import re
 from collections.abc import Callable, Mapping
 from functools import lru_cache
 from typing import Any, cast
-from urllib.parse import parse_qsl, unquote, urlsplit, urlunsplit
+from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit, urlunsplit
 
 __all__ = [
     "PlainHeaders",
     "Secret",
     "SecretURL",
+    "Unshown",
+    "bare",
     "is_secret",
     "mask",
     "redact",
     "redact_url",
     "redacted",
     "secrets_in",
+    "secrets_of",
     "shown",
 ]
 
@@ -138,6 +141,25 @@ def secrets_in(headers: Mapping[str, str], url: str = "") -> tuple[str, ...]:
     return tuple(sorted((each for each in found if len(each) >= 8), key=len, reverse=True))
 
 
+def secrets_of(request: object) -> tuple[str, ...]:
+    """What a reply may repeat of this request's headers and address."""
+    headers = getattr(request, "headers", None)
+    if not isinstance(headers, Mapping) or isinstance(headers, PlainHeaders):
+        return ()
+    return secrets_in(cast("Mapping[str, str]", headers), str(getattr(request, "url", "")))
+
+
+def bare(error: BaseException) -> None:
+    """
+    Takes from an error, before it is raised again, the frames that it came through and what it was raised in place of: they hold
+    addresses with their queries, proxies with their passwords, and the reply as it came, which may repeat a key; whoever shows a
+    traceback with its locals would show them.
+    """
+    if error.__suppress_context__:
+        error.__context__ = None
+    error.__traceback__ = None
+
+
 class PlainHeaders(dict[str, str]):
     """Headers without secrets, fit to be kept, printed and pickled: lower-case names, found in any case."""
 
@@ -162,12 +184,29 @@ def shown(headers: Mapping[str, str], secrets: tuple[str, ...] = ()) -> PlainHea
     )
 
 
-def redact_url(url: str) -> str:
-    """The URL without user, password, query and fragment, which may all hold secrets."""
+def _has_place(parts: SplitResult) -> bool:
+    """Whether what stands for host and port is one: a password with a slash in it ends in the path."""
     try:
-        scheme, netloc, path, _, _ = urlsplit(url)
+        return bool(parts.netloc) and (parts.port is None or parts.port >= 0)
     except ValueError:
-        return "<unreadable URL>"
+        return False
+
+
+def redact_url(url: str) -> str:
+    """
+    The URL without user, password, query and fragment, which may all hold secrets; also where it is none, for want of a scheme or
+    since its password has a slash in it.
+    """
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        if "@" not in url:
+            return "<unreadable URL>"
+        parts = None
+    if "@" in url and (parts is None or not _has_place(parts)):
+        head, colon, rest = url.rpartition("://")
+        return redact(head + colon + re.split("[?#]", rest.rpartition("@")[2])[0])
+    scheme, netloc, path, _, _ = cast("SplitResult", parts)
     return redact(urlunsplit((scheme, netloc.rpartition("@")[2], path, "", "")))
 
 
@@ -186,6 +225,16 @@ class Secret(str):
     def __reduce__(self) -> Any:
         # A key that travels inside a pickle ends on somebody's disk.
         return (str, (mask(str(self)),))
+
+
+class Unshown:
+    """Stands for what was given in place of a secret and is none: what it is may be told, and nothing of what it holds."""
+
+    def __init__(self, value: object) -> None:
+        self.kind: str = type(value).__name__
+
+    def __repr__(self) -> str:
+        return f"<{self.kind}, not shown>"
 
 
 class SecretURL(Secret):

@@ -12,6 +12,7 @@ from kimi_async import NOT_GIVEN, ConfigurationError, omit
 from kimi_async.config import (
     Config,
     check_headers,
+    check_query,
     first_set,
     query_string,
     resolve_base_url,
@@ -97,6 +98,47 @@ def test_headers_checked():
 
     assert {"A": "1", "B": omit, "Authorization": "Bearer sk-0123456789abcdef"} == checked
     assert "0123456789" not in repr(checked)
+
+
+def test_headers_of_other_types():
+    """
+    None takes a header away, as `omit` does; what is no text is refused by its name, and not sent as Python prints it.
+    """
+    assert {"A": omit} == check_headers({"A": None})
+    for value in (b"x", ["x"], {"x": 1}, object()):
+        with pytest.raises(ConfigurationError, match="header A must be a string, not"):
+            check_headers({"A": value})
+
+
+@pytest.mark.parametrize("value", [b"x", {"x": 1}])
+def test_query_of_other_types(value: object):
+    """
+    What Python alone can print is refused when it is given; names may be numbers.
+    """
+    with pytest.raises(ConfigurationError, match="'a' must be a string, a number, or a list of such"):
+        check_query({"a": value})
+
+    assert "5=x" == query_string(check_query({5: "x"}))  # type: ignore[dict-item]
+
+
+@pytest.mark.parametrize(
+    ("url", "told"),
+    [
+        ("http://me:hidden@host/v1", "holds a user name or password"),
+        ("me:hidden@host/v1", r"got 'host/v1' \(is https:// missing\?\)"),
+        ("http://me:hid/den@host/v1", "is not a URL: 'http://host/v1'"),
+        ("http://höst.test/v1", "xn--"),
+        ("http://host/v1/chat/completions/", "which every call adds by itself"),
+    ],
+)
+def test_base_url_refused(url: str, told: str):
+    """
+    What is wrong is told when it is given, without a password.
+    """
+    with pytest.raises(ConfigurationError, match=told) as caught:
+        resolve_base_url(url)
+
+    assert "hid" not in str(caught.value)
 
 
 @pytest.mark.parametrize(

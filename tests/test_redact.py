@@ -63,6 +63,9 @@ def test_redact(text: str, clean: str):
     [
         ("https://user:pass@host/v1/x?key=1#f", "https://host/v1/x"),
         ("http://[bad", "<unreadable URL>"),
+        ("http://me:pa/ss@host/v1?key=1", "http://host/v1"),
+        ("me:pass@host/v1", "host/v1"),
+        ("http://host/users/@me", "http://host/users/@me"),
         ("http://h/sk-0123456789abcdef", "http://h/sk-…"),
     ],
 )

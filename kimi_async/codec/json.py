@@ -14,7 +14,8 @@ from typing import Any, TypeVar, cast
 import msgspec
 from msgspec import UNSET
 
-from ..errors import APIResponseValidationError, ConfigurationError, bare
+from ..errors import APIResponseValidationError, ConfigurationError
+from ..redact import bare
 from ..types._base import BaseModel, Reply, bind, is_given
 from ..types.completions import ChatCompletion, ChatCompletionChunk
 from .foreign import as_wire, json_values

@@ -12,9 +12,8 @@ from urllib.parse import urlsplit
 
 import msgspec
 
-from ..errors import secrets_of
 from ..providers.hosts import by_base_url
-from ..redact import redact
+from ..redact import redact, secrets_of
 from ..streaming.stream import AsyncStream
 from ..transport.exchange import Response
 from ..types.completions import ChatCompletion

@@ -23,9 +23,9 @@ from opentelemetry import context, metrics, trace
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
 from .._version import __version__
-from ..errors import KimiError, secrets_of
+from ..errors import KimiError
 from ..middleware.chain import Handler
-from ..redact import redact
+from ..redact import redact, secrets_of
 from ..tools.base import Tool
 from ..transport.exchange import Request, Response
 from ..types.completions import ChatCompletionMessageToolCall

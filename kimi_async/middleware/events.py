@@ -29,8 +29,8 @@ from typing import Any, TypeAlias, cast
 
 import msgspec
 
-from ..errors import Attempt, secrets_of
-from ..redact import is_secret, redact, redact_url, redacted
+from ..errors import Attempt
+from ..redact import is_secret, redact, redact_url, redacted, secrets_of
 from ..transport.exchange import Request, Response
 from .chain import Handler
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Literal, TypeAlias, cast
 from urllib.parse import quote
 
-from ..config import hidden
+from ..config import hide
 from ..errors import ConfigurationError
 from .caller import CallOptions
 
@@ -32,10 +32,8 @@ def call_options(given: Mapping[str, object]) -> CallOptions:
     if not given:
         return {}
     fields = cast("dict[str, object]", given)
-    taken = {name: fields.pop(name) for name in CALL_OPTIONS if name in fields}
-    if taken.get("extra_headers"):
-        taken["extra_headers"] = hidden(taken["extra_headers"])  # a traceback shows the frames of this call
-    return cast("CallOptions", taken)
+    hide(given)
+    return cast("CallOptions", {name: fields.pop(name) for name in CALL_OPTIONS if name in fields})
 
 
 def check_leaked_tools(value: object) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Final, Unpack
 
 from .. import codec
+from ..config import hide
 from ..types._base import NOT_GIVEN, NotGiven, Omit
 from ..types.batches import Batch, BatchList
 from ._base import Resource
@@ -40,6 +41,7 @@ class BatchEndpoints(Resource["RawBatches", "StreamingBatches"]):
         :param metadata: up to 16 pairs of strings.
         :param output_expires_after: sent on; Kimi documents none.
         """
+        hide(call)
         return await self._client.request(
             "POST",
             "batches",
@@ -62,6 +64,7 @@ class BatchEndpoints(Resource["RawBatches", "StreamingBatches"]):
         **call: Unpack[CallOptions],
     ) -> Batch:
         """How a batch is doing."""
+        hide(call)
         return await self._client.request(
             "GET",
             f"batches/{path_segment('batch_id', batch_id)}",
@@ -77,6 +80,8 @@ class BatchEndpoints(Resource["RawBatches", "StreamingBatches"]):
         **call: Unpack[CallOptions],
     ) -> AsyncPaginator[Batch, AsyncCursorPage[Batch]]:
         """All batches; await it for the first page (20 unless ``limit`` says otherwise), or iterate it."""
+
+        hide(call)
 
         async def fetch(params: Mapping[str, object]) -> AsyncCursorPage[Batch]:
             reply = await self._client.request(
@@ -105,6 +110,7 @@ class BatchEndpoints(Resource["RawBatches", "StreamingBatches"]):
 
         :raises BadRequestError: in any other status.
         """
+        hide(call)
         return await self._client.request(
             "POST",
             f"batches/{path_segment('batch_id', batch_id)}/cancel",

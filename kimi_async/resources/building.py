@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Mapping
 from typing import Any, Unpack, cast
 
-from ..config import Configured, check_headers, check_key, check_query, merge_headers, query_string
+from ..config import Configured, check_headers, check_key, check_query, hide, merge_headers, query_string
 from ..errors import ConfigurationError
 from ..providers.hosts import Provider, missing_endpoint_message
 from ..redact import Secret
@@ -53,6 +53,7 @@ class RequestBuilder(Configured):
 
         :raises ConfigurationError: a path that leaves `base_url`, an endpoint that the provider does not have, a bad header.
         """
+        hide(options)
         config = self._config
         headers = Headers(self._headers)
         if stream:

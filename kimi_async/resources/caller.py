@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import TYPE_CHECKING, Any, Protocol, Self, TypedDict, TypeVar, Unpack, cast
 
 from .. import codec
+from ..config import hide
 from ..providers.hosts import Provider
 from ..streaming.fold import Accumulator
 from ..streaming.stream import AsyncStream
@@ -103,6 +104,7 @@ class Caller(Protocol):
         self, method: str, path: str, cast_to: type[T], *, body: Any = None, **options: Unpack[CallOptions]
     ) -> T:
         """One call with a JSON body and a JSON reply."""
+        hide(options)
         extra_body = options.pop("extra_body", None)
         if extra_body:
             body = cast("dict[str, Any]", {**(body or {}), **extra_body})
@@ -127,6 +129,7 @@ class Caller(Protocol):
     ) -> AsyncStream[Any]:
         """A streamed call, its first event received. `cast_to` None means chat chunks, folded and checked for completeness."""
 
+        hide(options)
         row = self.provider
         finishes = row is not None and row.finishes
 

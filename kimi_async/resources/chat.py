@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Se
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias, TypeVar, Unpack, cast, overload
 
+from ..config import hide
 from ..errors import ConfigurationError, EmptyResponseError, NotFoundError
 from ..streaming.events import AsyncChatCompletionStreamManager
 from ..streaming.resume import ResumePolicy, Resumer, check_resume
@@ -261,6 +262,7 @@ class AsyncCompletions(Resource["RawCompletions", "StreamingCompletions"]):
         :raises OutputError: it is whole, and not of the type; `.reason` says where, `.completion` is the answer.
         :raises SchemaError: the type cannot be expressed as a schema that Kimi takes; nothing is sent.
         """
+        hide(params)
         if isinstance(reask, bool) or not isinstance(reask, int) or reask < 0:  # pyright: ignore[reportUnnecessaryIsInstance]
             raise ConfigurationError(f"reask must be an int of 0 or more; got {reask!r}")
         from ..schema import OutputError
@@ -372,6 +374,7 @@ class AsyncCompletions(Resource["RawCompletions", "StreamingCompletions"]):
             the events tell what was changed.
         Markup of calls that a host left in the text is never taken for the answer: `LeakedToolsError`.
         """
+        hide(params)
         from ..schema.answers import parse_completion, response_format_of
         from ..tools.run import ToolRun
 
@@ -517,6 +520,7 @@ class AsyncCompletions(Resource["RawCompletions", "StreamingCompletions"]):
         With a type as `response_format`, `content.done` has the value in `parsed` (None if the text is not one), and so has the
         final completion, which raises what `parse` raises.
         """
+        hide(params)
         resume = ResumePolicy.of(resume)
         if (gather := params.get("gather")) is not None:
             checked_gather(gather)  # now, and not when it is entered

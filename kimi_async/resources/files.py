@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Final, Unpack, cast
 import msgspec
 
 from .. import codec
+from ..config import hide
 from ..errors import APIConnectionError, ConfigurationError
 from ..transport.exchange import Response
 from ..transport.phases import unread, whole
@@ -128,6 +129,7 @@ class AsyncFiles(Resource["RawFiles", "StreamingFiles"]):
 
         :raises ConfigurationError: before anything is sent, for a file that is missing, empty, too large or text.
         """
+        hide(call)
         upload = await UploadFile.of(file)
         try:
             return await self._upload(
@@ -150,6 +152,7 @@ class AsyncFiles(Resource["RawFiles", "StreamingFiles"]):
         on_progress: Callable[[int, int], object] | None = None,
         **call: Unpack[CallOptions],
     ) -> FileObject:
+        hide(call)
         upload.check()
         fields = {"purpose": purpose}
         if is_given(expires_after) and isinstance(expires_after, Mapping):
@@ -166,6 +169,7 @@ class AsyncFiles(Resource["RawFiles", "StreamingFiles"]):
         **call: Unpack[CallOptions],
     ) -> FileObject:
         """What is known about a file."""
+        hide(call)
         return await self._client.request(
             "GET",
             f"files/{path_segment('file_id', file_id)}",
@@ -187,6 +191,8 @@ class AsyncFiles(Resource["RawFiles", "StreamingFiles"]):
 
         Kimi documents none of these parameters and gives everything on one page; they are sent on.
         """
+
+        hide(call)
 
         async def fetch(params: Mapping[str, object]) -> AsyncCursorPage[FileObject]:
             reply = await self._client.request(
@@ -213,6 +219,7 @@ class AsyncFiles(Resource["RawFiles", "StreamingFiles"]):
         **call: Unpack[CallOptions],
     ) -> FileDeleted:
         """Delete a file for good."""
+        hide(call)
         return await self._client.request(
             "DELETE",
             f"files/{path_segment('file_id', file_id)}",
@@ -229,6 +236,7 @@ class AsyncFiles(Resource["RawFiles", "StreamingFiles"]):
         The text extracted from a ``file-extract`` file, or the lines of a batch's output. Held in memory whole, up to 256 MiB;
         see `download` for what is large.
         """
+        hide(call)
         extra_body = call.pop("extra_body", None)
         response = await self._client.call(
             "GET",

@@ -10,6 +10,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import TYPE_CHECKING, Any, Final, Unpack, cast
 
 from .. import codec
+from ..config import hide
 from ..errors import ConfigurationError
 from ..tools import Tool, ToolContext
 from ..types.formulas import Fiber, FormulaTools
@@ -56,6 +57,7 @@ class AsyncFormulas(Resource["RawFormulas", "StreamingFormulas"]):
 
         :param call_timeout: seconds one call of them may take.
         """
+        hide(call)
         found = await self._client.request(
             "GET",
             f"formulas/{_checked(uri)}/tools",
@@ -76,6 +78,7 @@ class AsyncFormulas(Resource["RawFormulas", "StreamingFormulas"]):
 
         :param arguments: the model's text as it came, or a mapping.
         """
+        hide(call)
         text = arguments if isinstance(arguments, str) else codec.encode(arguments).decode()
         return await self._client.request(
             "POST",

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, ClassVar, Final, Unpack
 
 import msgspec
 
+from ..config import hide
 from ..errors import APIResponseValidationError, ConfigurationError, KimiError, NotFoundError
 from ..providers.hosts import foreign_model_message
 from ..providers.ids import gateway_of_model_id
@@ -36,6 +37,8 @@ class AsyncModels(Resource["RawModels", "StreamingModels"]):
     ) -> AsyncPaginator[Model, AsyncPage[Model]]:
         """All models of the account. Await it for the page, or iterate it; Kimi gives all of them on one page."""
 
+        hide(call)
+
         async def fetch(params: Mapping[str, object]) -> AsyncPage[Model]:
             reply = await self._client.request(
                 "GET",
@@ -59,6 +62,7 @@ class AsyncModels(Resource["RawModels", "StreamingModels"]):
 
         :raises NotFoundError: no such model, or none that this key may use.
         """
+        hide(call)
         segment = path_segment("model", model)
         try:
             return await self._client.request(
@@ -86,6 +90,7 @@ class AsyncModels(Resource["RawModels", "StreamingModels"]):
 
         :raises ConfigurationError: there is none, or more than one; the ids that exist are told.
         """
+        hide(call)
         path_segment("model", model)
         known = [each async for each in self.list(**call)]
         for each in known:

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, Concatenate, Generic, ParamSpec, Self, Ty
 import msgspec
 
 from ..codec.json import decode_reply
+from ..config import hide
 from ..errors import APIResponseValidationError
 from ..providers.hosts import Provider
 from ..transport.exchange import Body, Headers, Request, Response
@@ -117,6 +118,7 @@ class CatchingCaller(Verbs):
         follow_redirects: bool = True,
         **options: Unpack[CallOptions],
     ) -> T:
+        hide(options)
         accept = self._catch.around(accept)
         value = await self._client.call(
             method,
@@ -365,6 +367,7 @@ class WithRawResponse:
             return WithRawResponse(target)
 
         async def call(*args: object, **kwargs: object) -> APIResponse[Any]:
+            hide(kwargs)
             catch = Catch()
             try:
                 value = await getattr(caught(self._target, catch), name)(*args, **kwargs)
@@ -410,6 +413,8 @@ class WithStreamingResponse:
             return WithStreamingResponse(target)
 
         def call(*args: object, **kwargs: object) -> AsyncStreamedResponseManager[Any]:
+            hide(kwargs)
+
             async def run(catch: Catch) -> object:
                 return await getattr(caught(self._target, catch), name)(*args, **kwargs)
 

@@ -5,6 +5,7 @@
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Final, Unpack
 
+from ..config import hide
 from ..types.completions import ChatCompletionMessageParam
 from ..types.tokenizers import TokenCount
 from ._base import Resource
@@ -28,6 +29,7 @@ class AsyncTokenizers(Resource["RawTokenizers", "StreamingTokenizers"]):
         Tools are not counted: the endpoint documents none (platform.kimi.ai, "Estimate Tokens"). Whether it counts towards
         requests per minute is not known.
         """
+        hide(call)
         return await self._client.request(
             "POST",
             "tokenizers/estimate-token-count",

@@ -5,6 +5,7 @@
 from functools import cached_property
 from typing import TYPE_CHECKING, Final, Unpack
 
+from ..config import hide
 from ..types.users import Balance
 from ._base import Resource
 from .caller import CallOptions
@@ -18,6 +19,7 @@ class AsyncMe(Resource["RawMe", "StreamingMe"]):
         **call: Unpack[CallOptions],
     ) -> Balance:
         """What is left: `.available_balance`, as a Decimal, in US dollars (api.moonshot.ai) or yuan (api.moonshot.cn)."""
+        hide(call)
         return await self._client.request(
             "GET",
             "users/me/balance",

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any, TypedDict, TypeVar, Unpack, cast, overload
 
 from .. import codec
-from ..config import hidden
+from ..config import hide
 from ..transport.exchange import Response
 from ..transport.phases import whole
 from ..types._base import NOT_GIVEN, NotGiven, Omit, is_given
@@ -53,6 +53,7 @@ class Verbs(Caller):
 
     async def get(self, path: str, *, cast_to: Any = object, **more: Unpack[VerbOptions]) -> Any:
         """Calls an endpoint that has no method yet. See `post`."""
+        hide(more)
         return await self._raw("GET", path, cast_to, None, more)
 
     async def post(
@@ -73,21 +74,25 @@ class Verbs(Caller):
         :param body: sent as JSON.
         :param more: as for every other call, and those of `VerbOptions`: `stream`, `stream_cls`, `options={…}`.
         """
+        hide(more)
         return await self._raw("POST", path, cast_to, content if content is not None else body, more)
 
     async def put(
         self, path: str, *, cast_to: Any = object, body: Any = None, **more: Unpack[VerbOptions]
     ) -> Any:
+        hide(more)
         return await self._raw("PUT", path, cast_to, body, more)
 
     async def patch(
         self, path: str, *, cast_to: Any = object, body: Any = None, **more: Unpack[VerbOptions]
     ) -> Any:
+        hide(more)
         return await self._raw("PATCH", path, cast_to, body, more)
 
     async def delete(
         self, path: str, *, cast_to: Any = object, body: Any = None, **more: Unpack[VerbOptions]
     ) -> Any:
+        hide(more)
         return await self._raw("DELETE", path, cast_to, body, more)
 
     async def _raw(self, method: str, path: str, cast_to: Any, body: object, more: VerbOptions) -> Any:
@@ -102,8 +107,8 @@ class Verbs(Caller):
                 )
         timeout = more.get("timeout", options.get("timeout", NOT_GIVEN))
         extra_headers: dict[str, object] = {
-            **(hidden(options.get("headers")) or {}),
-            **(hidden(more.get("extra_headers")) or {}),
+            **(options.get("headers") or {}),
+            **(more.get("extra_headers") or {}),
         }
         if is_given(key := options.get("idempotency_key")) and key is not None:
             extra_headers.setdefault("Idempotency-Key", key)

@@ -39,10 +39,8 @@ from ..errors import (
     KimiError,
     ProxyError,
     RedirectRefusedError,
-    bare,
-    secrets_of,
 )
-from ..redact import redact
+from ..redact import bare, redact, secrets_of
 from . import leavings
 from .aiohttp_patches import AT_ONCE, Connection, Reply, Straight, reused, socket_of, straight
 from .exchange import Body, Headers, Request, Response, Timeout

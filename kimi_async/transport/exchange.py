@@ -23,9 +23,8 @@ from ..errors import (
     ResponseInfo,
     ResponseTooLargeError,
     request_id_from,
-    secrets_of,
 )
-from ..redact import SecretURL, is_secret, redact_url, shown
+from ..redact import SecretURL, is_secret, redact_url, secrets_of, shown
 from .deadlines import Deadline
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from urllib.parse import urlsplit
 
 from ..errors import ConfigurationError
-from ..redact import SecretURL, redact_url
+from ..redact import SecretURL, Unshown, redact_url
 
 __all__ = ["check_proxy", "proxy_for"]
 
@@ -26,9 +26,8 @@ def check_proxy(given: object, source: str = "proxy") -> SecretURL:
         URL, or lacks a port.
     """
     if not isinstance(given, str):
-        raise ConfigurationError(
-            f"{source} must be a URL such as http://127.0.0.1:3128, not {type(given).__name__}"
-        )
+        kind = given.kind if isinstance(given, Unshown) else type(given).__name__
+        raise ConfigurationError(f"{source} must be a URL such as http://127.0.0.1:3128, not {kind}")
     url = SecretURL(given.strip())
     named = _SCHEME.match(url)
     if named is None:
@@ -38,10 +37,10 @@ def check_proxy(given: object, source: str = "proxy") -> SecretURL:
         raise ConfigurationError(
             f"{source} holds a blank or line break; it must be a URL such as http://127.0.0.1:3128"
         )
-    try:
-        scheme, host, port = _place(url)
-    except ValueError:
-        raise ConfigurationError(f"{source} is not a URL: {told!r}") from None
+    place = _place(url)
+    if place is None:
+        raise ConfigurationError(f"{source} is not a URL: {told!r}")
+    scheme, host, port = place
     if scheme.startswith("socks"):
         raise ConfigurationError(
             f"{source} is a SOCKS proxy ({told}), which this client does not speak. Use the proxy's HTTP port, or pass "
@@ -59,9 +58,12 @@ def check_proxy(given: object, source: str = "proxy") -> SecretURL:
     return url
 
 
-def _place(url: str) -> tuple[str, str | None, int | None]:
-    parts = urlsplit(str(url))
-    return parts.scheme, parts.hostname, parts.port
+def _place(url: str) -> tuple[str, str | None, int | None] | None:
+    try:
+        parts = urlsplit(str(url))
+        return parts.scheme, parts.hostname, parts.port
+    except ValueError:
+        return None
 
 
 def proxy_for(scheme: str, host: str, port: int | None = None) -> SecretURL | None:

@@ -388,6 +388,74 @@ async def test_error_hides_a_key_of_any_form_wherever_the_server_repeats_it(
     assert not any(secret in caplog.text for secret in HIDDEN)
 
 
+GIVEN: dict[str, dict[str, Any]] = {
+    "a password in the address": {"base_url": f"http://me:{KEY}@host.test/v1"},
+    "a password in the address, without a scheme": {"base_url": f"me:{KEY}@host.test/v1"},
+    "a password with a slash in the address": {"base_url": f"http://me:a/{KEY}@host.test/v1"},
+    "a key in the address's query": {"base_url": f"htp://host.test/v1?key={KEY}"},
+    "a key as bytes": {"api_key": KEY.encode()},
+    "a key in a list": {"api_key": [KEY]},
+    "keys under another name": {"api_keys": [KEY]},
+    "a key where it has no meaning": {"webhook_secret": KEY},
+    "headers as text": {"default_headers": f"api-key: {KEY}"},
+    "headers as pairs": {"default_headers": [("api-key", KEY)]},
+    "a header in bytes": {"default_headers": {"api-key": KEY.encode()}},
+    "a query as text": {"default_query": f"key={KEY}"},
+    "a query in bytes": {"default_query": {"key": KEY.encode()}},
+    "a proxy in bytes": {"proxy": f"http://me:{KEY}@host.test:1".encode()},
+    "a proxy's password with a slash": {"proxy": f"http://me:a/{KEY}@host.test:1"},
+    "a shared quota's password": {"shared": f"rediss:me:{KEY}@host.test"},
+}
+
+
+@pytest.mark.parametrize("name", GIVEN)
+def test_refused_argument_hides_the_key(name: str):
+    """
+    What is wrong with an argument that holds a secret is told without it, and no frame shows it.
+    """
+    with pytest.raises((KimiError, TypeError)) as caught:
+        AsyncKimi(**{"api_key": "sk-other-0000000000", **GIVEN[name]})
+
+    assert_hidden(caught.value, prettily=False)
+
+
+OWN: dict[str, Any] = {"extra_headers": {"api-key": KEY}, "extra_query": {"key": KEY}}
+CALLS: dict[str, Callable[[AsyncKimi], Awaitable[object]]] = {
+    "chat": lambda c: c.chat.completions.create(model="m", messages=QUESTION, **OWN),
+    "chat, parsed": lambda c: c.chat.completions.parse(model="m", messages=QUESTION, **OWN),
+    "chat, raw": lambda c: c.chat.completions.with_raw_response.create(model="m", messages=QUESTION, **OWN),
+    "a chat's events": lambda c: c.chat.completions.stream(model="m", messages=QUESTION, **OWN).__aenter__(),
+    "tools": lambda c: c.chat.completions.run_tools(model="m", messages=QUESTION, tools=[], **OWN),
+    "files": lambda c: c.files.list(**OWN),
+    "a file": lambda c: c.files.content("x", **OWN),
+    "an upload": lambda c: c.files.create(file=("a.txt", b"x"), purpose="file-extract", **OWN),
+    "models": lambda c: c.models.list(**OWN),
+    "models, raw": lambda c: c.models.with_raw_response.list(**OWN),
+    "a model": lambda c: c.models.retrieve("x", **OWN),
+    "a batch": lambda c: c.batches.retrieve("x", **OWN),
+    "tokens": lambda c: c.tokenizers.estimate_token_count(model="m", messages=QUESTION, **OWN),
+    "the balance": lambda c: c.users.me.balance(**OWN),
+    "a path": lambda c: c.post("/x", body={}, **OWN),
+    "a path with options": lambda c: c.get("/x", options={"headers": {"api-key": KEY}, "params": {"key": KEY}}),
+    "a request": lambda c: c.build_request("GET", "x y", **OWN),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", CALLS)
+async def test_refused_call_hides_the_key_in_its_own_headers_and_query(name: str):
+    """
+    Whichever method it was given to, no frame on the way to the refusal shows it.
+    """
+    async with (
+        RawServer(sends(reply({"error": {"message": "no"}}, 400))) as server,
+        client_at(server.base_url, api_key="sk-other-0000000000") as client,
+    ):
+        with pytest.raises(KimiError) as caught:
+            await CALLS[name](client)
+
+    assert_hidden(caught.value, prettily=False)
+
+
 async def test_error_hides_a_key_from_the_environment(monkeypatch: pytest.MonkeyPatch):
     """
     A key from the environment that cannot be sent is refused without being shown, also when it ends in a newline.

@@ -13,9 +13,9 @@ import msgspec
 
 from ...codec import json as codec
 from ...codec.refusals import classify
-from ...errors import Attempt, ConfigurationError, KimiError, secrets_of
+from ...errors import Attempt, ConfigurationError, KimiError
 from ...providers.hosts import Provider
-from ...redact import redact, redacted
+from ...redact import redact, redacted, secrets_of
 from ...transport.exchange import Request, Response
 from ...types._base import held
 from ...types.completions import ChatCompletion

@@ -15,9 +15,8 @@ from ...errors import (
     EmptyResponseError,
     KimiError,
     RateLimitWaitError,
-    bare,
 )
-from ...redact import redact
+from ...redact import bare, redact
 from ...transport.exchange import Request, Response
 from ..chain import Handler
 from .organisation import Call, Lost, Organisation

@@ -114,9 +114,9 @@ def _maker(where: str | Ledger, quota: str) -> Callable[[], Ledger]:
             )
         ledger = where
         return lambda: ledger
-    scheme = where.partition("://")[0].lower() if "://" in where else where.lower()
+    scheme = where.partition(":")[0].lower()
     module = _BY_SCHEME.get(scheme)
-    if module is None or (scheme in ("redis", "rediss", "unix")) != ("://" in where):
+    if module is None or (where.lower() != scheme if scheme in ("host", "ray") else "://" not in where):
         raise ConfigurationError(
             "shared must be 'host', 'ray' or an address such as redis://127.0.0.1:6379/0, rediss://… or unix:///…; "
             f"got one that begins with {scheme[:20]!r}"  # what follows may hold a password
