@@ -73,17 +73,18 @@ def outgoing_messages(
     :raises TypeError: naming the message that is not one.
     """
     # Of a list nothing need be asked: whether it is a Mapping takes 0.3 µs to find out.
-    if type(messages) is not list and isinstance(messages, (str, bytes, Mapping, BaseModel)):
-        kind = type(cast("object", messages)).__name__
+    kind: type[object] = type(messages)
+    if kind is not list and isinstance(messages, (str, bytes, Mapping, BaseModel)):
         raise TypeError(
-            f"messages must be a list of messages, not one {kind}; "
+            f"messages must be a list of messages, not one {kind.__name__}; "
             'for a single question: [{"role": "user", "content": "…"}]'
         )
     out: list[object] = []
     as_it_is = reasoning == codec.REASONING
     try:
         for message in messages:
-            if as_it_is and type(message) is dict:
+            kind = type(message)
+            if as_it_is and kind is dict:
                 out.append(message)
             elif isinstance(message, (dict, BaseModel)):
                 out.append(codec.outgoing(message, reasoning))
