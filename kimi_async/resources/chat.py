@@ -164,8 +164,8 @@ class AsyncCompletions(Resource["RawCompletions", "StreamingCompletions"]):
             check_resume(client.provider)
         if streamed:
 
-            async def open_stream(body: bytes) -> AsyncStream[ChatCompletionChunk]:
-                stream: AsyncStream[ChatCompletionChunk] = await client.open_stream(
+            def open_stream(body: bytes) -> Awaitable[AsyncStream[ChatCompletionChunk]]:
+                return client.open_stream(
                     "POST",
                     "chat/completions",
                     body,
@@ -173,7 +173,6 @@ class AsyncCompletions(Resource["RawCompletions", "StreamingCompletions"]):
                     usage_follows=b'"include_usage":true' in body,
                     **call,
                 )
-                return stream
 
             try:
                 opened = await open_stream(body)

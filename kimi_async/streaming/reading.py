@@ -11,7 +11,7 @@ from typing import Any, Generic, TypeVar, cast
 from ..errors import APIConnectionError, APIError, APIStatusError, KimiError, StreamStalledError
 from ..transport.deadlines import Deadline
 from ..transport.exchange import Response
-from .clocks import FLOWS, SAID, TICK, Clocks, ticks_of, turn_of
+from .clocks import FLOWS, SAID, TICK, WAITS, Clocks, ticks_of, turn_of
 from .digest import Digest
 from .fold import Accumulator
 from .not_a_stream import NotAStream, rest_of, unfit
@@ -97,11 +97,15 @@ class Reading(Generic[T]):
         """What has arrived, as soon as it holds something to hand out, or an end, or a fault."""
         response, digest, clocks = self.response, self.digest, self.clocks
         if digest.waits:
-            items = digest.next_run()
-            if digest.fault is not None:
-                self._tell(digest.fault)
-            self._moved()
-            return items
+            return self._came(digest.next_run())
+        if clocks.state == WAITS and self._held is None and (data := response.take_arrived()):
+            # What came with the head was not waited for, and needs no clock.
+            try:
+                items = digest.feed(data)
+            except NotAStream as found:
+                items = await self._whole(found.head)
+            if items or digest.done or digest.fault is not None:
+                return self._came(items)
         read, now, turn = response.reader, clocks.loop.time, self._turn
         # With the loop, 0.07 µs; without it 0.19: until Python 3.12 asking for the running loop is a system call.
         task = clocks.task = cast("asyncio.Task[Any]", asyncio.current_task(clocks.loop))
@@ -150,8 +154,12 @@ class Reading(Generic[T]):
         finally:
             clocks.task = None
             clocks.expired = False
-        if digest.fault is not None:
-            self._tell(digest.fault)
+        return self._came(items)
+
+    def _came(self, items: list[T]) -> list[T]:
+        fault = self.digest.fault
+        if fault is not None:
+            self._tell(fault)
         if items:
             self._moved()
         return items

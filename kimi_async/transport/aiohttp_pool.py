@@ -341,6 +341,7 @@ class SessionPool:
             reader=body.readany,
             closer=body.close,
             whole=body.whole,
+            arrived=body.arrived,
             gate=body.gate,
             sip=body.sip,
             reason=reply.reason or "",
@@ -473,7 +474,7 @@ class _Reading:
         protocol.sip()
         if content.is_eof():
             protocol.hold(False)  # it has gone back to the pool with that
-        return content.read_nowait(-1) if content.exception() is None else b""
+        return self.arrived()
 
     def _connection(self) -> BaseProtocol | None:
         connection = self._reply.connection
@@ -487,6 +488,10 @@ class _Reading:
         if content.is_eof() and content.exception() is None and content.total_bytes <= at_most:
             return content.read_nowait(-1)
         return None
+
+    def arrived(self) -> bytes:
+        content = self._content
+        return content.read_nowait(-1) if content.exception() is None else b""
 
     def close(self) -> None:
         if self._content.is_eof():

@@ -299,6 +299,7 @@ class Response:
 
     __slots__ = (
         "__weakref__",
+        "_arrived",
         "_body",
         "_callbacks",
         "_closed",
@@ -334,6 +335,7 @@ class Response:
         reader: Callable[[], Awaitable[bytes]] | None = None,
         closer: Callable[[], None] | None = None,
         whole: Callable[[int], bytes | None] | None = None,
+        arrived: Callable[[], bytes] | None = None,
         gate: Callable[[bool], None] | None = None,
         sip: Callable[[], bytes] | None = None,
         reason: str = "",
@@ -374,6 +376,7 @@ class Response:
         self._closed = False
         self._closer = closer
         self._whole = whole
+        self._arrived = arrived
         if reader is None:
             self._body = body
             self._reader: Callable[[], Awaitable[bytes]] = self._nothing
@@ -490,6 +493,14 @@ class Response:
         less, 0.2 µs.
         """
         return self._reader if self._body is None else self._handed_out
+
+    def take_arrived(self) -> bytes:
+        """The bytes that are here already; `b""` where one has to wait (`readany`), which may be for an end or a fault."""
+        if self._arrived is None or self._body is not None:
+            return b""
+        data = self._arrived()
+        self.bytes_received += len(data)
+        return data
 
     async def readany(self) -> bytes:
         """The next bytes, decompressed, as soon as there are any; `b""` at the end."""

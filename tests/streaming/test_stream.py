@@ -28,7 +28,7 @@ from kimi_async import (
 from kimi_async.streaming.stream import AsyncStream
 from kimi_async.testing import MemoryTransport, Reply
 from kimi_async.transport.exchange import Request, Response
-from support.raw_server import DONE, FINISH, HELLO, ROLE, USAGE, WHOLE, chunk, event, text
+from support.raw_server import COMPLETION, DONE, FINISH, HELLO, ROLE, USAGE, WHOLE, chunk, event, text
 
 RECORDINGS = sorted((Path(__file__).parents[1] / "recordings").glob("*.raw"))
 QUESTION: list[Any] = [{"role": "user", "content": "Hello?"}]
@@ -68,6 +68,27 @@ class Feed:
 
     def close(self) -> None:
         self.closed = True
+
+
+class Here:
+    """
+    A reply whose first bytes came with its head; what comes after them is waited for.
+    """
+
+    def __init__(self, first: bytes, *more: bytes) -> None:
+        self.first = first
+        self.left = list(more)
+        self.waits = 0
+        request = Request("POST", "http://host/v1/x", stream=True)
+        self.response = Response(200, request=request, reader=self.read, arrived=self.take)
+
+    def take(self) -> bytes:
+        data, self.first = self.first, b""
+        return data
+
+    async def read(self) -> bytes:
+        self.waits += 1
+        return self.left.pop(0) if self.left else b""
 
 
 def client_of(body: Any, **options: Any) -> tuple[AsyncKimi, MemoryTransport]:
@@ -772,3 +793,47 @@ async def test_error_of_a_stream_has_the_reply_s_headers(rest: bytes, words: str
         error.response.status_code,
     )
     assert "Set-Cookie" not in error.response.headers
+
+
+async def test_first_event_with_head_is_not_waited_for(monkeypatch: pytest.MonkeyPatch):
+    """
+    What came together with the head is there at once: no read, and no clock.
+    """
+    here = Here(HELLO, FINISH + DONE)
+    stream: AsyncStream[Any] = AsyncStream(here.response)
+    with monkeypatch.context() as patched:
+        patched.setattr(asyncio.get_running_loop(), "call_at", None)
+        await stream.prime()
+
+    assert 0 == here.waits
+    assert "Hello" == await joined(stream)
+    assert len(HELLO + FINISH + DONE) == here.response.bytes_received
+
+
+@pytest.mark.parametrize("cut", [1, len(ROLE) - 1])
+async def test_part_of_first_event_with_head_is_waited_for(cut: int):
+    """
+    An event that came only in part with the head is whole when its rest has come.
+    """
+    here = Here(HELLO[:cut], HELLO[cut:], FINISH + DONE)
+    stream: AsyncStream[Any] = AsyncStream(here.response)
+    await stream.prime()
+
+    assert 1 == here.waits
+    assert "Hello" == await joined(stream)
+
+
+async def test_body_with_head_that_is_no_stream_is_read_to_its_end():
+    """
+    A completion in place of a stream is understood also where it came with the head.
+    """
+    whole = json.dumps(COMPLETION).encode()
+    here = Here(whole[:40], whole[40:])
+    stream: AsyncStream[Any] = AsyncStream(here.response)
+    await stream.prime()
+
+    assert "Hello" == await joined(stream)
+
+
+async def joined(stream: AsyncStream[Any]) -> str:
+    return "".join([choice.delta.content or "" async for chunk in stream for choice in chunk.choices])

@@ -79,6 +79,24 @@ async def test_response_calls_back_all_though_one_fails(caplog: pytest.LogCaptur
     assert 1 == caplog.text.count("a function given to on_close raised")
 
 
+async def test_response_hands_out_what_is_here_without_waiting():
+    """
+    It counts as received, as what was waited for does, and goes no second way once the body has been read.
+    """
+    here = [b"one, "]
+    response = Response(
+        200, request=request(), reader=reading(b"two"), arrived=lambda: here.pop() if here else b""
+    )
+
+    assert b"one, " == response.take_arrived()
+    assert b"" == response.take_arrived()
+    assert 5 == response.bytes_received
+    assert b"two" == await response.read()
+    here.append(b"three")
+    assert b"" == response.take_arrived()
+    assert b"" == Response(200, request=request(), reader=reading(b"one")).take_arrived()
+
+
 async def test_response_calls_back_all_though_closing_fails():
     """
     A slot must come back even if the connection cannot be closed.
