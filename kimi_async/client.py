@@ -87,7 +87,7 @@ class AsyncKimi(RequestBuilder, ResourceTree):
 
     :param provider: a gateway by name, such as `"openrouter"` or `"vllm"`: its address, key variable and peculiarities (see
         `kimi_async.providers`). `base_url` beside it moves the address and keeps the rest.
-    :param api_key: the key, or an async function that is asked for it before every attempt of a call.
+    :param api_key: the key, or a function, async or not, that is asked for it before every attempt of a call.
     :param timeout: a `Timeout`; or a number of seconds for each phase; or None for no limit.
     :param max_retries: attempts after the first, for failures that a repetition can mend. See `RetryPolicy` for the rest.
     :param http_client: your own `aiohttp.ClientSession`; it stays yours to close. (An httpx client cannot be used.)
@@ -173,7 +173,7 @@ class AsyncKimi(RequestBuilder, ResourceTree):
             raise TypeError(f"provider must be a name such as 'openrouter', not {type(row).__name__}")
         _check_policies(retry, limits, limiter)
         sharing = _sharing(shared, quota, on_lost, limits, limiter)
-        hooks = _callables("hooks", hooks, "an event")
+        hooks = _callables("hooks", hooks, "an event", plain=True)
         middleware = _callables("middleware", middleware, "(request, send)")
         self._provider = row
         self._config = Config(
@@ -201,6 +201,7 @@ class AsyncKimi(RequestBuilder, ResourceTree):
             ssl = http_client.ssl if ssl is None else ssl
             http_client = None
         _check_carrier(http_client, transport)
+        _check_connections(ssl, trust_env, advice)
         if fallback is not None:
             from .middleware.failover import Failover, asking_again_soon
 
@@ -227,6 +228,7 @@ class AsyncKimi(RequestBuilder, ResourceTree):
             shared=sharing,
             retry=retry,
             hooks=hooks,
+            own=row is not None and row.own,
         )
         # Whoever makes a client will ask something, so that the first question need not pay for the import.
         import_module(".resources.chat", __package__)
@@ -499,6 +501,9 @@ async def _error(response: Response, request: Request) -> APIStatusError:
 
 
 def _check_carrier(session: Any, transport: object) -> None:
+    for name, given in (("transport", transport), ("http_client", session)):
+        if isinstance(given, type):
+            raise TypeError(f"{name} is the class {given.__name__}: pass one of its objects")
     if transport is not None and not callable(getattr(transport, "send", None)):
         raise TypeError(f"transport must have `async def send(request)`; {type(transport).__name__} has none")
     if session is None:
@@ -516,6 +521,24 @@ def _check_carrier(session: Any, transport: object) -> None:
             f"http_client must be an aiohttp.ClientSession, not {type(session).__name__}; for another transport pass "
             "transport=, an object with `async def send(request)`"
         )
+
+
+def _check_connections(ssl: object, trust_env: object, advice: object) -> None:
+    # aiohttp's Fingerprint has a way of its own, and would say of anything else only at the first connection what it is not.
+    if (
+        ssl is not None
+        and not isinstance(ssl, (bool, ssl_module.SSLContext))
+        and not hasattr(ssl, "fingerprint")
+    ):
+        how = (
+            f"; for a file of certificates, ssl.create_default_context(cafile={ssl!r})"
+            if isinstance(ssl, str)
+            else ""
+        )
+        raise TypeError(f"ssl must be an ssl.SSLContext, True, False or None, not {type(ssl).__name__}{how}")
+    for name, given in (("trust_env", trust_env), ("advice", advice)):
+        if not isinstance(given, bool):
+            raise TypeError(f"{name} must be True or False, not {type(given).__name__} ({given!r:.40})")
 
 
 _OF_OPENAI = {
@@ -540,18 +563,42 @@ def _refuse(unknown: list[str], *of_openai: object) -> None:
         )
 
 
-def _callables(name: str, given: Any, takes: str) -> list[Any]:
+def _callables(name: str, given: Any, takes: str, *, plain: bool = False) -> list[Any]:
     """The callables of an option that takes several; one alone is understood too."""
     if callable(given):
+        _check_callable(name, given, takes, plain)
         return [given]
     if not isinstance(given, Iterable) or isinstance(given, (str, bytes, Mapping)):
         kind = type(cast("object", given)).__name__
         raise TypeError(f"{name} must be a list of callables with {takes}, not {kind}")
     several = list[Any](given)  # pyright: ignore[reportUnknownArgumentType]
     for each in several:
-        if not callable(each):
-            raise TypeError(f"{name} must be callable with {takes}; {type(each).__name__} is not")
+        _check_callable(name, each, takes, plain)
     return several
+
+
+def _check_callable(name: str, given: object, takes: str, plain: bool) -> None:
+    if not callable(given):
+        raise TypeError(f"{name} must be callable with {takes}; {type(given).__name__} is not")
+    if isinstance(given, type):
+        raise TypeError(
+            f"{name} must be callable with {takes}; {given.__name__} is a class: pass one of its objects"
+        )
+    try:
+        inspect.signature(given).bind(*takes.split(","))
+    except TypeError as exc:
+        raise TypeError(f"{name} must be callable with {takes}; {_name_of(given)} is not: {exc}") from None
+    except ValueError:
+        pass  # a builtin that does not tell what it takes
+    if plain and (inspect.iscoroutinefunction(given) or inspect.iscoroutinefunction(type(given).__call__)):
+        raise TypeError(
+            f"{name} are plain functions, called in place: {_name_of(given)} is async and would never run; let it take events "
+            "from a queue (hooks=[queue.put_nowait])"
+        )
+
+
+def _name_of(given: object) -> str:
+    return getattr(given, "__qualname__", type(given).__qualname__)
 
 
 def _sharing(where: Any, quota: str | None, on_lost: Any, limits: Any, limiter: object) -> Shared:
@@ -573,9 +620,11 @@ def _check_policies(retry: object, limits: Any, limiter: object) -> None:
     from .middleware.retry.policy import RetryPolicy
 
     if retry is not None and not isinstance(retry, RetryPolicy):
-        number = f"; for a number of attempts pass max_retries={retry}" if isinstance(retry, int) else ""
+        number = f"; for a number of attempts pass max_retries={int(retry)}" if isinstance(retry, int) else ""
         raise TypeError(f"retry must be a RetryPolicy, not {type(retry).__name__}{number}")
-    if limiter is not None and not callable(getattr(limiter, "try_acquire", None)):
+    if limiter is not None and (
+        isinstance(limiter, type) or not callable(getattr(limiter, "try_acquire", None))
+    ):
         raise TypeError(
             f"limiter must be an AdmissionController, not {type(limiter).__name__}; for numbers pass limits=RateLimits(...)"
         )

@@ -28,7 +28,8 @@ BASE_URL_VARIABLES = ("MOONSHOT_BASE_URL", "KIMI_BASE_URL", "MOONSHOT_API_BASE")
 _FIELD_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
 
-ApiKey = str | Callable[[], Awaitable[str]]
+KeyFunction = Callable[[], Awaitable[str] | str]
+ApiKey = str | KeyFunction
 
 
 def first_set(variables: tuple[str, ...], environ: Mapping[str, str]) -> str | None:
@@ -46,7 +47,7 @@ def resolve_key(
     *,
     required: bool = True,
     environ: Mapping[str, str] | None = None,
-) -> Secret | Callable[[], Awaitable[str]]:
+) -> Secret | KeyFunction:
     """
     The key, checked. A callable is asked anew for every attempt of a call, and its answer checked then.
 
@@ -340,7 +341,7 @@ def user_agent(version: str) -> str:
 class Config:
     """What one client, or one `with_options` view of it, sends with every call."""
 
-    api_key: Secret | Callable[[], Awaitable[str]]
+    api_key: Secret | KeyFunction
     base_url: str
     timeout: Timeout
     max_retries: int
@@ -468,7 +469,7 @@ class Configured:
 
     @property
     def api_key(self) -> str:
-        """The key in plain. Empty where an async function gives it."""
+        """The key in plain. Empty where a function gives it."""
         key = self._config.api_key
         return str(key) if isinstance(key, str) else ""
 

@@ -26,6 +26,7 @@ from kimi_async import (
     Timeout,
     omit,
 )
+from kimi_async.middleware.rate_limit import AdmissionController
 from kimi_async.testing import MemoryTransport, Reply
 from kimi_async.transport.exchange import Request, Response, TransportSettings
 
@@ -50,6 +51,11 @@ class Wire(MemoryTransport):
     @property
     def last(self) -> Request:
         return self.requests[-1]
+
+
+class OneLayer:
+    async def __call__(self, request: Request, send: Any) -> Response:
+        raise NotImplementedError
 
 
 def client_on(wire: Wire, **options: Any) -> AsyncKimi:
@@ -110,6 +116,7 @@ def client_on(wire: Wire, **options: Any) -> AsyncKimi:
         ({"websocket_base_url": "wss://x"}, "realtime"),
         ({"_strict_response_validation": True}, "leniently"),
         ({"retry": 3}, "max_retries=3"),
+        ({"retry": True}, "max_retries=1"),
         ({"retry": "often"}, "RetryPolicy"),
         ({"limits": "tier9"}, "tier9"),
         ({"limits": 5}, r"RateLimits\(concurrency=5\)"),
@@ -118,6 +125,22 @@ def client_on(wire: Wire, **options: Any) -> AsyncKimi:
         ({"hooks": 5}, "hooks"),
         ({"hooks": "print"}, "hooks"),
         ({"hooks": [None]}, "hooks"),
+        pytest.param({"hooks": [anyio.sleep]}, "sleep is async", id="async hook"),
+        pytest.param({"hooks": lambda: None}, "with an event", id="hook that takes nothing"),
+        pytest.param({"hooks": [Response]}, "Response is a class", id="hook that is a class"),
+        pytest.param(
+            {"middleware": [lambda _: None]}, r"with \(request, send\)", id="middleware that takes one"
+        ),
+        pytest.param({"middleware": [OneLayer]}, "OneLayer is a class", id="middleware that is a class"),
+        pytest.param({"transport": MemoryTransport}, "class MemoryTransport", id="transport that is a class"),
+        pytest.param(
+            {"http_client": aiohttp.ClientSession}, "class ClientSession", id="session that is a class"
+        ),
+        pytest.param({"limiter": AdmissionController}, "AdmissionController", id="limiter that is a class"),
+        ({"ssl": "ca.pem"}, "cafile='ca.pem'"),
+        ({"ssl": 0}, "ssl must be"),
+        ({"trust_env": "no"}, "trust_env must be True or False"),
+        ({"advice": 1}, "advice must be True or False"),
         ({"middleware": "retry"}, "middleware"),
         ({"provider": 5}, "provider"),
         ({"proxy": "foo"}, "http://foo:3128"),
@@ -569,6 +592,20 @@ async def test_key_from_a_function():
 
     assert ["Bearer sk-first-0000000000", "Bearer sk-second-000000000", "Bearer sk-third-0000000000"] == sent
     assert "" == client.api_key
+
+
+async def test_key_from_a_function_that_is_not_async():
+    """
+    It is asked alike; what is no key is refused in our words, and not shown.
+    """
+    wire = Wire()
+    await client_on(wire, api_key=lambda: "sk-plain-0000000000").get("/models")
+
+    assert "Bearer sk-plain-0000000000" == wire.last.headers["Authorization"]
+    with pytest.raises(
+        ConfigurationError, match="what the api_key function returns must be a string, not bytes"
+    ):
+        await client_on(wire, api_key=lambda: b"sk-plain-0000000000").get("/models")
 
 
 async def test_key_from_a_function_gives_way_to_the_caller_s_header():

@@ -163,8 +163,9 @@ class Observer:
         for hook in self.hooks:
             try:
                 hook(event)
-            except Exception:
-                # Who watches cannot undo what is watched: an answer that was paid for is not lost to a hook.
+            except (Exception, asyncio.CancelledError):
+                # Who watches cannot undo what is watched: an answer that was paid for is not lost to a hook. CancelledError is
+                # that of another task, whose result it looked at: nothing is awaited here that could be cancelled.
                 self._complain(hook)
         _log(event)
 

@@ -89,6 +89,7 @@ class Stack:
         shared: "Shared",
         retry: "RetryPolicy | None",
         hooks: "Sequence[Hook]",
+        own: bool = False,
     ) -> None:
         self.closed: bool = False
         self._transport = transport
@@ -100,6 +101,7 @@ class Stack:
         )
         """The first middleware's that has one: see `kimi_async.tools.run.AroundTool`."""
         self._limits = limits
+        self._own = own  # a server of the caller's, as far as is known
         self._given_limiter: Limiter | None = limiter
         self._shared = shared
         # Which organisations were used last costs nothing to know by two generations, and a look-up for each call by order.
@@ -139,7 +141,9 @@ class Stack:
         limits = self._limits
         if limits is None and self._shared.where is None:
             row = by_base_url(organisation[0])
-            limits = unknown_limits(organisation[0], official=row is not None and row.fixed_sampling)
+            limits = unknown_limits(
+                organisation[0], official=row is not None and row.fixed_sampling, own=self._own
+            )
         return self._shared.limiter(limits, organisation)
 
     def _forget(self) -> None:

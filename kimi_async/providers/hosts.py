@@ -79,6 +79,7 @@ class Provider:
     :ivar continues_partial: whether it goes on with an assistant message that is marked `partial`, as Kimi does; others begin
         the answer anew, or refuse.
     :ivar asks_for_usage: whether a stream says its usage only with `stream_options={"include_usage": True}`.
+    :ivar own: whether people run it themselves, so that it has no limits but those it refuses by.
     :ivar hosts: host names by which `by_base_url` knows it.
     """
 
@@ -97,6 +98,7 @@ class Provider:
     finishes: bool = False
     continues_partial: bool = False
     asks_for_usage: bool = False
+    own: bool = False
     hosts: tuple[str, ...] = ()
 
     def supports(self, endpoint: str) -> bool:
@@ -245,6 +247,7 @@ PROVIDERS: Final[dict[str, Provider]] = {
             example_model="moonshotai/Kimi-K3",
             finishes=True,
             asks_for_usage=True,
+            own=True,
         ),
         # Start it with --reasoning-parser kimi_k3 --tool-call-parser kimi_k3.
         # https://docs.sglang.ai/advanced_features/separate_reasoning.html (2026)
@@ -259,6 +262,7 @@ PROVIDERS: Final[dict[str, Provider]] = {
             example_model="moonshotai/Kimi-K3",
             finishes=True,
             asks_for_usage=True,
+            own=True,
         ),
     )
 }  # fmt: skip

@@ -3,10 +3,20 @@ A call's request: address, headers, key, and what the options of client and call
 """
 
 import asyncio
+import inspect
 from collections.abc import Mapping
 from typing import Any, Unpack, cast
 
-from ..config import Configured, check_headers, check_key, check_query, hide, merge_headers, query_string
+from ..config import (
+    Configured,
+    KeyFunction,
+    check_headers,
+    check_key,
+    check_query,
+    hide,
+    merge_headers,
+    query_string,
+)
 from ..errors import ConfigurationError
 from ..providers.hosts import Provider, missing_endpoint_message
 from ..redact import Secret
@@ -103,7 +113,7 @@ class RequestBuilder(Configured):
     async def _authorize(self, request: Request) -> None:
         key = self._config.api_key
         if callable(key):
-            key = check_key(await key(), "the api_key function")
+            key = check_key(await _told_by(key), "what the api_key function returns")
         request.headers["Authorization"] = Secret(f"Bearer {key}")
 
     def _target(self, path: str, unlisted: bool) -> str:
@@ -117,3 +127,8 @@ class RequestBuilder(Configured):
                 self._targets.clear()
             self._targets[path] = url
         return url
+
+
+async def _told_by(function: KeyFunction) -> str:
+    key = function()
+    return await key if inspect.isawaitable(key) else key

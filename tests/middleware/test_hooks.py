@@ -341,15 +341,19 @@ async def test_middleware_debug_log_holds_no_secret(
         assert secret not in text
 
 
-async def test_middleware_hook_that_raises(caplog: pytest.LogCaptureFixture) -> None:
+@pytest.mark.parametrize("raised", [ZeroDivisionError, asyncio.CancelledError])
+async def test_middleware_hook_that_raises(
+    raised: type[BaseException], caplog: pytest.LogCaptureFixture
+) -> None:
     """
-    What a hook raises is logged once, with its name, and the answer that was paid for comes all the same.
+    What a hook raises is logged once, with its name, and the answer that was paid for comes all the same; also where it looked at
+    the result of a task that was cancelled.
     """
     told: list[Event] = []
 
     def hook(event: Event) -> None:
         told.append(event)
-        raise ZeroDivisionError
+        raise raised
 
     async def send(asked: Request) -> Response:
         return Response(200, {}, request=asked, body=b"{}")

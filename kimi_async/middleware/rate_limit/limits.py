@@ -74,16 +74,25 @@ ELSEWHERE = 256
 """`start` at hosts that are not Kimi's own, whose tiers end at a hundred slots: of resellers nobody knows a limit so low."""
 
 
-def unknown_limits(base_url: str, *, official: bool) -> RateLimits:
+def unknown_limits(base_url: str, *, official: bool, own: bool = False) -> RateLimits:
     """
     Where to begin with a host of which nobody has told the limits: carefully at Kimi's, with more elsewhere, and at once with a
     server of one's own (on loopback, in a private network, a bare name), which refuses if it must.
+
+    :param own: it is known to be one's own, wherever it is.
     """
     host = (urlsplit(base_url).hostname or "").lower()
     try:
-        own = ip_address(host).is_private
+        own = (
+            own or not ip_address(host).is_global
+        )  # also 100.64.0.0/10, of overlay networks, which is not "private"
     except ValueError:
-        own = host == "localhost" or host.endswith((".localhost", ".local", ".internal")) or "." not in host
+        own = (
+            own
+            or host == "localhost"
+            or host.endswith((".localhost", ".local", ".internal"))
+            or "." not in host
+        )
     return RateLimits(hold=not own, start=4 if official or own else ELSEWHERE)
 
 

@@ -27,6 +27,7 @@ pytestmark = pytest.mark.virtual_clock
         ("http://10.1.2.3/v1/", False, RateLimits(hold=False, start=4)),
         ("http://localhost:8000/v1/", False, RateLimits(hold=False, start=4)),
         ("http://vllm:8000/v1/", False, RateLimits(hold=False, start=4)),
+        ("http://100.64.3.2/v1/", False, RateLimits(hold=False, start=4)),
         ("http://gpu.internal/v1/", False, RateLimits(hold=False, start=4)),
         ("http://8.8.8.8/v1/", False, RateLimits(start=ELSEWHERE)),
     ],
@@ -44,6 +45,7 @@ def test_unknown_limits_by_host(address: str, official: bool, expected: RateLimi
     [
         ({"base_url": "http://127.0.0.1:8000/v1"}, 500, 0.51),
         ({"provider": "vllm"}, 3_000, 0.51),
+        ({"provider": "sglang", "base_url": "https://gpu.example/v1"}, 500, 0.51),
         ({"base_url": "https://host.example/v1", "limits": RateLimits(hold=False)}, 3_000, 0.51),
         ({"base_url": "https://host.example/v1"}, 500, 1.3),
         ({"base_url": "https://host.example/v1"}, 3_000, 2.5),
