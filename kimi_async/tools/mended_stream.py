@@ -80,6 +80,9 @@ class MendedStream:
     async def aclose(self) -> None:
         await self._inner.close()
 
+    def drop_chunks(self, on: bool = True) -> None:
+        """Does nothing: what is mended is the chunks."""
+
     def raw_events(self) -> NoReturn:
         raise ConfigurationError(
             "raw_events() hands on what came, and leaked_tools='mend' changes it: iterate over the chunks"

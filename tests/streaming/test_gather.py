@@ -9,7 +9,14 @@ from typing import Any
 
 import pytest
 
-from kimi_async import AsyncKimi, ConfigurationError, EngineOverloadedError, StreamStalledError, Timeout
+from kimi_async import (
+    AsyncKimi,
+    ConfigurationError,
+    EngineOverloadedError,
+    ResumePolicy,
+    StreamStalledError,
+    Timeout,
+)
 from kimi_async.streaming.clocks import SHARE, TICK, Ticks, Turn
 from kimi_async.streaming.reading import GATHER
 from kimi_async.streaming.stream import AsyncStream
@@ -457,6 +464,23 @@ async def test_gather_as_an_option(how: str) -> None:
 
     assert 0 == stopped[0]
     assert 10 < stopped[1] <= 21
+
+
+@pytest.mark.virtual_clock
+@pytest.mark.parametrize(
+    "options", [{}, {"leaked_tools": "mend", "tools": []}, {"resume": ResumePolicy()}, {"empty": "raise"}]
+)
+async def test_final_text_is_whole_where_chunks_gather(options: Any) -> None:
+    """
+    Whatever stands between the chunks and the reader of their end gets all of it.
+    """
+    transport = Counting([ROLE, *[TOKEN] * 20, END])
+    client = AsyncKimi(api_key="sk-test", transport=transport)
+    asked: Any = {"model": "kimi-k3", "messages": [{"role": "user", "content": "Hello"}], **options}
+
+    async with client.chat.completions.stream(**asked) as stream:
+        assert "x" * 20 == await stream.get_final_text()
+    assert 1 < transport.stopped
 
 
 @pytest.mark.parametrize("given", [0, -1, 5.1, float("nan"), float("inf"), True, "0.05"])
