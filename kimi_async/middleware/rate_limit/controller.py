@@ -48,7 +48,7 @@ if hasattr(os, "register_at_fork"):
 class Lease:
     """The permission to have one request under way. `release()` it when its reply has ended; more than once is harmless."""
 
-    __slots__ = ("_controller", "_loop", "_ticket", "pause", "reason", "waited")
+    __slots__ = ("_controller", "loop", "pause", "reason", "ticket", "waited")
 
     def __init__(
         self,
@@ -59,8 +59,8 @@ class Lease:
         reason: str = "",
     ) -> None:
         self._controller = controller
-        self._ticket = ticket
-        self._loop = loop
+        self.ticket: Ticket = ticket
+        self.loop: asyncio.AbstractEventLoop = loop
         self.waited: float = waited
         """Seconds in the queue."""
         self.reason: str = reason
@@ -89,16 +89,8 @@ class Lease:
 
     def release(self) -> None:
         """The reply has ended, or will never come."""
-        if not self._ticket.done:
+        if not self.ticket.done:
             self._controller._release(self)  # pyright: ignore[reportPrivateUsage]
-
-    @property
-    def ticket(self) -> Ticket:
-        return self._ticket
-
-    @property
-    def loop(self) -> asyncio.AbstractEventLoop:
-        return self._loop
 
     def __enter__(self) -> "Lease":
         return self
@@ -170,7 +162,7 @@ class AdmissionController:
         """A lease if the request may go now and nobody waits before it; None otherwise. Raises `RequestTooCostlyError`."""
         loop = asyncio.get_running_loop()
         queue = self._queue()
-        if queue is None or queue.loop is not loop:
+        if queue is None or queue.ref() is not loop:
             queue = self._queue_of(loop)
         if queue.waiting:
             return None

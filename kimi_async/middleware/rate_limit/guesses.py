@@ -65,9 +65,11 @@ class Guesses:
     def admitted(self, ticket: Ticket, now: float) -> None:
         """A request was let in, by its status or by silence."""
         self.evidence.saw(ticket, True, now)
-        guessed = self.requests.guessed
-        self.requests.admitted(ticket, now)
-        if guessed and not self.requests.guessed:
+        requests = self.requests
+        guessed = requests.guessed
+        if requests.passed or requests.opening or requests.canary is ticket:
+            requests.admitted(ticket, now)
+        if guessed and not requests.guessed:
             self._mistaken()
         elif self.guessed and ticket.inflight < self.slots.cap:
             self.below += 1

@@ -216,7 +216,8 @@ class Law:
         if budget.left < budget.MOST:
             budget.left += budget.SHARE
         outage, concurrency = self.outage, self.concurrency
-        outage.passed(now)
+        if outage.outcomes:
+            outage.passed(now)
         self.guesses.passed(ticket)
         more = (
             concurrency.slow
@@ -244,7 +245,8 @@ class Law:
         self._settled(ticket)
         if self.careful < INF:
             self.careful = self.careful * 2 if self.careful < 64 else INF
-        self.concurrency.admitted(ticket, len(self.inflight) - self.pending, now)
+        if self.concurrency.blocked_at >= ticket.sent or self.concurrency.canaries:
+            self.concurrency.admitted(ticket, len(self.inflight) - self.pending, now)
         self.guesses.admitted(ticket, now)
         if self.tokens is not None:
             self.tokens.admitted(ticket, now)
@@ -334,9 +336,11 @@ class Law:
             return
         now = self._clock(now)
         ticket.done = True
-        self._settled(ticket)
+        if not ticket.settled:
+            self._settled(ticket)
         self.inflight.pop(ticket.seq, None)
-        self._over(ticket)
+        if ticket.canary is not None or self.concurrency.canaries:
+            self._over(ticket)
         taken = now - ticket.sent
         self.hold_takes = taken if not self.hold_takes else self.hold_takes + 0.1 * (taken - self.hold_takes)
 
