@@ -156,23 +156,23 @@ class Observer:
 
     def __init__(self, hooks: Sequence[Hook] = ()) -> None:
         self.hooks: tuple[Hook, ...] = tuple(hooks)
-        self.complained: set[str] = set()
-        """Hooks that have raised: each is complained of once."""
+        self.complained: set[int] = set()
+        """Which hooks have raised: each is complained of once."""
 
     def __call__(self, event: Event) -> None:
-        for hook in self.hooks:
+        for number, hook in enumerate(self.hooks):
             try:
                 hook(event)
             except (Exception, asyncio.CancelledError):
                 # Who watches cannot undo what is watched: an answer that was paid for is not lost to a hook. CancelledError is
                 # that of another task, whose result it looked at: nothing is awaited here that could be cancelled.
-                self._complain(hook)
+                self._complain(number, hook)
         _log(event)
 
-    def _complain(self, hook: Hook) -> None:
-        name = getattr(hook, "__qualname__", type(hook).__qualname__)
-        if name not in self.complained:
-            self.complained.add(name)
+    def _complain(self, number: int, hook: Hook) -> None:
+        if number not in self.complained:
+            self.complained.add(number)
+            name = getattr(hook, "__qualname__", type(hook).__qualname__)
             logger.exception("the hook %s raised; it goes on being told, and the call goes on", name)
 
 

@@ -15,7 +15,7 @@ from ..transport.phases import send_within
 from .chain import Handler, Middleware, chain
 
 if TYPE_CHECKING:
-    from .events import Hook
+    from .events import Hook, Observer
     from .rate_limit.limiter import Limiter
     from .rate_limit.shared import Ledger
     from .rate_limit.shared.seam import OnLost
@@ -111,6 +111,9 @@ class Stack:
         self._budget: RetryBudget | None = None
         self._retry = retry
         self._hooks = hooks
+        self._watchers: list[
+            Observer | None
+        ] = []  # one for all organisations, once it was asked whether somebody watches
         # Whoever makes a client will use it: what its first call needs is imported now, so that the call does not pay.
         import_module(".rate_limit", __package__)
         import_module(".retry", __package__)
@@ -190,7 +193,9 @@ class Stack:
 
         if self._budget is None:
             self._budget = RetryBudget(500 if self._retry is None else self._retry.budget)
-        watcher = observer(self._hooks)
+        if not self._watchers:
+            self._watchers.append(observer(self._hooks))
+        watcher = self._watchers[0]
         limiter = known.limiter
         layers: list[Middleware] = [
             *([TelemetryMiddleware(watcher)] if watcher is not None else []),

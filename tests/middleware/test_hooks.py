@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from kimi_async.client import AsyncKimi
 from kimi_async.errors import Attempt
 from kimi_async.middleware.events import (
     AttemptFailed,
@@ -26,6 +27,7 @@ from kimi_async.middleware.events import (
     observer,
     setup_logging,
 )
+from kimi_async.testing.memory_transport import MemoryTransport, Reply
 from kimi_async.transport.exchange import Headers, Request, Response
 
 KEY = "sk-0123456789abcdefghijklmnop"
@@ -364,3 +366,19 @@ async def test_middleware_hook_that_raises(
     assert 200 == response.status
     assert 2 == len(told)
     assert 1 == caplog.text.count("test_middleware_hook_that_raises.<locals>.hook raised")
+
+
+async def test_client_hooks_that_raise_for_many_keys(caplog: pytest.LogCaptureFixture) -> None:
+    """
+    Each hook is complained of once, whatever its name and however many keys the client is used with.
+    """
+
+    async def handler(asked: Request) -> Reply:
+        return Reply(body=b"{}", headers={"Content-Type": "application/json"})
+
+    hooks = [lambda event: 1 / 0, lambda event: 1 / 0]
+    async with AsyncKimi(api_key=KEY, transport=MemoryTransport(handler), hooks=hooks) as client:
+        for number in range(3):
+            await client.with_options(api_key=f"sk-{number}").get("/models", cast_to=object)
+
+    assert 2 == caplog.text.count("<lambda> raised")
