@@ -37,11 +37,24 @@ class _Line:
 class _Lines(dict[float, _Line]):
     """The lines of one loop, by their seconds."""
 
-    __slots__ = ("__weakref__", "loop")
+    __slots__ = ("__weakref__", "loop", "most")
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         super().__init__()
         self.loop = loop
+        self.most = 64
+        """How many there may be before those that nobody waits in are let go."""
+
+    def let_go(self) -> None:
+        """
+        Callers with a timeout of their own for every call (what is left of theirs, say) make a line for each. Its timer goes with
+        it: the loop would keep both for as long as the timeout.
+        """
+        for seconds in [each for each, held in self.items() if not held.waiting]:
+            line = self.pop(seconds)
+            if line.timer is not None:
+                line.timer.cancel()
+        self.most = max(64, 2 * len(self))
 
 
 _known: PerLoop[_Lines] = PerLoop()
@@ -60,9 +73,8 @@ def _line(loop: asyncio.AbstractEventLoop, seconds: float) -> _Line:
         _recent = weakref.ref(lines)
     line = lines.get(seconds)
     if line is None:
-        if len(lines) >= 64:  # callers with a timeout of their own for every call
-            for other in [each for each, held in lines.items() if not held.waiting]:
-                del lines[other]
+        if len(lines) >= lines.most:
+            lines.let_go()
         line = lines[seconds] = _Line(loop)
     return line
 

@@ -234,6 +234,18 @@ async def test_send_within_passes_a_foreign_timeout():
         await send_within(fails, request(timeout=Timeout.of(None)))
 
 
+async def test_deadline_of_another_length_for_each_call_leaves_no_timer():
+    """
+    Who gives each call what is left of his own time does not have the loop keep a timer of each until it would ring.
+    """
+    timers = asyncio.get_running_loop()._scheduled  # type: ignore[attr-defined]
+    for number in range(1000):
+        with Deadline(60 + number / 7):
+            pass
+
+    assert 70 > sum(not timer.cancelled() for timer in timers)
+
+
 async def test_deadline_and_cancellation_in_one_turn():
     """
     When both come together, the caller's cancellation wins and is not lost.
