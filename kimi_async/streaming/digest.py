@@ -127,6 +127,8 @@ class Digest(Generic[T]):
             if start.removeprefix(BOM)[:1] in (b"{", b"[", b"<"):
                 raise NotAStream(data)
         sse = self._sse
+        if self._raw and self._skims(data):
+            return cast("list[T]", [data])
         try:
             payloads = sse.payloads(data)
         except EventTooLargeError as exc:
@@ -139,7 +141,9 @@ class Digest(Generic[T]):
         if first or self._head:
             self._head = list(payloads) if first else []
         if self._raw:
-            return cast("list[T]", self._handed_on(payloads))
+            passed = self._handed_on(payloads)
+            self._skim.learn(b"".join(passed), self.fold)
+            return cast("list[T]", passed)
         if self._joiner is None and self._continuation is None and not strays and not sse.typed:
             if payloads[-1] == DONE:
                 payloads.pop()
@@ -176,17 +180,19 @@ class Digest(Generic[T]):
             found, data = bool(self.feed(data[:start])), data[start:]
             if self.done or self.fault is not None:
                 return found
-        whole, fold = data[: data.rfind(b"\n\n") + 2], self.fold
-        changed = self._joiner or self._continuation or sse.strays or self._raw
-        if fold is None or changed or not (whole and sse.starts_anew(whole)):
-            return bool(self.feed(data)) or found
-        if self._skim.folds(whole, fold):
+        whole = data[: data.rfind(b"\n\n") + 2]
+        if self._skims(whole):
             self.feed(data[len(whole) :])
             return True
         if not self.feed(data):
             return found
-        self._skim.learn(whole, fold)
+        self._skim.learn(whole, self.fold)
         return True
+
+    def _skims(self, data: bytes) -> bool:
+        """Whether these bytes are events of a kind that is known, and now folded."""
+        changed, sse = self._joiner or self._continuation, self._sse
+        return not (changed or sse.strays) and sse.starts_anew(data) and self._skim.folds(data, self.fold)
 
     @property
     def passed_head(self) -> bool:
@@ -207,12 +213,6 @@ class Digest(Generic[T]):
         decode = cast("Callable[[Payload], ChatCompletionChunk]", self._decode)
         # Decoding (0.4 µs) is also the quickest way to see whether an event tells of an end, a usage or an error: a search for
         # the words took ten times as long.
-        if len(payloads) == 1 and self._joiner is None and not self._sse.typed and not self._sse.strays:
-            try:
-                if fold.add(decode(payloads[0])):
-                    return as_events(payloads)
-            except UNREADABLE:
-                pass
         passed: list[Payload] = []
         queue = payloads[::-1]
         typed = [data for kind, data in self._sse.typed if kind.lower() == "error"]

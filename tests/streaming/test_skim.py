@@ -73,13 +73,29 @@ def skimmed(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     sizes: list[int] = []
 
     class Noted(Skim):
-        def folds(self, data: bytes, fold: Accumulator) -> bool:
+        def folds(self, data: bytes, fold: Accumulator | None) -> bool:
             found = super().folds(data, fold)
             sizes.append(len(data) * found)
             return found
 
     monkeypatch.setattr(digests, "Skim", Noted)
     return sizes
+
+
+@pytest.mark.parametrize("field", ["content", "reasoning_content"])
+def test_skim_takes_the_text_of_a_lone_event(field: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """
+    As a model sends them; handed on they are the very bytes that came.
+    """
+    sizes = skimmed(monkeypatch)
+    packets = [event({field: text}) for text in ("first ", "a", '"', "\n\n", "令牌", "")]
+
+    passed, (completion, chunks, _, _) = handed_on([ROLE, *packets])
+
+    assert b"".join([ROLE, *packets]) == passed
+    assert 'first a"\n\n令牌' == completion["choices"][0]["message"][field]
+    assert 7 == chunks
+    assert [*map(len, packets[2:])] == sizes[-4:]
 
 
 @pytest.mark.parametrize("field", ["content", "reasoning_content"])
@@ -148,6 +164,30 @@ def test_skim_leaves_what_differs_to_the_long_way(other: bytes) -> None:
         assert expected == told(digest_of(ROLE + piece("first"), *packets, dropped=True))
 
 
+@pytest.mark.parametrize("other", OTHERS.values(), ids=OTHERS)
+def test_skim_hands_on_what_the_long_way_hands_on(other: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    """
+    A relay's reader gets the same bytes, one event a packet or several, and what is told of them is the same.
+    """
+    plain = [piece("a"), piece("b") + piece("c"), piece("d")]
+    packets = [ROLE, *plain, other, *plain, *[each + b"\n\n" for each in END.split(b"\n\n")[:-1]]]
+
+    found = handed_on(packets)
+    monkeypatch.setattr(Skim, "learn", lambda *_: None)
+
+    assert handed_on(packets) == found
+
+
+def handed_on(packets: list[bytes]) -> Any:
+    digest = digest_of(packets[0], dropped=False)
+    passed = digest.hand_on()
+    for packet in packets[1:]:
+        if digest.done or digest.fault is not None:
+            break
+        passed += digest.feed(packet)
+    return b"".join(passed), told(digest)
+
+
 @given(
     texts=st.lists(st.text(max_size=4), max_size=12),
     cuts=st.lists(st.integers(0, 1200), max_size=4),
@@ -202,7 +242,7 @@ def test_skim_gives_up_where_events_are_never_alike(monkeypatch: pytest.MonkeyPa
     learnt: list[bytes] = []
     inner = digests.Skim.learn
 
-    def learn(self: Skim, data: bytes, fold: Accumulator) -> None:
+    def learn(self: Skim, data: bytes, fold: Accumulator | None) -> None:
         learnt.append(data)
         inner(self, data, fold)
 
