@@ -50,6 +50,7 @@ from .transport.exchange import (
     Transport,
     TransportSettings,
 )
+from .transport.framing import check_framing
 from .transport.proxies import check_proxy
 from .types._base import NOT_GIVEN, NotGiven, is_given
 
@@ -188,7 +189,7 @@ class AsyncKimi(RequestBuilder, ResourceTree):
                 max_retries if retry is None or retry.max_retries is None else retry.max_retries
             ),
             default_headers={
-                **(dict(row.headers) if row is not None else {}),
+                **(check_headers(dict(row.headers)) if row is not None else {}),
                 **check_headers(default_headers),
             },
             default_query=check_query(default_query),
@@ -459,8 +460,9 @@ class AsyncKimi(RequestBuilder, ResourceTree):
         A slot of the limiter is held until then.
 
         :raises APIConnectionError: no reply, or it broke off while `request.accept` read it.
-        :raises RateLimitWaitError, CircuitOpenError: it was not sent.
+        :raises RateLimitWaitError, CircuitOpenError, ConfigurationError: it was not sent.
         """
+        check_framing(request.headers, but="content-length")
         if self._stack.closed:
             raise ClientClosedError("this client was closed; make a new one")
         return await self._stack.handler(self._organisation)(request)

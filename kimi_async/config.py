@@ -14,6 +14,7 @@ from urllib.parse import quote, urlsplit
 from .errors import ConfigurationError
 from .redact import Secret, SecretURL, Unshown, is_secret, redact_url
 from .transport.exchange import Headers, Timeout, TimeoutLike
+from .transport.framing import check_framing
 from .types._base import NotGiven, Omit, is_given, omit
 
 __all__ = ["BASE_URL", "BASE_URL_VARIABLES", "KEY_VARIABLES", "Config", "Configured", "resolve_key"]
@@ -160,26 +161,6 @@ def _wrong_with(url: SecretURL) -> str | None:
     return None
 
 
-# They say how a message is framed and how far it goes, and that is the transport's to say: with one of them from outside, a
-# proxy and the host can see two different requests in the same bytes (RFC 9112 §11.2). Some servers read `_` as `-`.
-FRAMING = frozenset(
-    {
-        "connection",
-        "content-length",
-        "expect",
-        "host",
-        "http2-settings",
-        "keep-alive",
-        "proxy-connection",
-        "te",
-        "trailer",
-        "trailers",
-        "transfer-encoding",
-        "upgrade",
-    }
-)
-
-
 def hidden(headers: Any) -> Any:
     """The same headers, or query parameters; those that hold secrets masked where a traceback shows them."""
     if headers is None or isinstance(headers, (Unshown, NotGiven, Omit)):
@@ -230,11 +211,7 @@ def check_headers(headers: Mapping[str, object] | None) -> dict[str, str | Omit]
         if value is None or isinstance(value, Omit):
             checked[name] = omit
             continue
-        if name.lower().replace("_", "-") in FRAMING:
-            raise ConfigurationError(
-                f"the header {name} cannot be set: it says how the message is framed or where it goes, which the "
-                "connection itself decides; leave it out (relaying a request, pass on only the headers that you know)"
-            )
+        check_framing([name])
         checked[name] = check_header_value(f"header {name}", value)
     return checked
 

@@ -22,7 +22,6 @@ import msgspec
 from anyio import to_thread
 
 from ..client import AsyncKimi
-from ..config import FRAMING
 from ..errors import (
     APIConnectionError,
     APIResponseValidationError,
@@ -45,6 +44,7 @@ from ..resources.chat_body import accept_completion
 from ..streaming.fold import Accumulator
 from ..streaming.stream import AsyncStream
 from ..transport.exchange import Body, Headers, Request, Response, Timeout
+from ..transport.framing import FRAMING
 from ..transport.phases import unread, whole
 from ..types.completions import ChatCompletion
 from .blocking import blocking

@@ -19,6 +19,7 @@ import msgspec
 
 from ..errors import ConfigurationError
 from ..middleware.rate_limit.shared.message import Answer, LedgerUnavailable, Sync
+from ..redact import redact_url
 
 __all__ = ["RedisLedger", "open_ledger"]
 
@@ -77,8 +78,11 @@ class RedisLedger:
                 client = redis.from_url(
                     url, socket_timeout=TIMEOUT, socket_connect_timeout=TIMEOUT, retry=no_retry
                 )
-            except ValueError as error:
-                raise ConfigurationError(f"shared is no address of Redis: {error}") from None
+            except ValueError:  # which quotes the password, where that has a slash in it
+                raise ConfigurationError(
+                    f"shared is no address of Redis: {redact_url(str(url))!r}; special characters of a password are "
+                    "percent-encoded"
+                ) from None
         self._client = client
         self.key: str = f"kimi:{{{quota}}}:limits"
         self._source = _script()

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from ..errors import ConfigurationError
 from ..providers.hosts import by_base_url
 from ..transport.exchange import Request, Response, Transport
+from ..transport.framing import check_framing
 from ..transport.phases import send_within
 from .chain import Handler, Middleware, chain
 
@@ -191,6 +192,11 @@ class Stack:
         def attempt(request: Request) -> Awaitable[Response]:
             return send_within(send, request)
 
+        def checked(request: Request) -> Awaitable[Response]:
+            # A middleware may have put in what a service's own callers sent.
+            check_framing(request.headers, but="content-length")
+            return send_within(send, request)
+
         if self._budget is None:
             self._budget = RetryBudget(500 if self._retry is None else self._retry.budget)
         if not self._watchers:
@@ -205,7 +211,7 @@ class Stack:
             *([_authorized] if organisation[1].startswith("function-") else []),
             *(layer for layer in self._middleware if not getattr(layer, "per_call", False)),
         ]
-        handle = known.handle = chain(layers, attempt)
+        handle = known.handle = chain(layers, checked if self._middleware else attempt)
         return handle
 
     @property

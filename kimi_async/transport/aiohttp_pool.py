@@ -18,6 +18,7 @@ Decisions, where aiohttp has defaults:
 
 import asyncio
 import errno
+import re
 import socket
 import ssl as ssl_module
 import weakref
@@ -40,7 +41,7 @@ from ..errors import (
     ProxyError,
     RedirectRefusedError,
 )
-from ..redact import bare, redact, secrets_of
+from ..redact import bare, redact, redact_url, secrets_of
 from . import leavings
 from .aiohttp_patches import AT_ONCE, Connection, Reply, Straight, reused, socket_of, straight
 from .exchange import Body, Headers, Request, Response, Timeout
@@ -56,6 +57,8 @@ REDIRECTS = 3
 # Larger bytes bodies go out in pieces: aiohttp warns that they would block the loop (payload.BytesPayload, 1 MiB).
 IN_ONE_PIECE = 1 << 20
 PIECE = 256 << 10
+
+_NOT_IN_A_URL = re.compile(r"[^!-~]")
 
 _phase: ContextVar[str] = ContextVar("kimi_async_phase", default="connect")
 
@@ -239,6 +242,8 @@ class SessionPool:
             data = upload.blocks()
             if body.length is not None:
                 headers[hdrs.CONTENT_LENGTH] = str(body.length)
+            else:
+                headers.popall(hdrs.CONTENT_LENGTH, None)
         elif body is not None and len(body) > IN_ONE_PIECE:
             data = _Pieces(body)
         # Taken out again before anything is raised, since a traceback shows this frame.
@@ -302,6 +307,10 @@ class SessionPool:
             else:
                 reused.set(False)
                 _phase.set("connect")
+                if isinstance(request.body, bytes):
+                    headers[hdrs.CONTENT_LENGTH] = str(len(request.body))  # aiohttp would believe another
+                elif request.body is None:
+                    headers.popall(hdrs.CONTENT_LENGTH, None)
                 reply = await session.request(
                     request.method,
                     url,
@@ -352,6 +361,11 @@ class SessionPool:
     def _url(self, text: str) -> URL:
         url = self._urls.get(text)
         if url is None:
+            if _NOT_IN_A_URL.search(text):
+                # A blank in it would end the request line, and what follows would be another request to some.
+                raise ConfigurationError(
+                    f"a blank or another character that no URL has, in {redact_url(text)!r}"
+                )
             try:
                 url = URL(text, encoded=True)
             except ValueError as exc:
@@ -591,6 +605,13 @@ def _translated(
     secrets = secrets_of(request)
     if isinstance(exc, (aiohttp.InvalidURL, aiohttp.NonHttpUrlClientError)):
         return ConfigurationError(f"not a URL that can be called: {redact(str(exc), secrets)}")
+    if (
+        phase == "headers"
+        and isinstance(exc, ValueError)
+        and not isinstance(exc, (aiohttp.ClientError, OSError))  # certificates are ValueErrors as well
+    ):
+        # Of the request, before anything was sent: its method, a header with a line break, a host's name that is too long.
+        return ConfigurationError(f"the request cannot be sent: {redact(str(exc), secrets)}")
     if isinstance(exc, asyncio.TimeoutError):
         # The only timer left to aiohttp is the one on a new connection.
         limit = request.timeout.connect
