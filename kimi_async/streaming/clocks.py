@@ -125,9 +125,10 @@ def _look(ref: "weakref.ref[Clocks]", turns: int = TURNS) -> None:
         clocks.look(turns)
 
 
-# How long streams may keep the loop to themselves before the other tasks have their turn. With the packet that is being handled
-# and the reading of the sockets the worst delay of another task stays below four of these (benchmarks/gather.py).
-SHARE = 0.006
+# How long streams may keep the loop to themselves before the other tasks have their turn. With the slice that is being handled
+# and the reading of the sockets the worst delay of another task stays below three of these; at 6 ms streams took 3 % more CPU
+# (benchmarks/gather.py).
+SHARE = 0.010
 # A turn is noted at most so often, which spares streams that wait for every packet a callback with each.
 NOTED = 0.002
 
@@ -149,11 +150,11 @@ class Turn:
         self._cost = SHARE / 8
         """Seconds that a reader lately took for what it had waited with: so many of them have the next turn as fit into the share."""
 
-    def is_over(self, now: float) -> bool:
-        """Whether whoever asks should let the others have the loop first (`wait`)."""
+    def is_over(self, now: float, goes_on: bool = False) -> bool:
+        """Whether whoever asks should let the others have the loop first (`wait`). Who `goes_on` need not queue for the same turn."""
         if self._runs:
-            return now - self._since > SHARE or bool(self._queue)
-        if self._queue:
+            return now - self._since > SHARE or (bool(self._queue) and not goes_on)
+        if self._queue and not goes_on:
             return True
         if now - self._since > NOTED:
             self._runs = True

@@ -195,6 +195,10 @@ def chunked_body_of(reply: tuple[Any, Any]) -> StreamReader | None:
     )
 
 
+# Half of what may wait in a connection before its reading stops. aiohttp's 256 KiB let three reads of the socket wait where others have the
+# loop: new memory all the time, 40 % more for reading 16 streams at full speed.
+READ_AHEAD = 64 << 10
+
 # What goes straight: as much as a connection takes without waiting.
 AT_ONCE = 32 << 10
 
@@ -306,6 +310,7 @@ class Straight:
                 read_until_eof=True,
                 max_line_size=self._max_header_size,
                 max_field_size=self._max_header_size,
+                read_bufsize=READ_AHEAD,
             )
             _write(protocol.transport, line, defaults.copy(), headers, body)
             await reply.start(info)
