@@ -192,7 +192,7 @@ def run_async(work: Coroutine[object, object, T]) -> T:
 
 
 @contextmanager
-def _on_interrupt(handler: Callable[[int, Any], None]) -> "Generator[None]":
+def _on_interrupt(handler: Callable[[int, object], None]) -> "Generator[None]":
     """Handles Ctrl-C so in the block, where nobody else does."""
     if (
         threading.current_thread() is not threading.main_thread()

@@ -15,7 +15,8 @@ import sys
 import tempfile
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable
 from contextlib import suppress
-from typing import IO, Any, Final, cast
+from functools import partial
+from typing import IO, Any, Final, TypeVar, cast
 
 from ..errors import ConfigurationError
 from .disk import kind_of, open_plain, plain_file, read_at
@@ -28,6 +29,8 @@ __all__ = ["BLOCK", "MAX_UPLOAD", "Source", "hash_file", "size_of", "source_of"]
 MAX_UPLOAD: Final = 100 * 1024 * 1024
 
 BLOCK: Final = 256 * 1024
+
+T = TypeVar("T")
 
 
 class Source:
@@ -139,20 +142,35 @@ class _File(Source):
         self.name = name
         # Two iterations of one file object (a hash and an upload) must not mix their positions.
         self._lock = asyncio.Lock()
+        self._begun: asyncio.Task[object] | None = None
 
     async def blocks(self, block: int) -> AsyncIterator[bytes]:
         file = self._file
         in_memory = isinstance(file, io.BytesIO)
         async with self._lock:
-            await in_thread(file.seek, self._start)
+            await self._call(partial(file.seek, self._start))
             left = self.size
             while left:
                 count = min(block, left)
-                data = file.read(count) if in_memory else await in_thread(file.read, count)
+                data = file.read(count) if in_memory else await self._call(partial(file.read, count))
                 if not data:
                     raise ConfigurationError(f"{self.name or 'the file'} became shorter while it was sent")
                 left -= len(data)
                 yield data
+
+    async def _call(self, function: Callable[[], T]) -> T:
+        """
+        In a thread that a cancelled caller leaves behind: nobody knows what the file waits for. What was left so is waited for by
+        the next, or it would read from a place that moves.
+        """
+        if self._begun is not None:
+            await asyncio.wait([self._begun])
+        begun = asyncio.ensure_future(in_lost_thread(function))
+        begun.add_done_callback(lambda ended: ended.cancelled() or ended.exception())
+        self._begun = begun
+        found = await asyncio.shield(begun)
+        self._begun = None
+        return found
 
 
 class _AsyncFile(Source):
@@ -322,14 +340,16 @@ async def _file_object(file: IO[bytes]) -> Source:
             return None
         return start, end - start
 
-    measured = await in_thread(measure)
+    raw = getattr(file, "raw", file) if type(file) is io.BufferedReader else file
+    # Of others nobody knows what they wait for.
+    aside = in_thread if type(raw) in (io.FileIO, io.BytesIO) else in_lost_thread
+    measured = await aside(measure)
     if measured is None:
         source = await _spooled(_read_blocks(file))
         source.name = _name_of(file)
         return source
-    if isinstance(await in_thread(file.read, 0), str):
+    if isinstance(await aside(lambda: file.read(0)), str):
         raise ConfigurationError("the file is open in text mode; open it with 'rb'")
-    raw = getattr(file, "raw", file) if type(file) is io.BufferedReader else file
     if type(raw) is io.FileIO and sys.platform != "win32":
         return _Descriptor(file, *measured, _name_of(file))
     return _File(file, *measured, _name_of(file))

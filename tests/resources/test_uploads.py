@@ -253,6 +253,39 @@ async def test_upload_file_open_pipe_is_left_when_cancelled():
     silent.set()
 
 
+class Slow:
+    """A file somewhere else: it can seek, and a reading waits for a network."""
+
+    def __init__(self, data: bytes) -> None:
+        self._file = io.BytesIO(data)
+        self.tell, self.seek = self._file.tell, self._file.seek
+        self.asked, self.go_on = threading.Event(), threading.Event()
+
+    def read(self, size: int) -> bytes:
+        if size:
+            self.asked.set()
+            self.go_on.wait()
+        return self._file.read(size)
+
+
+async def test_upload_file_that_can_seek_is_left_when_cancelled():
+    """
+    A reading that does not end is left behind; the next begins after it, where it should.
+    """
+    file = Slow(DATA)
+    async with await UploadFile.of(("a", file)) as upload:
+        task = asyncio.ensure_future(anext(upload.blocks()))
+        await asyncio.to_thread(file.asked.wait)
+        task.cancel()
+        await asyncio.wait([task])
+        assert task.cancelled()
+
+        again = asyncio.ensure_future(upload.sha256())
+        await asyncio.sleep(0)
+        file.go_on.set()
+        assert hashlib.sha256(DATA).hexdigest() == await again
+
+
 SILENT_PIPE = """
 import asyncio, os, sys
 from kimi_async.resources.uploads import UploadFile
