@@ -482,9 +482,7 @@ class AsyncKimi(RequestBuilder, ResourceTree):
         hide(options)
         if self._stack.closed:
             raise ClientClosedError("this client was closed; make a new one")
-        request = await self.build_request(
-            method, path, body, stream=stream, unlisted=unlisted, follow_redirects=follow_redirects, **options
-        )
+        request = self._request(method, path, body, stream, unlisted, follow_redirects, options)
         request.accept = accept
         response = await self._stack.handler(self._organisation)(request)
         if response.status >= 300:

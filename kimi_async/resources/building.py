@@ -64,6 +64,18 @@ class RequestBuilder(Configured):
         :raises ConfigurationError: a path that leaves `base_url`, an endpoint that the provider does not have, a bad header.
         """
         hide(options)
+        return self._request(method, path, body, stream, unlisted, follow_redirects, options)
+
+    def _request(
+        self,
+        method: str,
+        path: str,
+        body: bytes | Body | None,
+        stream: bool,
+        unlisted: bool,
+        follow_redirects: bool,
+        options: CallOptions,
+    ) -> Request:
         config = self._config
         headers = Headers(self._headers)
         if stream:
@@ -94,7 +106,7 @@ class RequestBuilder(Configured):
             url,
             headers=headers,
             body=body,
-            timeout=Timeout.of(timeout) if is_given(timeout) else config.timeout,
+            timeout=config.timeout if timeout is NOT_GIVEN or not is_given(timeout) else Timeout.of(timeout),
             stream=stream,
             max_retries=config.max_retries,
             deadline=None if config.deadline is None else asyncio.get_running_loop().time() + config.deadline,

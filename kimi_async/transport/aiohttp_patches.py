@@ -16,6 +16,7 @@ import aiohttp
 from aiohttp import hdrs, http_writer
 from aiohttp.client_proto import ResponseHandler
 from aiohttp.connector import Connection as Lent
+from aiohttp.http import RawResponseMessage
 from aiohttp.http_exceptions import HttpProcessingError
 from aiohttp.streams import StreamReader
 from yarl import URL
@@ -228,17 +229,8 @@ class Reply:
         self.protocol: Any = protocol
         """The connection; None once it has been given back."""
 
-    async def start(self, info: aiohttp.RequestInfo) -> None:
-        """Waits for the head."""
-        while True:
-            try:
-                message, content = await self.protocol.read()
-            except HttpProcessingError as exc:
-                raise aiohttp.ClientResponseError(
-                    info, (), status=exc.code, message=exc.message, headers=exc.headers
-                ) from exc
-            if message.code >= 200 or message.code == 101:
-                break
+    def begin(self, message: RawResponseMessage, content: StreamReader) -> None:
+        """Its head has come."""
         self.status: int = message.code
         self.reason: str | None = message.reason
         self.version: Any = message.version
@@ -313,7 +305,15 @@ class Straight:
                 read_bufsize=READ_AHEAD,
             )
             _write(protocol.transport, line, defaults.copy(), headers, body)
-            await reply.start(info)
+            message, content = await protocol.read()
+            while 100 <= message.code < 200 and message.code != 101:
+                message, content = await protocol.read()
+            reply.begin(message, content)
+        except HttpProcessingError as exc:
+            reply.close()
+            raise aiohttp.ClientResponseError(
+                info, (), status=exc.code, message=exc.message, headers=exc.headers
+            ) from exc
         except BaseException:
             reply.close()
             raise
