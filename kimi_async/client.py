@@ -29,6 +29,7 @@ from .config import (
     masked_url,
     resolve_base_url,
     resolve_key,
+    stream_headers,
     user_agent,
 )
 from .errors import APIStatusError, ClientClosedError, ConfigurationError
@@ -240,6 +241,7 @@ class AsyncKimi(RequestBuilder, ResourceTree):
     def _settle(self) -> None:
         """Works out, once, what every call of this configuration shares."""
         self._headers = self._config.headers(user_agent(__version__))
+        self._stream_headers = stream_headers(self._headers)
         self._organisation = self._config.account
         self._row = self._provider or by_base_url(self._config.base_url)
         self._targets: dict[str, str] = {}

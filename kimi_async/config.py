@@ -314,6 +314,14 @@ def user_agent(version: str) -> str:
     return f"kimi-async/{version} Python/{platform.python_version()}"
 
 
+def stream_headers(headers: Headers) -> Headers:
+    """The same for a streamed reply."""
+    # Compressing one token at a time costs more than it saves, and a compressor may hold tokens back.
+    changed = Headers(headers)
+    changed["Accept"], changed["Accept-Encoding"] = "text/event-stream", "identity"
+    return changed
+
+
 @dataclass(frozen=True, slots=True)
 class Config:
     """What one client, or one `with_options` view of it, sends with every call."""
@@ -430,6 +438,8 @@ class Configured:
     _config: Config
     _headers: Headers
     """Of every request, the key among them unless it must be asked for."""
+    _stream_headers: Headers
+    """Of one whose reply is streamed."""
 
     def _settle(self) -> None:
         """Works out, once, what every call of this configuration shares."""

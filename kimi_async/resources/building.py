@@ -77,11 +77,7 @@ class RequestBuilder(Configured):
         options: CallOptions,
     ) -> Request:
         config = self._config
-        headers = Headers(self._headers)
-        if stream:
-            headers["Accept"] = "text/event-stream"
-            # Compressing one token at a time costs more than it saves, and a compressor may hold tokens back.
-            headers["Accept-Encoding"] = "identity"
+        headers = Headers(self._stream_headers if stream else self._headers)
         extra_query, timeout = None, NOT_GIVEN
         own: Mapping[str, str | Omit] = {}
         if options:

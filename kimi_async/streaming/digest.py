@@ -259,11 +259,12 @@ class Digest(Generic[T]):
         if count:
             found = items[at : at + count]
         else:
-            count = 1
-            found = self._folded(items[at : at + 1], sources[at : at + 1])
-        at += count
-        self._waiting = (items, sources, at) if at < len(items) and self.fault is None else None
-        if self._waiting is None and self._said_done:
+            count, chunk = 1, items[at]
+            plain = self._continuation is None and fold.add(cast("ChatCompletionChunk", chunk))
+            found = [chunk] if plain else self._folded([chunk], sources[at : at + 1])
+        more = at + count < len(items) and self.fault is None
+        self._waiting = (items, sources, at + count) if more else None
+        if self._said_done and not more:
             self._conclude()
         return found
 
@@ -445,7 +446,7 @@ class Digest(Generic[T]):
             kept = [pair for pair in zip(chunks, sources, strict=True) if fits(pair[0])]
             chunks, sources = [chunk for chunk, _ in kept], [source for _, source in kept]
         at = 0
-        while (at := at + fold.extend(chunks[at:] if at else chunks)) < len(chunks):
+        while at < len(chunks) and (at := at + fold.extend(chunks[at:] if at else chunks)) < len(chunks):
             # Neither choices nor usage, an end, an error beside them: look at the event itself.
             chunk = self._looked_at(chunks[at], sources[at])
             if chunk is None:
@@ -459,10 +460,9 @@ class Digest(Generic[T]):
     def _looked_at(self, chunk: ChatCompletionChunk, payload: Payload) -> ChatCompletionChunk | None:
         """The chunk as it should be read; None for an error, which is then the fault."""
         chunk, error = second_look(chunk, payload)
-        if error is None:
-            return chunk
-        self._refused(error)
-        return None
+        if error is not None:
+            self._refused(error)
+        return chunk if error is None else None
 
     def _refused(self, error: object) -> None:
         self.fault = error_in_stream(error, self._response.headers, self._response.request)

@@ -446,12 +446,10 @@ class Accumulator:
             self.first = first = ChatCompletionChunk(
                 id=chunk.id, created=chunk.created, model=chunk.model, object="chat.completion"
             )
-        if not first.id:
-            first.id = chunk.id
-        if not first.created:
-            first.created = chunk.created
-        if not first.model:
-            first.model = chunk.model
+        else:
+            first.id = first.id or chunk.id
+            first.created = first.created or chunk.created
+            first.model = first.model or chunk.model
         if not first.system_fingerprint:
             first.system_fingerprint = chunk.system_fingerprint
         if not first.service_tier:
