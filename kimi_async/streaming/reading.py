@@ -108,7 +108,7 @@ class Reading(Generic[T]):
         if clocks.state == WAITS and self._held is None and (data := response.take_arrived()):
             # What came with the head was not waited for, and needs no clock.
             try:
-                items = digest.feed(data)
+                items = digest.feed(data if len(data) <= SLICE else self._slice(data))
             except NotAStream as found:
                 items = await self._whole(found.head)
             if items or digest.done or digest.fault is not None:

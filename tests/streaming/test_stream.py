@@ -25,6 +25,7 @@ from kimi_async import (
     StreamStalledError,
     Timeout,
 )
+from kimi_async.streaming import reading
 from kimi_async.streaming.stream import AsyncStream
 from kimi_async.testing import MemoryTransport, Reply
 from kimi_async.transport.exchange import Request, Response
@@ -820,6 +821,20 @@ async def test_part_of_first_event_with_head_is_waited_for(cut: int):
     await stream.prime()
 
     assert 1 == here.waits
+    assert "Hello" == await joined(stream)
+
+
+async def test_many_events_with_head_are_digested_in_slices(monkeypatch: pytest.MonkeyPatch):
+    """
+    However much came with the head, no more of it is digested in one go than of any other packet.
+    """
+    monkeypatch.setattr(reading, "SLICE", len(HELLO))
+    here = Here(HELLO + FINISH + DONE)
+    stream: AsyncStream[Any] = AsyncStream(here.response)
+    await stream.prime()
+
+    assert 0 == here.waits
+    assert 3 == stream.chunks
     assert "Hello" == await joined(stream)
 
 
