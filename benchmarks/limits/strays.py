@@ -2,7 +2,7 @@
 Refusals that follow no limit, and what they leave: `python -m benchmarks.limits.strays`.
 
 A server without limits refuses a share of the requests by chance, as one bad replica of many does, or a firewall: 429s without a
-number, with and without `Retry-After: 1`, 503s, and `engine_overloaded_error`. Virtual time.
+number, with and without `Retry-After: 1`, 503s, and `engine_overloaded_error`. Virtual time; `--sockets` is on real ones.
 
 *Open loop*: twenty times as many calls wait as there are slots, so that a retry that waits holds none; measured against what
 fits, (1 - p) of slots / time. *Closed loop*: 32 callers, each with the next call when one is done; measured against a client that
@@ -16,21 +16,21 @@ import asyncio
 import random
 import statistics
 import sys
-from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any
 
 from benchmarks.limits.experiments import _world
 from kimi_async.errors import KimiError
 from kimi_async.middleware.chain import chain
-from kimi_async.middleware.rate_limit.controller import AdmissionController
+from kimi_async.middleware.rate_limit.controller import AdmissionController, Lease
+from kimi_async.middleware.rate_limit.limits import RateLimits
 from kimi_async.middleware.rate_limit.middleware import RateLimitMiddleware
 from kimi_async.middleware.retry.middleware import RetryMiddleware
 from kimi_async.testing.clock import run
 from kimi_async.testing.memory_transport import MemoryTransport, Reply
-from kimi_async.transport.exchange import Request, Response
+from kimi_async.transport.exchange import Request
 
-__all__ = ["KINDS", "Stray", "main", "measure"]
+__all__ = ["KINDS", "Stray", "Unheld", "main", "measure"]
 
 KINDS: dict[str, tuple[int, dict[str, str], bytes]] = {
     "429": (429, {}, b'{"error":{"message":"too many requests"}}'),
@@ -66,6 +66,22 @@ class Stray:
         return f"{self.kind} p={self.share:g} {loop} {self.slots} x {self.takes:g} s{' given' if self.given else ''}"
 
 
+class Unheld(AdmissionController):
+    """A limiter that holds nobody back and learns nothing: what is refused comes again after the same waits."""
+
+    def __init__(self) -> None:
+        super().__init__(RateLimits(hold=False))
+
+    def _refused(
+        self, lease: Lease, dimension: str | None, limit: int | None, current: int | None, hint: float | None
+    ) -> None:
+        self._overloaded(lease, hint)
+
+    def _overloaded(self, lease: Lease, hint: float | None) -> None:
+        lease.pause = hint or 0.0
+        self._release(lease)
+
+
 class _Server:
     def __init__(self, stray: Stray, seed: int) -> None:
         self.stray = stray
@@ -95,14 +111,10 @@ def measure(stray: Stray, seed: int, *, naive: bool = False) -> tuple[float, int
         transport.requests = world._Forgetful()
         dice = random.Random(seed + 1).random
         limits = {"concurrency": stray.slots} if stray.given or stray.opened else None
-        limiter = AdmissionController(limits, dice=dice)
-        send: Callable[[Request], Awaitable[Response]]
-        if naive:
-            send = chain([RetryMiddleware(dice=dice)], transport.send)
-        else:
-            send = chain(
-                [RetryMiddleware(limiter=limiter, dice=dice), RateLimitMiddleware(limiter)], transport.send
-            )
+        limiter = Unheld() if naive else AdmissionController(limits, dice=dice)
+        send = chain(
+            [RetryMiddleware(limiter=limiter, dice=dice), RateLimitMiddleware(limiter)], transport.send
+        )
 
         async def caller() -> None:
             while True:
@@ -147,7 +159,12 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--first-seed", type=int, default=11)
     parser.add_argument("--only", default="", help="only experiments whose name holds this")
     parser.add_argument("--check", action="store_true")
+    parser.add_argument("--sockets", action="store_true", help="on real sockets instead, beside AsyncOpenAI")
     options: Any = parser.parse_args(arguments)
+    if options.sockets:
+        from benchmarks.limits.stray_sockets import compare
+
+        return _verdict(compare(options.first_seed), options.check)
     missed = 0
     print("| refusals | measured against | share of it | lost | |\n|---|---|---:|---:|---|")
     for stray in experiments(options.quick):
@@ -168,8 +185,12 @@ def main(arguments: list[str] | None = None) -> int:
         missed += bad
         against_name = "what fits" if stray.opened else "mere repetition"
         print(f"| {stray} | {against_name} | {share:.2f} | {lost} | {'MISSED' if bad else ''} |", flush=True)
+    return _verdict(missed, options.check)
+
+
+def _verdict(missed: int, check: bool) -> int:
     print(f"\n{missed} missed" if missed else "\nall bounds met")
-    return 1 if missed and options.check else 0
+    return 1 if missed and check else 0
 
 
 if __name__ == "__main__":
