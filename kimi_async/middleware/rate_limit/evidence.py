@@ -2,6 +2,7 @@
 Whether refusals that name no limit follow load. Those of a limit do; those of one bad replica, or of a firewall, do not.
 """
 
+import math
 from collections import deque
 from collections.abc import Iterable
 from typing import Literal
@@ -32,28 +33,23 @@ class Evidence:
     BURST = 1.0
     """Seconds in which the refusals of one limit come together."""
     CONVINCING = 1e-6
-    """How unlikely so many refusals in a row must be by chance to count as a limit. At a thousand outcomes a second the question is
-    asked a thousand times."""
+    """How unlikely so many refusals must be by chance to count as a limit. At a thousand outcomes a second the question is asked a
+    thousand times. (At 1e-5 half of all refused by accident leave 43 % of what fits in one run of six, at 1e-4 a tenth in most; five
+    slots are found with 35 refusals, and would be with 23 and 18.)"""
     FEWEST = 3
-    """Refusals under as much load, at least: in the first minute each request has more before it than any other had. Doubled with
-    each mistake, …"""
-    MOST = 96
-    """… up to here."""
-    FULL = 20.0
-    """Outcomes before the share of accidents is taken at its word."""
+    """Refusals under as much load, at least: in the first minute each request has more before it than any other had."""
     PRIOR_REFUSED = 0.05
-    PRIOR = 1.0
-    """What a host is given credit for before anything is known of it: one refusal in twenty by accident, weighed as one outcome."""
+    PRIOR = 10.0
+    """What a host is given credit for before anything is known of it: one refusal in twenty by accident, weighed as ten outcomes."""
 
     MEMORY = 0.99
     """What an accident weighs after one more outcome: the share of accidents is that of the last hundred or so."""
 
-    __slots__ = ("accidents", "fewest", "outcomes", "total")
+    __slots__ = ("accidents", "outcomes", "total")
 
     def __init__(self) -> None:
-        self.fewest: int = self.FEWEST
         self.accidents: float = 0.0
-        """Refusals that turned out to follow no limit, …"""
+        """Refusals that have led to no limit, …"""
         self.total: float = 0.0
         """… of so many outcomes, the latest weighing most."""
         self.outcomes: deque[tuple[float, int, int, bool]] = deque(maxlen=self.KEPT)
@@ -79,6 +75,7 @@ class Evidence:
         `pending` are under way: slots, minute, and whether they have been silent for longer than a refusal takes. With
         `within_slots` it was sent under a number of slots that is believed, so that they do not explain it.
         """
+        self.accidents += 1.0
         edge = now - self.AGE
         recent: list[tuple[int, int, bool | None]] = [one[1:] for one in self.outcomes if one[0] > edge]
         recent += [(slots, minute, True if silent else None) for slots, minute, silent in pending]
@@ -97,10 +94,9 @@ class Evidence:
         )
         if stray and minute is not None:
             return "minute", minute
-        if not (stray and late):
-            return "late" if stray else "open", 0
-        self.accidents += 1.0
-        return "stray", 0
+        if not stray:
+            return "open", 0
+        return ("stray" if late else "late"), 0
 
     def _begins(
         self, outcomes: list[tuple[int, bool | None]], load: int, lowest: int
@@ -127,25 +123,40 @@ class Evidence:
         # Refusals overtake answers: what is under way has not been let in by that alone. (To conclude nothing while most below are
         # unknown costs more where there is a limit: 300 calls before five slots took 94 s instead of 77.)
         known = len(below) - below.count(None)
-        chance = max(
-            (below.count(False) + self.PRIOR_REFUSED * self.PRIOR) / (known + self.PRIOR),
-            self.accidents / max(self.total, self.FULL),
-        )
         # An answer may have ended over there that has not ended here, so a few get through above a limit too. Who is under way
         # counts as through: more of the refused have been heard of (counted as nothing, a row of accidents in the first
         # millisecond was a limit, which cost 93 % of 30 s; a limit is found with a few refusals more).
         more = refused - through - unknown
-        return True if more >= self.fewest and chance**more < self.CONVINCING else None
+        if more < self.FEWEST:
+            return None
+        sent = len(above)
+        chance = max(
+            self._by_chance(refused, sent, below.count(False), known),
+            self._by_chance(refused, sent, max(0.0, self.accidents - refused), self.total - refused),
+        )
+        return True if chance < self.CONVINCING else None
+
+    def _by_chance(self, refused: int, sent: int, often: float, of: float) -> float:
+        """
+        How likely it is that so many of those sent are refused by accident, if `often` of `of` others were. Where those are few, nobody
+        knows how often accidents happen, and it takes more: twelve in a row where there are none, eight after five that got through, four
+        after a hundred (the beta-binomial distribution; a power of the share took any majority of many for a limit).
+        """
+        a = often + self.PRIOR_REFUSED * self.PRIOR
+        b = max(of - often, 0.0) + (1.0 - self.PRIOR_REFUSED) * self.PRIOR
+        through, log = sent - refused, math.lgamma
+        return math.exp(
+            log(sent + 1) - log(refused + 1) - log(through + 1)
+            + log(a + refused) + log(b + through) - log(a + b + sent)
+            - log(a) - log(b) + log(a + b)
+        )  # fmt: skip
 
     def forget(self) -> None:
         """A limit was learnt from its refusals: those that come now are judged by themselves. What got through remains known."""
-        self.outcomes = deque((one for one in self.outcomes if one[3]), maxlen=self.KEPT)
+        admitted = [one for one in self.outcomes if one[3]]
+        self.accidents = max(0.0, self.accidents - (len(self.outcomes) - len(admitted)))
+        self.outcomes = deque(admitted, maxlen=self.KEPT)
 
     def mistaken(self) -> None:
-        """What was learnt last was no limit: it was made of accidents, and next time more of them are asked for."""
-        self.accidents += self.FEWEST
-        self.fewest = min(2 * self.fewest, self.MOST)
-
-    def confirmed(self) -> None:
-        """What was learnt last has been tested and holds."""
-        self.fewest = self.FEWEST
+        """What was learnt last was no limit. The refusals that spoke for it are not known any more, so neither is what got through."""
+        self.outcomes.clear()

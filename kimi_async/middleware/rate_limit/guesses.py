@@ -86,8 +86,6 @@ class Guesses:
         if self._used_up(ticket):
             return "rpm"
         if requests.opening or requests.passed or requests.canary is ticket:
-            if requests.guessed:
-                self.evidence.confirmed()
             return "rpm"
         if requests.known and ticket.before >= self.NEAR * requests.cap:
             return "rpm"
@@ -157,7 +155,7 @@ class Guesses:
 
     def _give_up(self) -> None:
         """Gives the guess up where too many of those sent below it are refused; where all are, it is the minute."""
-        share = (self.strays + Evidence.PRIOR_REFUSED) / (self.below + Evidence.PRIOR)
+        share = (self.strays + Evidence.PRIOR_REFUSED) / (self.below + 1.0)
         if share < self.DOUBTFUL or self.strays == self.below:
             return
         if self.slots.source == "seen":

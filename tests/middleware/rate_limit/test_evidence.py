@@ -22,15 +22,46 @@ def ticket(slots: int, minute: int = 0) -> Ticket:
 
 def test_evidence_refusals_above_a_load_are_a_limit_of_slots():
     """
-    Ten got through under less, and all under ten or more were refused: ten is the limit.
+    Ten got through under less, and all seven under ten or more were refused: ten is the limit.
     """
     evidence = Evidence()
     for slots in range(10):
         evidence.saw(ticket(slots, slots), True, 1.0)
-    for slots in (11, 10, 12, 13):
+    for slots in (11, 10, 12, 13, 14, 15):
         evidence.saw(ticket(slots, slots), False, 1.1)
+    assert ("open", 0) == evidence.weigh(ticket(15, 15), 1.1)
+    evidence.saw(ticket(16, 16), False, 1.1)
 
-    assert ("slots", 10) == evidence.weigh(ticket(13, 13), 1.1)
+    assert ("slots", 10) == evidence.weigh(ticket(16, 16), 1.1)
+
+
+@pytest.mark.parametrize(("got_through", "needed"), [(0, 12), (5, 8), (20, 6), (100, 4)])
+def test_evidence_little_that_got_through_asks_for_more_that_was_refused(got_through: int, needed: int):
+    """
+    How often a host refuses by accident is learnt from those who got through; of a new one nobody knows.
+    """
+    evidence = Evidence()
+    for _ in range(got_through):
+        evidence.saw(ticket(1, 1), True, 1.0)
+    found: list[str] = []
+    while "slots" not in found:
+        evidence.saw(ticket(8, 8), False, 1.1)
+        found.append(evidence.weigh(ticket(8, 8), 1.1)[0])
+
+    assert needed == len(found)
+
+
+def test_evidence_majority_refused_is_no_limit_where_half_are_refused_below():
+    """
+    Sixty of a hundred above a load, and half of those below: half of all are refused by accident.
+    """
+    evidence = Evidence()
+    for number in range(160):
+        evidence.saw(ticket(4, number), number % 2 == 0, 1.0)
+    for number in range(100):
+        evidence.saw(ticket(9, 160 + number), number % 5 in (0, 3), 1.1)
+
+    assert evidence.weigh(ticket(9, 260), 1.1)[0] in ("open", "late")
 
 
 def test_evidence_refusals_late_in_the_minute_are_a_limit_of_the_minute():
