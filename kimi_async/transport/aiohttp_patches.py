@@ -7,6 +7,7 @@ aiohttp's own way is then taken: slower, or with its fault, and never broken.
 
 import asyncio
 import inspect
+import os
 from collections.abc import Mapping
 from contextvars import ContextVar
 from time import monotonic
@@ -129,14 +130,22 @@ class Connection(ResponseHandler):
         costs twice the read.
         """
         transport = socket_of(self.transport)
-        read = getattr(transport, "_read_ready", None)  # asyncio's own loops, not uvloop's
-        if (
-            transport is not None
-            and read is not None
-            and self.held
-            and not (self._reading_paused or transport.is_closing())
-        ):
+        if transport is None or not self.held or self._reading_paused or transport.is_closing():
+            return
+        read = getattr(transport, "_read_ready", None)
+        if read is not None:
             read()
+            return
+        # uvloop's: with TLS in it there is no way; without, what it has stopped reading can be read here.
+        socket = transport.get_extra_info("socket")
+        if socket is None or transport.get_extra_info("sslcontext") is not None:
+            return
+        try:
+            data = os.read(socket.fileno(), AT_MOST)
+        except OSError:
+            return  # nothing has come, or a fault, which shows where the connection is taken up
+        if data:
+            self.data_received(data)
 
     def close(self) -> None:
         if self.held:
@@ -200,6 +209,8 @@ def chunked_body_of(reply: tuple[Any, Any]) -> StreamReader | None:
 # loop: new memory all the time, 40 % more for reading 16 streams at full speed.
 READ_AHEAD = 64 << 10
 
+# What a sip takes: as much as asyncio's transports read at once.
+AT_MOST = 256 << 10
 # What goes straight: as much as a connection takes without waiting.
 AT_ONCE = 32 << 10
 

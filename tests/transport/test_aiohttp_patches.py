@@ -4,6 +4,7 @@ What is mended in aiohttp is taken where it fits, and left where it does not.
 
 import asyncio
 import gzip
+import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from types import SimpleNamespace
@@ -375,14 +376,34 @@ async def test_held_connection_is_read_once_by_a_sip() -> None:
     assert not socket.read
 
 
-async def test_sip_where_the_loop_has_none() -> None:
+@pytest.mark.parametrize("tls", [False, True])
+async def test_sip_over_a_foreign_transport(tls: bool) -> None:
     """
-    Over a transport that is not asyncio's own nothing is read.
+    Over a transport that is not asyncio's own the socket itself is read, unless there is TLS in it; an end is left to the loop.
     """
-    connection, body, socket = await told(HEAD, coded(b"one"))
+    connection, body, _ = await told(HEAD, coded(b"one"))
+    connection.hold(True)
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        ours.setblocking(False)
+        connection.transport = Foreign({"socket": ours, "sslcontext": True if tls else None})
+        sizes: list[int] = []
+        for act in (lambda: None, lambda: theirs.send(coded(b"two")), theirs.close):
+            act()
+            connection.sip()
+            sizes.append(body.total_bytes)
+
+    assert ([3, 3, 3] if tls else [3, 6, 6]) == sizes
+    assert not body.is_eof()
+
+
+async def test_sip_without_a_socket() -> None:
+    """
+    Where there is none nothing is read.
+    """
+    connection, body, _ = await told(HEAD, coded(b"one"))
     connection.hold(True)
     connection.transport = Foreign()
-    socket.kept = coded(b"two")
 
     connection.sip()
 
