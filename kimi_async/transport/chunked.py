@@ -52,11 +52,16 @@ class ChunkedBody:
             if len(pieces) == 3 and not pieces[2] and size_of(pieces[0]) == len(pieces[1]):
                 return pieces[1]  # one event a packet, as a model sends them
             bodies = pieces[1:-1:2]
-            if list(map(size_of, pieces[: 2 * len(bodies) : 2])) == list(map(len, bodies)):
+            sizes, lengths = list(map(size_of, pieces[: 2 * len(bodies) : 2])), list(map(len, bodies))
+            if sizes == lengths:
                 found = bodies
                 at = end - len(pieces[-1])
                 if not len(pieces) % 2:
                     at -= len(pieces[-2]) + 2
+            elif sizes.pop() < 0 and sizes == lengths[:-1]:
+                # The last chunk comes after them, as in the last packet of a stream: below from there on.
+                found = bodies[:-1]
+                at = end - len(b"\r\n".join(pieces[2 * len(sizes) :]))
         while at < end:
             if left:
                 stop = at + left - 2

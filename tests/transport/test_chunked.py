@@ -55,6 +55,24 @@ def test_payload_whole_chunks_in_one_packet() -> None:
     assert (b"onetwothree", None) == fed(coded(b"one", b"two", b"three"))
 
 
+@pytest.mark.parametrize(
+    "end",
+    [
+        END,
+        END[:-1],
+        END[:3],
+        b"0\r\nTrailer: x\r\n\r\n",
+        b"0;name=value\r\n\r\n",
+        END + b"HTTP/1.1 200 OK\r\n",
+    ],
+)
+def test_last_chunk_in_packet_of_others(end: bytes) -> None:
+    """
+    The end of a body is left to the parser from its first byte on, also where it came in one packet with data.
+    """
+    assert (b"onetwo", end) == fed(coded(b"one", b"two") + end)
+
+
 def test_payload_comes_before_its_chunk_is_whole() -> None:
     """
     What has come of a chunk is handed out at once: a server may write for minutes into one chunk.
