@@ -11,7 +11,7 @@ from typing import Any, Generic, Protocol, TypeVar, cast
 import msgspec
 
 from ..codec.faults import error_in_stream
-from ..codec.foreign import SUSPECT, as_wire, error_object, strays_in
+from ..codec.foreign import as_wire, error_object, is_suspect, strays_in
 from ..codec.json import SurrogateJoiner, decode_chunk, decode_patiently, fit
 from ..errors import APIError, IncompleteStreamError
 from ..providers.advice import KimiWarning
@@ -484,8 +484,8 @@ def announced_error(payload: bytes) -> object:
 
 def second_look(chunk: ChatCompletionChunk, payload: Payload) -> tuple[ChatCompletionChunk, object]:
     """The chunk, with what a foreign shape hides from its struct; and the error that the event is, or None."""
-    failed = any(choice.finish_reason == "error" for choice in chunk.choices)
-    if chunk.choices and not chunk.error and not failed and SUSPECT.search(payload) is None:
+    failed = "error" in [choice.finish_reason for choice in chunk.choices]
+    if chunk.choices and not chunk.error and not failed and not is_suspect(payload):
         return chunk, None
     try:
         value: Any = msgspec.json.decode(payload)
