@@ -133,7 +133,7 @@ class Caller(Protocol):
         row = self.provider
         finishes = row is not None and row.finishes
 
-        async def accept(response: Response) -> AsyncStream[Any]:
+        async def accept(response: Response) -> "AsyncStream[Any]":
             stream: AsyncStream[Any] = AsyncStream(
                 response,
                 decode=None

@@ -164,7 +164,7 @@ class AsyncCompletions(Resource["RawCompletions", "StreamingCompletions"]):
             check_resume(client.provider)
         if streamed:
 
-            def open_stream(body: bytes) -> Awaitable[AsyncStream[ChatCompletionChunk]]:
+            def open_stream(body: bytes) -> "Awaitable[AsyncStream[ChatCompletionChunk]]":
                 return client.open_stream(
                     "POST",
                     "chat/completions",

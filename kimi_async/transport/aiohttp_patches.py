@@ -291,7 +291,7 @@ class Straight:
         self._connector: Any = session.connector
         self._loop = asyncio.get_running_loop()
         self._max_header_size = max_header_size
-        self._known: dict[URL, tuple[aiohttp.ClientRequest, Any, aiohttp.RequestInfo, str]] = {}
+        self._known: dict[URL, tuple[aiohttp.ClientRequest, object, Any, aiohttp.RequestInfo, str]] = {}
 
     def takes(self, url: URL) -> bool:
         """Whether it may go straight: not with a user and password in it."""
@@ -301,8 +301,7 @@ class Straight:
         self, url: URL, headers: Mapping[str, str], body: bytes, timeout: aiohttp.ClientTimeout
     ) -> Reply:
         """What `ClientSession.post` gives and raises, but for errors of connecting, which come as the connector has them."""
-        request, defaults, info, line = self._known.get(url) or self._meet(url)
-        key = request.connection_key
+        request, key, defaults, info, line = self._known.get(url) or self._meet(url)
         protocol = self._idle(key)
         if protocol is None:
             connection = await self._connector.connect(request, traces=[], timeout=timeout)
@@ -351,13 +350,14 @@ class Straight:
         protocol.begin()
         return protocol
 
-    def _meet(self, url: URL) -> tuple[aiohttp.ClientRequest, Any, aiohttp.RequestInfo, str]:
+    def _meet(self, url: URL) -> tuple[aiohttp.ClientRequest, object, Any, aiohttp.RequestInfo, str]:
         """What is alike for all requests to one address: aiohttp's own, made once, for its connector and its headers."""
         request = aiohttp.ClientRequest("POST", url, loop=self._loop, session=self._session)
         if len(self._known) >= 256:
             self._known.clear()
         known = self._known[url] = (
             request,
+            request.connection_key,
             request.headers.copy(),
             request.request_info,
             f"POST {url.raw_path_qs} HTTP/1.1",

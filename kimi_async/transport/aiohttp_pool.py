@@ -354,7 +354,9 @@ class SessionPool:
             gate=body.gate,
             sip=body.sip,
             reason=reply.reason or "",
-            http_version=f"{version.major}.{version.minor}" if version else "1.1",
+            http_version="1.1"
+            if version is None or version is aiohttp.HttpVersion11
+            else f"{version.major}.{version.minor}",
             max_body=self._max_response_size if reply.status < 400 else self._max_error_size,
         )
 
