@@ -24,11 +24,12 @@ from . import batch_jobs
 from .batch_handle import BatchHandle, BatchNotFinishedError, BatchProgress
 from .batch_requests import RequestRules
 from .batch_results import BatchResults
+from .kinds import check_kinds, check_positive
 from .lines import MAX_LINE_SIZE
 from .map import Map
-from .options import options_of
+from .options import check_options, options_of
 from .request_files import MAX_BATCH_FILE
-from .requests import Requests
+from .requests import Requests, check_requests
 from .watching import watching
 
 __all__ = ["AsyncBatches", "SubmitParams", "Via"]
@@ -118,6 +119,11 @@ class AsyncBatches(BatchEndpoints):
         if via not in ("batch", "auto", "live"):
             raise ConfigurationError(f"via must be 'batch', 'auto' or 'live', not {via!r}")
         check_leaked_tools(leaked_tools)
+        check_positive(
+            {"poll_interval": poll_interval, "max_poll_interval": max_poll_interval, "timeout": timeout}
+        )
+        if live:  # it would be found out after the batch
+            check_options(options_of({"journal": "", **live}))
         handle, fresh = await _prepared("run", requests, options)
         state, on_progress = options.get("state"), options.get("on_progress")
         try:
@@ -288,6 +294,9 @@ async def _prepared(method: str, requests: Requests, options: SubmitParams) -> t
             raise unknown_argument(
                 f"batches.{method}", name, known, "fields of requests go through defaults={...}"
             )
+    check_kinds(f"batches.{method}", options, SubmitParams)
+    check_positive(options, "max_bytes", "max_lines", "max_line_size")
+    check_requests(requests)
     rules = RequestRules(
         options.get("model"),
         options.get("defaults") or {},

@@ -23,7 +23,7 @@ from .engine import Engine
 from .journal import Mended
 from .meter import MapProgress, MapStoppedError
 from .options import FATAL, MapOptions, MapParams, TokenPrice, check_options, options_of
-from .requests import Requests, request_of
+from .requests import Requests, check_requests, request_of
 from .results import Result
 
 __all__ = [
@@ -55,6 +55,7 @@ class Map:
 
     def __init__(self, client: Caller, requests: Requests, options: MapOptions) -> None:
         check_options(options)
+        check_requests(requests)
         self._run = Engine(client, requests, options)
         self._task: asyncio.Task[None] | None = None
         self._over = False

@@ -19,6 +19,7 @@ from ..resources.arguments import LeakedTools, check_leaked_tools, unknown_argum
 from ..streaming.resume import ResumePolicy
 from ..types.completions import ChatCompletion
 from .journal import Redo
+from .kinds import check_kinds, check_positive
 from .lines import MAX_LINE_SIZE
 from .meter import MapProgress
 
@@ -216,6 +217,13 @@ def options_of(given: Mapping[str, Any]) -> MapOptions:
     for name in given:
         if name not in known:
             raise unknown_argument("map", name, known, "fields of requests go through defaults={...}")
+    check_leaked_tools(given.get("leaked_tools"))  # these two have words of their own
+    ResumePolicy.of(given.get("resume"))
+    check_kinds("map", given, MapOptions)
+    check_positive(
+        given,
+        *("token_budget", "cost_budget", "error_window", "deadline", "progress_interval", "max_line_size"),
+    )
     return MapOptions(**given)
 
 
@@ -232,4 +240,3 @@ def check_options(options: MapOptions) -> None:
     if options.window is not None and options.window < 1:
         raise ConfigurationError(f"window must be at least 1, not {options.window}")
     check_leaked_tools(options.leaked_tools)
-    ResumePolicy.of(options.resume)

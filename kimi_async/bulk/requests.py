@@ -45,6 +45,21 @@ def path_of(requests: Requests) -> str | None:
     return os.fspath(cast("str", requests)) if isinstance(requests, str | os.PathLike) else None
 
 
+def check_requests(requests: object) -> None:
+    """
+    :raises TypeError: they are neither a path nor an iterable of requests.
+    """
+    one = isinstance(requests, (Mapping, bytes))
+    if one or not (
+        isinstance(requests, (str, os.PathLike))
+        or hasattr(requests, "__aiter__")
+        or hasattr(requests, "__iter__")
+    ):
+        raise TypeError(
+            f"requests must be a path, an iterable or an async iterable, not {'one ' if one else ''}{type(requests).__name__}"
+        )
+
+
 def request_of(item: Any, index: int) -> tuple[str | None, Any]:
     """
     The custom_id (None if it has none) and the body of a request in any of the forms of `Requests`. The body is a mapping,

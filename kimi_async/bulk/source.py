@@ -9,7 +9,7 @@ from typing import Any, cast
 
 from ..resources.threads import in_thread
 from .request_files import check_lines
-from .requests import Requests, file_items, path_of
+from .requests import Requests, check_requests, file_items, path_of
 
 __all__ = ["Source"]
 
@@ -19,7 +19,7 @@ class Source:
 
     def __init__(self, requests: Requests, total: int | None = None) -> None:
         self._requests = requests
-        self._next: Iterator[Any] | None = None
+        self._next: Iterator[object] | None = None
         self._anext: AsyncIterator[object] | None = None
         self._lock = asyncio.Lock()
         self._pulling: Any = None
@@ -51,13 +51,10 @@ class Source:
             self.total = found.lines
             self._anext = file_items(path)
         elif hasattr(requests, "__aiter__"):
-            self._anext = cast("AsyncIterator[Any]", requests.__aiter__())
-        elif hasattr(requests, "__iter__"):
-            self._next = iter(requests)
+            self._anext = cast("AsyncIterator[object]", requests.__aiter__())
         else:
-            raise TypeError(
-                f"requests must be a path, an iterable or an async iterable, not {type(requests).__name__}"
-            )
+            check_requests(requests)
+            self._next = iter(requests)
         if self.total is None and hasattr(requests, "__len__"):
             self.total = len(requests)
 
