@@ -184,6 +184,8 @@ def prefix_message(prefix: str | Mapping[str, object]) -> dict[str, Any]:
 
     :param prefix: its text; or a mapping with `content`, and if wanted `reasoning_content` and `name`.
     """
+    if not isinstance(prefix, (str, Mapping)):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise TypeError(f"prefix must be a string or a mapping with content, not {type(prefix).__name__}")
     fields = {"content": prefix} if isinstance(prefix, str) else dict(prefix)
     if not fields.get("content") and not fields.get("reasoning_content") and not fields.get("name"):
         raise ConfigurationError("prefix is empty: an answer that begins with nothing needs none")

@@ -154,6 +154,8 @@ class AsyncFiles(Resource["RawFiles", "StreamingFiles"]):
     ) -> FileObject:
         hide(call)
         upload.check()
+        if not isinstance(purpose, str):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise TypeError(f"purpose must be a string such as 'file-extract', not {type(purpose).__name__}")
         fields = {"purpose": purpose}
         if is_given(expires_after) and isinstance(expires_after, Mapping):
             fields.update({f"expires_after[{name}]": str(value) for name, value in expires_after.items()})

@@ -11,7 +11,7 @@ Many files at once are the affair of `upload_many`.
 import secrets
 from collections.abc import AsyncIterator, Callable, Mapping
 from pathlib import PurePath
-from typing import Any, Final, TypeAlias
+from typing import Any, Final, TypeAlias, cast
 
 from ..errors import ConfigurationError
 from .upload_sources import BLOCK, MAX_UPLOAD, Source, hash_file, size_of, source_of
@@ -282,4 +282,25 @@ def parts_of(file: FileTypes) -> tuple[str | None, FileContent, str | None, Mapp
     name, content, mime, headers = (*parts, None, None)[:4] if len(parts) < 4 else parts
     if name is not None and not isinstance(name, str):
         raise ConfigurationError(f"the name in a file tuple must be a str, not {type(name).__name__}")
-    return name, content, mime, headers or {}
+    if mime is not None and not isinstance(mime, str):
+        raise ConfigurationError(f"the mime type in a file tuple must be a str, not {type(mime).__name__}")
+    return name, content, mime, _part_headers(headers or {})
+
+
+# They are written from the tuple's own places: twice, servers disagree on which to believe.
+_WRITTEN = frozenset({"content-disposition", "content-length", "content-transfer-encoding", "content-type"})
+
+
+def _part_headers(headers: object) -> Mapping[str, str]:
+    if not isinstance(headers, Mapping):
+        raise ConfigurationError(
+            f"the headers in a file tuple must be a mapping of names to values, not {type(headers).__name__}"
+        )
+    for name, value in cast("Mapping[object, object]", headers).items():
+        if not isinstance(name, str) or not isinstance(value, str):
+            raise ConfigurationError(
+                f"the headers in a file tuple must be strings; got {name!r:.60}: {value!r:.60}"
+            )
+        if name.strip().lower() in _WRITTEN or not name.isascii() or any(c in name for c in ": "):
+            raise ConfigurationError(f"the header {name!r:.60} of a file part cannot be set")
+    return cast("Mapping[str, str]", headers)

@@ -169,3 +169,16 @@ async def test_answer_goes_back_unchanged():
     await client.chat.completions.create(model="kimi-k3", messages=conversation)
 
     assert message == transport.requests[1].json()["messages"][1]
+
+
+async def test_prefix_of_another_kind_is_refused():
+    """
+    By its name, before anything is sent.
+    """
+    async with AsyncKimi(api_key="sk-test") as client:
+        with pytest.raises(TypeError, match="prefix must be a string or a mapping with content, not int"):
+            await client.chat.completions.create(
+                model="kimi-k3",
+                messages=[{"role": "user", "content": "?"}],
+                prefix=5,  # type: ignore[call-overload]
+            )

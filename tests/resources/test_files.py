@@ -246,3 +246,12 @@ async def test_extract_failure_says_why(client: AsyncKimi, simulator: KimiSimula
     with pytest.raises(ConfigurationError, match=r"a\.xyz: unsupported file type"):
         await client.files.extract(("a.xyz", b"?"))
     assert {} == simulator.storage.files
+
+
+async def test_create_purpose_of_another_kind_is_refused():
+    """
+    By its name, before anything is sent.
+    """
+    async with AsyncKimi(api_key="sk-test") as client:
+        with pytest.raises(TypeError, match="purpose must be a string such as 'file-extract', not int"):
+            await client.files.create(file=("a.txt", b"x"), purpose=5)  # type: ignore[arg-type]

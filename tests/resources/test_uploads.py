@@ -381,6 +381,26 @@ async def test_multipart_header_injection_is_impossible():
         await body_of(("a", b"1", "text/plain\r\nX: y"))
 
 
+@pytest.mark.parametrize(
+    ("mime", "headers", "told"),
+    [
+        (5, None, "mime type in a file tuple must be a str, not int"),
+        (None, 5, "must be a mapping of names to values, not int"),
+        (None, {5: "x"}, "must be strings; got 5: 'x'"),
+        (None, {"X": None}, "must be strings; got 'X': None"),
+        (None, {"Content-Disposition": "form-data"}, "'Content-Disposition' of a file part cannot be set"),
+        (None, {"content-length": "1"}, "'content-length' of a file part cannot be set"),
+        (None, {"X: y": "z"}, "'X: y' of a file part cannot be set"),
+    ],
+)
+async def test_file_tuple_of_other_things_is_refused(mime: Any, headers: Any, told: str):
+    """
+    In our words, and what would be there twice by its name.
+    """
+    with pytest.raises(ConfigurationError, match=told):
+        await UploadFile.of(("a", b"1", mime, headers))
+
+
 @pytest.mark.parametrize("change", [b"", b"longer than before"])
 async def test_upload_file_changed_while_sent_is_noticed(tmp_path: Path, change: bytes):
     """

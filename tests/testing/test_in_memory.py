@@ -93,6 +93,15 @@ def test_host_that_others_reach_needs_a_word(host: str) -> None:
     assert host == KimiSimulator(host=host, exposed=True).host
 
 
+@pytest.mark.parametrize("host", [None, 5, ["127.0.0.1", "0.0.0.0"]])
+def test_host_that_is_no_name_is_refused(host: Any) -> None:
+    """
+    None and lists mean every interface to the server below.
+    """
+    with pytest.raises(TypeError, match="host must be a string"):
+        KimiSimulator(host=host)
+
+
 @pytest.mark.parametrize("host", ["127.0.0.1", "127.8.8.8", "::1", "localhost"])
 def test_host_of_this_machine_needs_none(host: str) -> None:
     """Loopback, in every spelling, is the machine's own."""

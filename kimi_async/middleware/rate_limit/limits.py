@@ -49,6 +49,13 @@ class RateLimits:
                     f"RateLimits.{name} must be a whole number of 1 or more, or None; got {value!r}"
                 )
 
+        for name in ("adaptive", "hold"):
+            value = getattr(self, name)
+            if not isinstance(value, bool):
+                raise TypeError(
+                    f"RateLimits.{name} must be True or False, not {type(value).__name__} ({value!r:.40})"
+                )
+
     @classmethod
     def of(cls, value: "RateLimits | str | Mapping[str, Any] | None") -> "RateLimits":
         """Understands a `RateLimits`, a mapping of its fields, `"tier0"` … `"tier5"`, and None: learn everything."""

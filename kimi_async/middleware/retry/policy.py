@@ -135,6 +135,12 @@ class RetryPolicy:
             value = getattr(self, name)
             if not isinstance(value, int | float) or not value >= 0:
                 raise ValueError(f"RetryPolicy.{name} must be a number of 0 or more; got {value!r}")
+        for name in ("max_retries", "attempts", "budget", "total_time", "overload_threshold"):
+            value = getattr(self, name)
+            if value is not None and (isinstance(value, bool) or not isinstance(value, int | float)):
+                raise ValueError(
+                    f"RetryPolicy.{name} must be a number, not {type(value).__name__} ({value!r:.40})"
+                )
         if self.total_time is not None and not self.total_time > 0:
             raise ValueError(f"RetryPolicy.total_time must be above 0, or None; got {self.total_time!r}")
         if self.max_retries is not None and (isinstance(self.max_retries, bool) or not self.max_retries >= 0):

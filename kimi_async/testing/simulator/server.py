@@ -89,6 +89,8 @@ class KimiSimulator:
         strict_history: bool = False,
         on_finished: Callable[[RecordedRequest], None] | None = None,
     ) -> None:
+        if not isinstance(host, str):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise TypeError(f"host must be a string such as '127.0.0.1', not {type(host).__name__}")
         if not exposed and not _is_loopback(host):
             raise ConfigurationError(
                 f"host={host!r} can be reached from other machines, and the simulator's key is known to everybody; "

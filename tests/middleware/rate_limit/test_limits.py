@@ -17,6 +17,15 @@ from kimi_async.transport import Request
 pytestmark = pytest.mark.virtual_clock
 
 
+@pytest.mark.parametrize("name", ["hold", "adaptive"])
+def test_limits_switches_are_true_or_false(name: str):
+    """
+    A word in place of a switch would be on, whatever it says.
+    """
+    with pytest.raises(TypeError, match=f"RateLimits.{name} must be True or False"):
+        RateLimits(**{name: "no"})  # type: ignore[arg-type]
+
+
 @pytest.mark.parametrize(
     ("address", "official", "expected"),
     [
