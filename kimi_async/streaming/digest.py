@@ -67,7 +67,6 @@ class Digest(Generic[T]):
         "_raw",
         "_response",
         "_said_done",
-        "_skim",
         "_sse",
         "_waiting",
         "done",
@@ -75,6 +74,7 @@ class Digest(Generic[T]):
         "fold",
         "in_run",
         "runs",
+        "skim",
     )
 
     def __init__(
@@ -94,7 +94,7 @@ class Digest(Generic[T]):
         self._fresh = True
         """No byte of the body has been seen."""
         self._said_done = False
-        self._skim = Skim()
+        self.skim: Skim = Skim()
         self._continuation: Continuation | None = None
         self.fold = fold
         if fold is not None:
@@ -142,7 +142,7 @@ class Digest(Generic[T]):
             self._head = list(payloads) if first else []
         if self._raw:
             passed = self._handed_on(payloads)
-            self._skim.learn(b"".join(passed), self.fold)
+            self.skim.learn(b"".join(passed), self.fold)
             return cast("list[T]", passed)
         if self._joiner is None and self._continuation is None and not strays and not sse.typed:
             if payloads[-1] == DONE:
@@ -180,19 +180,24 @@ class Digest(Generic[T]):
             found, data = bool(self.feed(data[:start])), data[start:]
             if self.done or self.fault is not None:
                 return found
-        whole = data[: data.rfind(b"\n\n") + 2]
-        if self._skims(whole):
-            self.feed(data[len(whole) :])
-            return True
-        if not self.feed(data):
-            return found
-        self._skim.learn(whole, self.fold)
-        return True
+        return bool(self.take_texts(data, reasoning=True)) or found
 
-    def _skims(self, data: bytes) -> bool:
-        """Whether these bytes are events of a kind that is known, and now folded."""
+    def take_texts(self, data: bytes, reasoning: bool = False) -> list[T]:
+        """`feed`, but of events that are alike the texts alone, which are folded; also where they are reasoning."""
+        whole, self.in_run = data[: data.rfind(b"\n\n") + 2], False
+        if (reasoning or self.skim.knows_text) and (texts := self._skims(whole)):
+            self.feed(data[len(whole) :])
+            return cast("list[T]", texts)
+        items = self.feed(data)
+        self.skim.learn(whole, self.fold)
+        return items
+
+    def _skims(self, data: bytes) -> list[str]:
+        """The texts of these bytes, if they are events of a kind that is known. They are then folded."""
         changed, sse = self._joiner or self._continuation, self._sse
-        return not (changed or sse.strays) and sse.starts_anew(data) and self._skim.folds(data, self.fold)
+        if changed or sse.strays or not sse.starts_anew(data):
+            return []
+        return self.skim.folds(data, self.fold)
 
     @property
     def passed_head(self) -> bool:
@@ -341,15 +346,7 @@ class Digest(Generic[T]):
 
     def incomplete(self, why: str) -> IncompleteStreamError:
         """The error for a stream that did not come to its end. When it was noticed is for the reader to add."""
-        response, fold = self._response, self.fold
-        chunks = 0 if fold is None else fold.chunks
-        rid = response.request_id
-        return IncompleteStreamError(
-            message=f"{why}, after {chunks} chunks and {response.bytes_received:,} bytes"
-            f"{f' (request {rid})' if rid else ''}; .partial holds what arrived",
-            request=response.request,
-            phase="body" if chunks else "first_token",
-        )
+        return cut_short(why, self._response, 0 if self.fold is None else self.fold.chunks)
 
     def _conclude(self) -> None:
         """`[DONE]` has come: is the answer whole?"""
@@ -466,6 +463,16 @@ class Digest(Generic[T]):
 
     def _refused(self, error: object) -> None:
         self.fault = error_in_stream(error, self._response.headers, self._response.request)
+
+
+def cut_short(why: str, response: Response, chunks: int) -> IncompleteStreamError:
+    rid = response.request_id
+    return IncompleteStreamError(
+        message=f"{why}, after {chunks} chunks and {response.bytes_received:,} bytes"
+        f"{f' (request {rid})' if rid else ''}; .partial holds what arrived",
+        request=response.request,
+        phase="body" if chunks else "first_token",
+    )
 
 
 def announced_error(payload: bytes) -> object:

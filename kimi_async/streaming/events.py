@@ -282,8 +282,8 @@ class ChatCompletionStreamState:
             events.append(FunctionToolCallArgumentsDoneEvent(call.name, call.index, text, value))
 
 
-def _says_something(chunk: ChatCompletionChunk) -> bool:
-    return any(
+def _says_something(chunk: ChatCompletionChunk | str) -> bool:
+    return isinstance(chunk, str) or any(
         choice.delta.content or choice.delta.reasoning_content or choice.delta.tool_calls
         for choice in chunk.choices
     )
@@ -382,17 +382,10 @@ class AsyncChatCompletionStream(Generic[C]):
         for event in self._pending:
             return event
         self._begun = True
+        self._stream.tell_texts(False)
         while True:
             # With the chunk come those that arrived in the same packet: a loop over them, not a call for each.
-            chunks = await self._next()
-            state = self._state
-            if self._stream.in_run:
-                events = state.told_of_text(chunks)
-            elif len(chunks) == 1:
-                events = iter(state.told(chunks[0]))
-            else:
-                events = chain.from_iterable(map(state.told, chunks))
-            self._pending = chain(self._resumptions(), events) if self._resumed else events
+            self._pending = self._told_of(await self._next())
             for event in self._pending:
                 return event
 
@@ -419,9 +412,41 @@ class AsyncChatCompletionStream(Generic[C]):
 
     async def text_stream(self) -> AsyncIterator[str]:
         """The text of the first choice, fragment by fragment, without reasoning."""
-        async for event in self:
-            if type(event) is ContentDeltaEvent:
-                yield event.delta
+        self._begun = True
+        stream = self._stream
+        stream.tell_texts()
+        while True:
+            for event in self._pending:
+                if type(event) is ContentDeltaEvent:
+                    yield event.delta
+            try:
+                found: list[Any] = await self._next()
+            except StopAsyncIteration:
+                return
+            if type(found[0]) is not str:
+                self._pending = self._told_of(found)
+                continue
+            fold, texts = cast("Accumulator", stream.fold), iter(found)
+            fold.ahead = sum(map(len, found))
+            self._pending = self._told_later(texts)
+            for text in texts:
+                fold.ahead -= len(text)
+                yield text
+
+    def _told_later(self, texts: Iterator[str]) -> Iterator[ChatCompletionStreamEvent]:
+        """The events of what is left of a run of texts, for one who goes on with events in the middle of it."""
+        if chunks := self._stream.chunks_of(texts):
+            yield from self._state.told_of_text(chunks)
+
+    def _told_of(self, chunks: list[ChatCompletionChunk]) -> Iterator[ChatCompletionStreamEvent]:
+        state = self._state
+        if self._stream.in_run:
+            events = state.told_of_text(chunks)
+        elif len(chunks) == 1:
+            events = iter(state.told(chunks[0]))
+        else:
+            events = chain.from_iterable(map(state.told, chunks))
+        return chain(self._resumptions(), events) if self._resumed else events
 
     async def until_done(self) -> Self:
         """Takes in the rest of the stream."""

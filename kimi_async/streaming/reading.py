@@ -58,6 +58,7 @@ class Reading(Generic[T]):
         "ended",
         "gather",
         "response",
+        "texts",
     )
 
     def __init__(
@@ -82,6 +83,8 @@ class Reading(Generic[T]):
         """Seconds for which what comes may gather between two reads, at most."""
         self.drops: bool = False
         """Whether nobody wants the chunks: after the first token they are folded, and only an end or a fault is worth a wake-up."""
+        self.texts: bool = False
+        """Whether chunks that hold a piece of text and nothing else, as those before them, are wanted as that text."""
         self._shut = False
         """Whether the connection is not read."""
         self._pause = 0
@@ -149,6 +152,8 @@ class Reading(Generic[T]):
                     self._swallow(data)
                     if clocks.timer is None:
                         clocks.watch()
+                elif self.texts and data:
+                    items = digest.take_texts(data)
                 else:
                     items = digest.feed(data) if data else digest.end()
                 if items or digest.done or digest.fault is not None:

@@ -11,6 +11,7 @@ import re
 import msgspec
 
 from ..codec.json import decode_chunk
+from ..types.completions import ChatCompletionChunk
 from .fold import Accumulator
 
 __all__ = ["Skim"]
@@ -45,41 +46,51 @@ class Skim:
         """Where the text belongs."""
         self._lessons = LESSONS
 
-    def folds(self, data: bytes, fold: Accumulator | None) -> bool:
-        """Whether `data`, which begins an event and ends one, holds nothing but events of the known kind. They are folded then."""
+    @property
+    def knows_text(self) -> bool:
+        """Whether the known kind is pieces of the answer's text, and not of its reasoning."""
+        return self._field == "content" and self._head != b""
+
+    def chunk(self, text: str) -> ChatCompletionChunk:
+        """The chunk of an event of the known kind."""
+        start, stop = len(BEGINS), -len(ENDS)
+        return decode_chunk(self._head[start:] + msgspec.json.encode(text) + self._tail[:stop])
+
+    def folds(self, data: bytes, fold: Accumulator | None) -> list[str]:
+        """The texts of `data`, which begins an event and ends one, if it holds nothing but events of the known kind. They are folded."""
         head, tail = self._head, self._tail
         if fold is None or not head or not (data.startswith(head) and data.endswith(tail)):
-            return False
+            return []
         if data.find(ENDS) == len(data) - len(ENDS):  # as a model sends them
             return self._folds_one(data[len(head) : -len(tail)], fold)
         # A split by all that is alike takes twice as long, for 64 events: it is made for short separators.
         start, stop = len(head) - len(BEGINS), len(ENDS) - len(tail)
         pieces = [event[start:stop] for event in data[len(BEGINS) : -len(ENDS)].split(ENDS + BEGINS)]
         if data != b"".join((head, (tail + head).join(pieces), tail)):
-            return False
+            return []
         joined = b",".join(pieces)
         if b"\n" in joined or b"\r" in joined:
-            return False  # JSON takes line ends between its parts; an event ends there
+            return []  # JSON takes line ends between its parts; an event ends there
         try:
             texts = _texts(b"[%b]" % joined)
         except UNREADABLE:
-            return False
+            return []
         if len(texts) != len(pieces) or not fold.add_texts(self._field, texts):
-            return False
+            return []
         self._lessons = LESSONS
-        return True
+        return texts
 
-    def _folds_one(self, piece: bytes, fold: Accumulator) -> bool:
+    def _folds_one(self, piece: bytes, fold: Accumulator) -> list[str]:
         if b"\n" in piece or b"\r" in piece:
-            return False
+            return []
         try:
             text = _text(piece)
         except UNREADABLE:
-            return False
+            return []
         if not fold.add_texts(self._field, (text,)):
-            return False
+            return []
         self._lessons = LESSONS
-        return True
+        return [text]
 
     def learn(self, data: bytes, fold: Accumulator | None) -> None:
         """Looks at the first event of `data`, which has been folded: are there to be more of the kind?"""

@@ -11,14 +11,14 @@ A body that merely stops is never a success.
 import asyncio
 import contextlib
 import warnings
-from collections.abc import AsyncGenerator, Callable, Iterator
+from collections.abc import AsyncGenerator, Callable, Iterable, Iterator
 from dataclasses import dataclass
 from operator import length_hint
 from typing import Any, Generic, Protocol, Self, TypeVar, cast
 
 from ..errors import APIConnectionError, APIError, ConfigurationError, EmptyResponseError
 from ..transport.exchange import Response
-from ..types.completions import ChatCompletion, CompletionUsage
+from ..types.completions import ChatCompletion, ChatCompletionChunk, CompletionUsage
 from .digest import Continuation
 from .fold import Accumulator
 from .reading import GATHER, Reading
@@ -286,6 +286,17 @@ class AsyncStream(Generic[T]):
         """
         self._reading.drops = on
 
+    def tell_texts(self, on: bool = True) -> None:
+        """
+        For readers who want the text alone: from here on what is iterated may be a `str` in place of a chunk that holds nothing
+        else; those that come together are all the one or all the other.
+        """
+        self._reading.texts = on
+
+    def chunks_of(self, texts: Iterable[str]) -> list[ChatCompletionChunk]:
+        """The chunks for which those texts stood."""
+        return list(map(self._reading.digest.skim.chunk, texts))
+
     def take(self) -> list[T]:
         """
         The chunks that have arrived and not been handed out; they will not be handed out again. For readers who build on this.
@@ -365,7 +376,8 @@ class AsyncStream(Generic[T]):
             raise self._failed() from exc.__cause__
         reading, items = stream.handed_over()
         before = self._reading
-        reading.digest.runs, reading.gather, reading.drops = before.digest.runs, before.gather, before.drops
+        reading.digest.runs, reading.gather = before.digest.runs, before.gather
+        reading.drops, reading.texts = before.drops, before.texts
         self._earlier += self._reading.response.bytes_received
         self._reading = reading
         if continuation is None:

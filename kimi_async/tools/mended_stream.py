@@ -83,6 +83,9 @@ class MendedStream:
     def drop_chunks(self, on: bool = True) -> None:
         """Does nothing: what is mended is the chunks."""
 
+    def tell_texts(self, on: bool = True) -> None:
+        """Nor does this."""
+
     def raw_events(self) -> NoReturn:
         raise ConfigurationError(
             "raw_events() hands on what came, and leaked_tools='mend' changes it: iterate over the chunks"

@@ -99,6 +99,74 @@ async def test_events_cost_nothing_unread_and_are_right_when_read():
     assert ["Hel", "Hello"] == seen
 
 
+WORDS = ["a", " b", '"', "\n", "令牌", "\U0001f316", "c"]
+
+
+@pytest.mark.parametrize("together", [1, 2, 7])
+@pytest.mark.parametrize("options", [{}, {"leaked_tools": "mend", "tools": []}])
+async def test_text_stream_is_the_events_text(together: int, options: Any):
+    """
+    However many come together the fragments are those of the events, and what is known of the stream is never ahead of them.
+    """
+    packets = [b"".join(map(text, WORDS[at : at + together])) for at in range(0, len(WORDS), together)]
+    manager, _ = manager_of(ROLE, thought("Hm"), thought("."), *packets, *packets, FINISH, DONE, **options)
+    words: list[str] = []
+    async with manager as stream:
+        async for each in stream.text_stream():
+            words.append(each)
+            so_far = stream.current_completion_snapshot.choices[0].message.content
+            assert "".join(words) == so_far or options
+        completion = await stream.get_final_completion()
+
+    assert "".join(WORDS * 2) == "".join(words) == completion.choices[0].message.content
+    assert WORDS * 2 == words or options
+    assert "Hm." == completion.choices[0].message.reasoning_content
+    assert stream.metrics.time_to_first_token is not None
+    assert options or len(WORDS) * 2 + 4 == stream.metrics.chunks
+
+
+@pytest.mark.parametrize("read", range(1, 14))
+async def test_text_stream_left_is_gone_on_with(read: int):
+    """
+    Who leaves it in the middle of what came together finds the rest as events, and then as text again.
+    """
+    packet = b"".join(map(text, WORDS))
+    manager, _ = manager_of(ROLE, packet, packet, packet, FINISH, DONE)
+    words: list[str] = []
+    async with manager as stream:
+        async for each in stream.text_stream():
+            words.append(each)
+            if len(words) == read:
+                break
+        kinds: list[str] = []
+        async for event in stream:
+            kinds.append(event.type)
+            if event.type == "content.delta":
+                words.append(event.delta)
+                assert "".join(words) == event.snapshot
+            if len(words) == read + 3:
+                break
+        words += [each async for each in stream.text_stream()]
+
+    assert WORDS * 3 == words
+    assert ["chunk", "content.delta"] * 3 == kinds[:6]
+
+
+async def test_text_stream_tells_an_error_after_what_came():
+    """
+    A stream that breaks off among events that are alike gives what it had, and raises.
+    """
+    packet = b"".join(map(text, WORDS))
+    manager, _ = manager_of(ROLE, packet, packet, packet[:-9])
+    words: list[str] = []
+    async with manager as stream:
+        with pytest.raises(IncompleteStreamError) as caught:
+            async for each in stream.text_stream():
+                words.append(each)
+
+    assert "".join(WORDS * 3)[:-1] == "".join(words) == caught.value.partial.choices[0].message.content
+
+
 async def test_text_stream_and_final_text():
     """
     Plain strings for those who want no more, without reasoning.

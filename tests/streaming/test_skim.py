@@ -73,9 +73,9 @@ def skimmed(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     sizes: list[int] = []
 
     class Noted(Skim):
-        def folds(self, data: bytes, fold: Accumulator | None) -> bool:
+        def folds(self, data: bytes, fold: Accumulator | None) -> list[str]:
             found = super().folds(data, fold)
-            sizes.append(len(data) * found)
+            sizes.append(len(data) * bool(found))
             return found
 
     monkeypatch.setattr(digests, "Skim", Noted)
