@@ -186,17 +186,21 @@ async def upload(
     state: str | os.PathLike[str] | None = None,
     fresh: bool = True,
     on_progress: Callable[[BatchProgress], object] | None = None,
+    reached: Callable[[BatchHandle], object] | None = None,
 ) -> BatchHandle:
     """
     Uploads the files and creates the batches that are missing; ``state`` is brought up to date after each step.
 
     :param fresh: whether nothing can have been sent before: else the account is asked first.
+    :param reached: told after each step how far the job is.
     """
     loop = asyncio.get_running_loop()
     started = loop.time()
     on_progress = watching("on_progress", on_progress)
 
     async def keep(changed: BatchHandle) -> None:
+        if reached is not None:
+            reached(changed)
         if state is not None:
             await in_thread(changed.save, state)
         if on_progress is not None:

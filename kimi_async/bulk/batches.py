@@ -15,6 +15,8 @@ import os
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from typing import Literal, TypeAlias, TypedDict, Unpack
 
+from msgspec import structs
+
 from ..errors import BadRequestError, ConfigurationError, NotFoundError
 from ..resources.arguments import LeakedTools, check_leaked_tools, unknown_argument
 from ..resources.batches import BatchEndpoints
@@ -129,15 +131,17 @@ class AsyncBatches(BatchEndpoints):
         try:
             batches: Sequence[Batch] = ()
             if via != "live":
+                reached: list[BatchHandle] = []
                 try:
-                    handle = await self._uploaded(handle, fresh, options)
+                    handle = await self._uploaded(handle, fresh, options, reached.append)
                 except (BadRequestError, NotFoundError):
-                    # The host has no batches, or none for this model.
+                    # The host has no batches, or none for this model, or takes no more of them.
                     if via == "batch":
                         raise
-                else:
+                    handle = reached[-1]
+                if made := [part for part in handle.parts if part.batch_id is not None]:
                     batches = await self.wait(
-                        handle,
+                        structs.replace(handle, parts=tuple(made)),
                         poll_interval=poll_interval,
                         max_poll_interval=max_poll_interval,
                         timeout=timeout,
@@ -216,10 +220,17 @@ class AsyncBatches(BatchEndpoints):
                 batch_jobs.discard(handle)
             raise
 
-    async def _uploaded(self, handle: BatchHandle, fresh: bool, options: SubmitParams) -> BatchHandle:
+    async def _uploaded(
+        self,
+        handle: BatchHandle,
+        fresh: bool,
+        options: SubmitParams,
+        reached: Callable[[BatchHandle], object] | None = None,
+    ) -> BatchHandle:
         return await batch_jobs.upload(
             self._client,
             handle,
+            reached=reached,
             metadata=options.get("metadata"),
             state=options.get("state"),
             fresh=fresh,

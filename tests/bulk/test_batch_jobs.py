@@ -195,6 +195,32 @@ async def test_run_auto_without_batches_for_the_model(simulator: KimiSimulator, 
     assert "does not support batch" in str(caught.value.exceptions[0])
 
 
+async def test_run_auto_waits_for_the_batches_that_were_taken(simulator: KimiSimulator):
+    """
+    Where the host takes one batch and refuses the next, only the requests of the second are sent live: nothing is paid for twice.
+    """
+    created = 0
+
+    async def full(request: Request, send: Handler) -> Response:
+        nonlocal created
+        created += request.url.endswith("/batches")
+        if request.url.endswith("/batches") and created == 2:
+            refusal = b'{"error": {"message": "too many batches", "type": "invalid_request_error"}}'
+            return Response(400, {}, request=request, body=refusal)
+        return await send(request)
+
+    options = {"middleware": [full]}
+    async with (
+        AsyncKimi(base_url=simulator.base_url, api_key=simulator.api_key, **options) as client,
+        await client.batches.run(requests(6), via="auto", max_lines=2, delete=True) as results,
+    ):
+        found = [(result.custom_id, result.ok, result.source) for result in results]
+
+    expected = [(f"r{n}", True, "batch" if n < 2 else "live") for n in range(6)]
+    assert (expected, 4) == (found, chats(simulator))
+    assert {} == simulator.storage.files
+
+
 async def test_run_live_needs_no_batch(simulator: KimiSimulator, client: AsyncKimi, tmp_path: Path):
     """
     The same requests, the same results, through live calls; what is in the journal is not asked again.
