@@ -51,6 +51,7 @@ RECONNECT = (0.25, 1.0)
 # Whoever never saw the ledger does not send; after so long it says so.
 PATIENCE = 5.0
 IDLE = 10.0
+LEAVING = 2.0
 OTHERS = (
     "the server counts %d requests in this minute, and the shared quota %d: others use the organisation's limits. "
     "Do all processes give the same quota= at the same place?"
@@ -350,7 +351,10 @@ class SharedEngine:
         message = self._message([])
         message.leave = 1
         try:
-            await self.ledger.sync(message)
+            async with asyncio.timeout(
+                LEAVING
+            ):  # a client that is closed waits for it, and cannot be cancelled
+                await self.ledger.sync(message)
             self._notes.heard(message.seq)
         except Exception as error:  # it will find out by itself
             logger.debug("leaving the shared quota failed: %s", error)

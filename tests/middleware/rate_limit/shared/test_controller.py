@@ -291,6 +291,25 @@ def test_client_shares_and_leaves_when_closed():
     assert (300.0, 2, 1) == run(main())
 
 
+def test_client_is_closed_though_its_ledger_no_longer_answers():
+    """A ledger that hangs is not waited for beyond two seconds: `close()` cannot be cancelled."""
+
+    class Hangs(WireLedger):
+        async def sync(self, message: Any) -> Any:
+            if message.leave:
+                await asyncio.Event().wait()
+            return await super().sync(message)
+
+    async def main() -> float:
+        client = AsyncKimi(api_key="k", transport=MemoryTransport(answer), shared=Hangs(), quota="acme")
+        await client.chat.completions.create(model="kimi-k3", messages=[{"role": "user", "content": "x"}])
+        began = asyncio.get_running_loop().time()
+        await client.close()
+        return asyncio.get_running_loop().time() - began
+
+    assert 2.0 == pytest.approx(run(main()), abs=0.1)
+
+
 def test_client_limits_are_known_before_the_first_call():
     """`map` asks the limiter how much may be under way before anything was sent."""
     client = AsyncKimi(api_key="k", limits="tier5", shared=WireLedger())
