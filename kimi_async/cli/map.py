@@ -34,7 +34,7 @@ from .terminal import (
 from .words import in_our_words
 
 if TYPE_CHECKING:
-    from ..bulk.map import MapOptions, MapProgress, TokenPrice
+    from ..bulk.map import Map, MapOptions, MapProgress, TokenPrice
     from ..client import AsyncKimi
 
 __all__ = ["AlikeFailures", "app", "mended_words"]
@@ -168,6 +168,8 @@ def map_(
     )
     sim = simulated(pace=0, words=(5, 20)) if kimi.simulator else None
 
+    runs: list[Map] = []  # for what came of it, if its end is cut short
+
     async def work() -> Outcome:
         alike = AlikeFailures()
         # Who says how many may fail has thought of it.
@@ -175,13 +177,18 @@ def map_(
         async with kimi.connected(
             limits=tier, shared=shared, quota=quota, simulator=sim, hooks=hooks
         ) as client:
-            outcome = await _run(client, requests, options, alike, quiet=quiet)
+            outcome = await _run(client, requests, options, alike, runs, quiet=quiet)
         if outcome.stopped is None and in_order:
             await asyncio.to_thread(_sort, requests, target)
         return outcome
 
     with telling_bad_lines():
-        outcome = run_async(work())
+        try:
+            outcome = run_async(work())
+        except KeyboardInterrupt:  # while it was being finished, or what came of it was looked at
+            if not runs:
+                raise
+            outcome = Outcome(runs[0].progress, runs[0].mended, BY_HAND)
     done = outcome.progress
     kept = was_there or done.ok > 0 or outcome.stopped is None
     if not kept:
@@ -256,7 +263,13 @@ class AlikeFailures:
 
 
 async def _run(
-    client: "AsyncKimi", requests: Source, options: "MapOptions", alike: AlikeFailures, *, quiet: bool
+    client: "AsyncKimi",
+    requests: Source,
+    options: "MapOptions",
+    alike: AlikeFailures,
+    runs: "list[Map]",
+    *,
+    quiet: bool,
 ) -> Outcome:
     from ..bulk.map import Map, MapStoppedError
 
@@ -264,12 +277,18 @@ async def _run(
     firsts: dict[str, Exception] = {}
     with screen(quiet) as seen:
         async with Map(client, requests.requests(), options) as results:
+            runs.append(results)
 
             def stop() -> None:
                 seen.say("Finishing what is under way. Ctrl-C again gives it up.")
                 results.stop(BY_HAND)
 
-            alike.stop = lambda: results.stop(ALIKE)
+            def refused() -> None:
+                nonlocal stopped
+                stopped = ALIKE  # also where all had been sent by then
+                results.stop(ALIKE)
+
+            alike.stop = refused
             with interrupts(stop) as scope:
                 async with shown_meanwhile(seen, lambda: _line(results.progress, client)):
                     try:

@@ -1,5 +1,6 @@
 """`kimi-async map`, against one simulator on loopback."""
 
+import asyncio
 import json
 import os
 import re
@@ -15,7 +16,7 @@ from kimi_async.bulk.journal import Mended
 from kimi_async.cli.map import AlikeFailures, mended_words
 from kimi_async.middleware.events import CallFailed, ResponseFinished
 from kimi_async.testing import FaultPlan
-from kimi_async.testing.faults import SlowHeaders
+from kimi_async.testing.faults import Error, SlowHeaders
 from kimi_async.testing.simulator.replies import Pace, error_reply
 from kimi_async.testing.simulator.server import KimiSimulator
 from support.command_line import Cli, requests, rows
@@ -353,6 +354,26 @@ def test_map_interrupted_twice_gives_up_and_says_how_to_go_on(tmp_path: Path):
     assert re.search(r"answered +3", notes)
     assert re.search(rf"Go on with: kimi-async map .* -o {target} -c 4 --resume", notes)
     assert 3 == len(rows(str(target)))
+
+
+def test_map_interrupted_while_it_is_finished_tells_what_came_of_it(
+    cli: Cli, simulator: KimiSimulator, monkeypatch: pytest.MonkeyPatch
+):
+    """One Ctrl-C too many, when all is over but for the words: the table, the command that goes on, and the status."""
+
+    async def interrupted(*_: object) -> str:
+        signal.raise_signal(signal.SIGINT)
+        await asyncio.sleep(60)
+        return ""
+
+    monkeypatch.setattr("kimi_async.cli.map._told", interrupted)
+    Path("in.jsonl").write_text(requests(3))
+    simulator.faults = FaultPlan([None, Error(kind="content_filter")])
+    status, _, notes = cli("map", "in.jsonl")
+
+    assert 130 == status
+    assert re.search(r"answered +2", notes)
+    assert "Go on with: kimi-async" in notes
 
 
 def test_map_interrupted_says_how_to_go_on(tmp_path: Path):
