@@ -30,7 +30,7 @@ from typing import Final, Literal
 import msgspec
 
 from ..errors import ConfigurationError, KimiError
-from ..resources.disk import datasync, open_plain, read_at, replacing, sync_directory, write_all
+from ..resources.disk import datasync, open_plain, read_at, replacing, short, sync_directory, write_all
 from .id_table import IdTable
 from .lines import read_lines
 from .output_lines import MAX_OUTPUT_LINE, Answer, decode_answer, supersedes
@@ -335,7 +335,14 @@ class Journal:
         """Replace the file by a copy without these lines."""
         starts = sorted((start, self._line_end(start) if stop < 0 else stop) for start, stop in drop)
         if damaged:
-            self._set_aside(damaged)
+            try:
+                self._set_aside(damaged)
+            except OSError as exc:
+                raise JournalWriteError(
+                    f"cannot keep what is damaged in {self._path} in a file beside it: {exc.strerror}; it was left as it was",
+                    path=self.path,
+                    errno=exc.errno,
+                ) from exc
 
         def kept() -> Iterator[tuple[int, int]]:
             at = 0
@@ -410,7 +417,7 @@ class Journal:
     def _remove_unfinished_copies(self) -> None:
         """Those that a killed process left, known by their whole name. We hold the lock, so nobody is making one now."""
         directory = self._path.parent
-        ours = re.compile(rf"\.{re.escape(self._path.name[:160])}\.[0-9a-f]{{16}}\.kimi-{_COPY}")
+        ours = re.compile(rf"\.{re.escape(short(self._path.name))}\.[0-9a-f]{{16}}\.kimi-{_COPY}")
         with suppress(OSError):  # a directory that cannot be listed
             for entry in os.scandir(directory):
                 if ours.fullmatch(entry.name) and entry.is_file(follow_symlinks=False):

@@ -23,6 +23,7 @@ __all__ = [
     "plain_file",
     "read_at",
     "replacing",
+    "short",
     "sync_directory",
     "write_all",
 ]
@@ -131,7 +132,7 @@ class Replacement:
             replaced = os.stat(self.target)
         if replaced is not None:
             _refuse_special(path, replaced.st_mode)
-        self.path: str = os.path.join(directory, f".{name[:160]}.{secrets.token_hex(8)}.kimi-{mark}")
+        self.path: str = os.path.join(directory, f".{short(name)}.{secrets.token_hex(8)}.kimi-{mark}")
         # Nobody else sees it before it has the rights of the one that it replaces.
         try:
             fd = open_plain(self.path, flags, 0o666 if replaced is None else 0o600)
@@ -167,6 +168,11 @@ class Replacement:
             self.file.close()  # on a full disk there may be something left that cannot be written
         with suppress(FileNotFoundError):
             os.unlink(self.path)
+
+
+def short(name: str) -> str:
+    """So much of a file's name that more fits behind it: 255 bytes are what file systems take, three for a Chinese character."""
+    return os.fsencode(name)[:160].decode("utf-8", "ignore")
 
 
 @contextmanager

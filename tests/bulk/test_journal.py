@@ -22,6 +22,7 @@ from kimi_async.bulk.lines import InvalidLinesError, read_ids, read_lines
 from kimi_async.bulk.output_files import ResultFiles
 from kimi_async.bulk.output_lines import RunInfo, answer_line, failure_line, fingerprint
 from kimi_async.bulk.request_files import LineChecker, Shards, check_lines
+from kimi_async.resources.disk import Replacement
 
 
 def request(custom_id: str = "a", **changes: object) -> bytes:
@@ -361,6 +362,35 @@ def test_journal_redone_keeps_its_protection(tmp_path: Path, mode: int):
     assert (mode, owner) == (found.st_mode & 0o777, found.st_uid)
     damaged = tmp_path / "out.jsonl.damaged"
     assert 0 == damaged.stat().st_mode & 0o777 & ~mode
+
+
+@pytest.mark.parametrize("name", ["长" * 82 + ".jsonl", "n" * 250])
+def test_journal_of_the_longest_name_is_redone(tmp_path: Path, name: str):
+    """
+    The copy has a name that a file system takes, however long that of the journal is, and a left one is removed.
+    """
+    path = tmp_path / name
+    path.write_bytes(answer("a") + b"\n" + failure("b", retryable=True) + b"\n")
+    with Replacement(path, mark="copy").file:
+        pass  # a killed process leaves it
+    with Journal.open(path) as journal:
+        assert 1 == journal.mended.redo
+
+    assert ["a"] == ids_in(path)
+    assert [path] == list(tmp_path.iterdir())
+
+
+def test_journal_damage_that_cannot_be_set_aside(tmp_path: Path):
+    """
+    What is damaged is not thrown away: the journal stays as it is, and the error is its own.
+    """
+    path = tmp_path / ("n" * 250)
+    content = b"not json\n" + answer("a") + b"\n"
+    path.write_bytes(content)
+    with pytest.raises(JournalWriteError, match="it was left as it was"):
+        Journal.open(path)
+
+    assert content == path.read_bytes()
 
 
 @pytest.mark.skipif(os.name == "nt", reason="needs symbolic links")
