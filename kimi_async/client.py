@@ -163,7 +163,8 @@ class AsyncKimi(RequestBuilder, ResourceTree):
             hidden(default_headers),
             hidden(default_query),
         )
-        base_url, proxy, shared = masked_url(base_url), masked_url(proxy), masked_url(shared)
+        base_url, proxy = masked_url(base_url), masked_url(proxy)
+        shared = masked_url(shared) if isinstance(shared, str) else shared
         webhook_secret = cast("None", masked(webhook_secret))
         misspelt = list(unknown)
         unknown.clear()

@@ -49,7 +49,9 @@ def _fits(value: object, hint: object) -> bool:
     if origin is Literal:
         return isinstance(value, str) and value in parts
     if origin is tuple:
-        return isinstance(value, tuple) and all(_fits(each, parts[0]) for each in value)  # pyright: ignore[reportUnknownVariableType]
+        return isinstance(value, tuple) and all(
+            _fits(each, parts[0]) for each in cast("tuple[object, ...]", value)
+        )
     if origin is type:
         return isinstance(value, type) and issubclass(value, parts[0])
     if origin is Callable:

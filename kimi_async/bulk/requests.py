@@ -49,15 +49,15 @@ def check_requests(requests: object) -> None:
     """
     :raises TypeError: they are neither a path nor an iterable of requests.
     """
-    one = isinstance(requests, (Mapping, bytes))
-    if one or not (
+    kind = type(requests).__name__
+    if isinstance(requests, (Mapping, bytes)):
+        raise TypeError(f"requests must be a path, an iterable or an async iterable, not one {kind}")
+    if not (
         isinstance(requests, (str, os.PathLike))
         or hasattr(requests, "__aiter__")
         or hasattr(requests, "__iter__")
     ):
-        raise TypeError(
-            f"requests must be a path, an iterable or an async iterable, not {'one ' if one else ''}{type(requests).__name__}"
-        )
+        raise TypeError(f"requests must be a path, an iterable or an async iterable, not {kind}")
 
 
 def request_of(item: Any, index: int) -> tuple[str | None, Any]:
