@@ -9,13 +9,37 @@ from typing import Literal
 
 from .ticket import Ticket
 
-__all__ = ["Evidence", "Finding"]
+__all__ = ["CONVINCING", "PRIOR_REFUSED", "Evidence", "Finding", "by_chance"]
 
 Finding = Literal["stray", "late", "open", "slots", "minute"]
 """
 `stray`: as likely with less under way. `open`: not known yet. `late`: not for slots, and it is not known yet whether for the
 minute. `slots`, `minute`: a limit, of which kind.
 """
+
+CONVINCING = 1e-6
+"""How unlikely so many refusals must be by chance to count as a limit. At a thousand outcomes a second the question is asked a thousand
+times. (At 1e-5 half of all refused by accident leave 43 % of what fits in one run of six, at 1e-4 a tenth in most; five slots are found
+with 35 refusals, and would be with 23 and 18.)"""
+PRIOR_REFUSED = 0.05
+PRIOR = 10.0
+"""What a host is given credit for before anything is known of it: one refusal in twenty by accident, weighed as ten outcomes."""
+
+
+def by_chance(refused: int, sent: int, often: float, of: float) -> float:
+    """
+    How likely it is that so many of those sent are refused by accident, if `often` of `of` others were. Where those are few, nobody
+    knows how often accidents happen, and it takes more: twelve in a row where there are none, eight after five that got through, four
+    after a hundred (the beta-binomial distribution; a power of the share took any majority of many for a limit).
+    """
+    a = often + PRIOR_REFUSED * PRIOR
+    b = max(of - often, 0.0) + (1.0 - PRIOR_REFUSED) * PRIOR
+    through, log = sent - refused, math.lgamma
+    return math.exp(
+        log(sent + 1) - log(refused + 1) - log(through + 1)
+        + log(a + refused) + log(b + through) - log(a + b + sent)
+        - log(a) - log(b) + log(a + b)
+    )  # fmt: skip
 
 
 class Evidence:
@@ -32,16 +56,8 @@ class Evidence:
     """Seconds. What was possible longer ago says little: limits are lowered, and others come to share them."""
     BURST = 1.0
     """Seconds in which the refusals of one limit come together."""
-    CONVINCING = 1e-6
-    """How unlikely so many refusals must be by chance to count as a limit. At a thousand outcomes a second the question is asked a
-    thousand times. (At 1e-5 half of all refused by accident leave 43 % of what fits in one run of six, at 1e-4 a tenth in most; five
-    slots are found with 35 refusals, and would be with 23 and 18.)"""
     FEWEST = 3
     """Refusals under as much load, at least: in the first minute each request has more before it than any other had."""
-    PRIOR_REFUSED = 0.05
-    PRIOR = 10.0
-    """What a host is given credit for before anything is known of it: one refusal in twenty by accident, weighed as ten outcomes."""
-
     MEMORY = 0.99
     """What an accident weighs after one more outcome: the share of accidents is that of the last hundred or so."""
 
@@ -131,25 +147,10 @@ class Evidence:
             return None
         sent = len(above)
         chance = max(
-            self._by_chance(refused, sent, below.count(False), known),
-            self._by_chance(refused, sent, max(0.0, self.accidents - refused), self.total - refused),
+            by_chance(refused, sent, below.count(False), known),
+            by_chance(refused, sent, max(0.0, self.accidents - refused), self.total - refused),
         )
-        return True if chance < self.CONVINCING else None
-
-    def _by_chance(self, refused: int, sent: int, often: float, of: float) -> float:
-        """
-        How likely it is that so many of those sent are refused by accident, if `often` of `of` others were. Where those are few, nobody
-        knows how often accidents happen, and it takes more: twelve in a row where there are none, eight after five that got through, four
-        after a hundred (the beta-binomial distribution; a power of the share took any majority of many for a limit).
-        """
-        a = often + self.PRIOR_REFUSED * self.PRIOR
-        b = max(of - often, 0.0) + (1.0 - self.PRIOR_REFUSED) * self.PRIOR
-        through, log = sent - refused, math.lgamma
-        return math.exp(
-            log(sent + 1) - log(refused + 1) - log(through + 1)
-            + log(a + refused) + log(b + through) - log(a + b + sent)
-            - log(a) - log(b) + log(a + b)
-        )  # fmt: skip
+        return True if chance < CONVINCING else None
 
     def forget(self) -> None:
         """A limit was learnt from its refusals: those that come now are judged by themselves. What got through remains known."""

@@ -4,7 +4,7 @@ Limits that no text has named: learnt where the evidence speaks for them, and gi
 
 from collections.abc import Iterable
 
-from .evidence import Evidence
+from .evidence import PRIOR_REFUSED, Evidence
 from .rate import Rate
 from .slots import Concurrency
 from .ticket import Ticket
@@ -155,7 +155,7 @@ class Guesses:
 
     def _give_up(self) -> None:
         """Gives the guess up where too many of those sent below it are refused; where all are, it is the minute."""
-        share = (self.strays + Evidence.PRIOR_REFUSED) / (self.below + 1.0)
+        share = (self.strays + PRIOR_REFUSED) / (self.below + 1.0)
         if share < self.DOUBTFUL or self.strays == self.below:
             return
         if self.slots.source == "seen":

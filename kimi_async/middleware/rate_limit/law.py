@@ -216,8 +216,9 @@ class Law:
         if budget.left < budget.MOST:
             budget.left += budget.SHARE
         outage, concurrency = self.outage, self.concurrency
-        if outage.outcomes:
-            outage.passed(now)
+        outage.well += 1
+        if outage.row:
+            outage.passed(ticket)
         self.guesses.passed(ticket)
         more = (
             concurrency.slow
@@ -273,7 +274,7 @@ class Law:
             took if self.refusals_timed == 1 else max(took, self.refusal_takes * 0.9 + took * 0.1)
         )
         self._settled(ticket)
-        holding = self._held_before(ticket)
+        holding = _held_before(self.inflight, ticket)
         self._give_back(ticket)
         wait = hint or 0.0
         if dimension is None:
@@ -327,7 +328,13 @@ class Law:
         self._settled(ticket)
         self._give_back(ticket)
         self._over(ticket)
-        self.outage.refused(ticket, hint, self.dice(), now, self.pending)
+        self.outage.refused(
+            ticket,
+            hint,
+            self.dice(),
+            now,
+            _held_before(self.inflight, ticket, self.outage.starts(ticket, now)),
+        )
         return 0.0 if self.outage.active else hint or 0.0
 
     def done(self, ticket: Ticket, now: float) -> None:
@@ -419,14 +426,6 @@ class Law:
             at = min(at, self._next_implied())
         return at
 
-    def _held_before(self, ticket: Ticket) -> int:
-        held = 0
-        for seq in self.inflight:
-            if seq >= ticket.seq:
-                break
-            held += 1
-        return held
-
     def _alone(self, ticket: Ticket, wait: float, now: float) -> float:
         """
         A refusal that says nothing about a limit. Its wish for silence holds for everybody once, so that a server that means it
@@ -464,3 +463,14 @@ class Law:
             self.concurrency.over(ticket)
         if ticket.canary is not None:
             ticket.canary.over(ticket)
+
+
+def _held_before(inflight: dict[int, Ticket], ticket: Ticket, since: float = -INF) -> int:
+    """How many are under way that were sent before this one, but not before `since`."""
+    held = 0
+    for seq, one in inflight.items():
+        if seq >= ticket.seq:
+            break
+        if one.sent >= since:
+            held += 1
+    return held

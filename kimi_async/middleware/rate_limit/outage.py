@@ -2,8 +2,7 @@
 No capacity at the server, whatever our limits: probes, and the way back.
 """
 
-from collections import deque
-
+from .evidence import CONVINCING, by_chance
 from .ticket import Ticket
 from .window import INF
 
@@ -11,17 +10,23 @@ __all__ = ["Outage"]
 
 
 class Outage:
-    """The service has no capacity: one request every few seconds asks whether it has again."""
+    """
+    The service has no capacity: one request every few seconds asks whether it has again.
 
-    MOST = 0.75
-    """The share of the latest outcomes that must be overloads for the service to count as down. A replica of many that is full fails
-    a share that does not depend on us: those calls are repeated, one by one."""
+    A replica of many that is full fails a share that does not depend on us: those calls are repeated, one by one. So the service counts
+    as down only where nobody sent since is admitted, for more calls in a row than accidents explain; or where most calls fail.
+    """
+
     FEW = 4
-    """Outcomes that must all be overloads where there are not many, …"""
-    MANY = 12
-    """… and how many in the last second make a share worth taking."""
+    """Overloads in a row, at least."""
     AGE = 10.0
-    """Seconds for which an outcome counts."""
+    """Seconds without one after which a row has ended."""
+    MOST = 0.75
+    """The share of overloads among all outcomes that counts as most, …"""
+    MANY = 48
+    """… of so many at least: with half of all refused by accident it is reached once in 30,000 times."""
+    MEMORY = 0.99
+    """What an outcome weighs after one more: the share is that of the last hundred or so."""
 
     EVERY = 3.0
     """Seconds between two probes. At 8 s for a refusal, waiting for one before sending the next would add 8 s to a recovery."""
@@ -32,17 +37,22 @@ class Outage:
     __slots__ = (
         "active",
         "asked",
+        "at",
         "began",
+        "failed",
         "last",
         "limit",
-        "outcomes",
         "probe_at",
         "probes",
         "recovering",
         "refusals",
+        "row",
+        "row_sent",
         "seen",
         "slowest",
         "took",
+        "total",
+        "well",
     )
 
     def __init__(self) -> None:
@@ -63,38 +73,72 @@ class Outage:
         """The longest time a refusal took to arrive …"""
         self.took: float = 0.0
         """… and the latest."""
-        self.outcomes: deque[tuple[float, bool]] = deque(maxlen=64)
-        """When, and whether it was an overload; from the first overload on."""
+        self.row: int = 0
+        """Overloads since somebody was admitted who was sent when the first of them was, or later."""
+        self.row_sent: float = -INF
+        """When that first one was sent, …"""
+        self.at: float = -INF
+        """… and when the latest arrived."""
+        self.failed: float = 0.0
+        """Overloads of earlier rows, …"""
+        self.total: float = 0.0
+        """… and all outcomes but those of this row, the latest weighing most."""
+        self.well: int = 0
+        """Admissions that are not counted there yet."""
 
-    def down(self, now: float, pending: int = 0) -> bool:
+    def _count(self, overloads: int) -> None:
+        weight = self.MEMORY ** (self.well + overloads)
+        self.failed = self.failed * weight + overloads
+        self.total = self.total * weight + self.well + overloads
+        self.well = 0
+
+    def down(self, overtaken: int) -> bool:
         """
-        Whether most calls fail, so that more of them only add to it. Refusals overtake answers: few of them prove nothing while
-        more are `pending`, neither admitted nor refused so far.
+        Whether the service is: more calls fail in a row than by accident. Refusals overtake answers: whoever was `overtaken`, sent before
+        the refused and not refused, counts as let in.
         """
-        recent = [failed for at, failed in self.outcomes if at > now - 1.0]
-        if len(recent) >= self.MANY:
-            return sum(recent) >= self.MOST * len(recent)
-        latest = [failed for at, failed in self.outcomes if at > now - self.AGE][-self.FEW :]
-        return len(latest) == self.FEW and all(latest) and pending <= len(recent)
+        failed = self.failed + self.row
+        total = self.total + self.row + overtaken
+        if total >= self.MANY and failed >= self.MOST * total:
+            return True
+        return (
+            self.row - overtaken >= self.FEW
+            and by_chance(self.row, self.row + overtaken, self.failed, self.total) < CONVINCING
+        )
 
-    def passed(self, now: float) -> None:
-        """A request was admitted."""
-        if self.outcomes:
-            self.outcomes.append((now, False))
+    def passed(self, ticket: Ticket) -> None:
+        """A request was admitted, which `well` has counted, while there is a row."""
+        if ticket.sent >= self.row_sent:
+            self._count(self.row)
+            self.row = 0
 
-    def refused(self, ticket: Ticket, hint: float | None, dice: float, now: float, pending: int = 0) -> None:
+    def starts(self, ticket: Ticket, now: float) -> float:
+        """When the first of the row was sent to which an overload now belongs."""
+        return self.row_sent if self.row and now - self.at <= self.AGE else ticket.sent
+
+    def refused(
+        self, ticket: Ticket, hint: float | None, dice: float, now: float, overtaken: int = 0
+    ) -> None:
         self.refusals += 1
         self.took = now - ticket.sent
         self.slowest = max(self.slowest, self.took)
         if self.seen > ticket.sent or (self.recovering and ticket.sent < self.last):
             # Sent before somebody who was admitted: a stray one, or news from before the recovery.
+            self._count(1)
             return
-        self.outcomes.append((now, True))
         if not self.active:
-            if not self.down(now, pending):
+            if self.well:
+                self._count(0)
+            if now - self.at > self.AGE:
+                self.row = 0
+            if not self.row:
+                self.row_sent = ticket.sent
+            self.row += 1
+            self.at = now
+            if not self.down(overtaken):
                 return
             self.asked = now + (hint or 0.0)
-            self.outcomes.clear()
+            self.row = 0
             self.active = True
             self.recovering = False
             self.began = now

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import heapq
 import math
+import random
 from collections import deque
 
 import pytest
@@ -511,7 +512,7 @@ def test_outage_success_of_an_old_request_does_not_end_it():
     """
     subject = law(hold=False)
     old = subject.send(0, 0.0)
-    for failed in [subject.send(0, 10.0) for _ in range(4)]:
+    for failed in [subject.send(0, 10.0) for _ in range(12)]:
         subject.overloaded(failed, None, 18.0)
         subject.done(failed, 18.0)
     subject.admitted(old, 19.0)
@@ -562,6 +563,27 @@ def test_outage_needs_most_calls_to_fail():
         subject.done(ticket, number * 0.05 + 0.02)
 
         assert not subject.outage.active
+
+
+@pytest.mark.parametrize(("share", "down"), [(0.2, False), (0.5, False), (0.9, True), (1.0, True)])
+def test_outage_rows_that_accidents_explain_are_not_one(share: float, down: bool):
+    """
+    With half of all calls overloaded four in a row come every few calls, and twenty never; with nine in ten the service is down.
+    """
+    for seed in range(5):
+        dice, subject = random.Random(seed), law(concurrency=100)
+        for number in range(1_000):
+            now = number * 0.01
+            if subject.delay(0, now) > 0:
+                break
+            ticket = subject.send(0, now)
+            if dice.random() < share:
+                subject.overloaded(ticket, None, now + 0.002)
+            else:
+                subject.admitted(ticket, now + 0.005)
+            subject.done(ticket, now + 0.005)
+
+        assert down == subject.outage.active
 
 
 def test_outage_stray_overload_amid_admissions_is_not_one():

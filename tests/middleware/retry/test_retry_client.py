@@ -145,7 +145,7 @@ async def test_client_storm_of_20_s(seed: int, takes: float, start: float) -> No
 
 async def test_client_overload_without_end() -> None:
     """
-    500 calls to a service that is down fail within two minutes and some fifty requests, with what was seen.
+    500 calls to a service that is down fail within two minutes and some sixty requests, with what was seen.
     """
 
     async def handler(_: Request) -> Reply:
@@ -157,7 +157,7 @@ async def test_client_overload_without_end() -> None:
         errors = await ask_many(kimi, 500)
 
         assert {"CircuitOpenError", "EngineOverloadedError"} >= {type(error).__name__ for error in errors}
-        assert server.sent <= 60
+        assert server.sent <= 70
         assert now() < 120
         for error in [error for error in errors if isinstance(error, CircuitOpenError)]:
             assert {"overloaded"} == {attempt.cause for attempt in error.attempts}
@@ -234,7 +234,7 @@ async def test_client_overload_that_asks_for_an_hour_is_not_waited_out() -> None
 
         assert {"RateLimitWaitError", "EngineOverloadedError"} == {type(error).__name__ for error in errors}
         assert now() < 0.2
-        assert server.sent < 16
+        assert server.sent < 24
         assert 0 == kimi.limiter.stats().waiting
 
 
