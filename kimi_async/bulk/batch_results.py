@@ -2,9 +2,12 @@
 What became of a batch job: its output files joined to its requests.
 """
 
+import atexit
 import filecmp
 import os
-from collections.abc import AsyncIterator, Iterator, Sequence
+import shutil
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from functools import partial
 from typing import Any, Literal, Self, TypeAlias, cast
 
 import msgspec
@@ -27,7 +30,8 @@ class BatchResults:
     Results in the order of the requests, read from disk as they are asked for.
 
     Iterate it as often as you like, with ``for`` or ``async for``. Every request has exactly one `Result`: an answer, the
-    server's error, or an `UnansweredError`. Close it (or use ``with``) to remove temporary files.
+    server's error, or an `UnansweredError`. Close it (or use ``with``) to remove temporary files; they go
+    with the program at the latest.
     """
 
     def __init__(
@@ -44,12 +48,26 @@ class BatchResults:
         self._inputs = list(inputs)
         self._files = ResultFiles(outputs)
         self._temporary = temporary
-        self.keep_files: bool = False
-        """Whether `close` leaves the files of a temporary directory where they are."""
+        self._kept = [False]
+        self._leave: Callable[[], None] | None = None
+        if temporary is not None:
+            # Of results that nobody closes prompts and answers would be left. At the end of the program, and not when they are
+            # collected: others of the same job may read these files.
+            self._leave = partial(_remove, temporary, self._kept, os.getpid())
+            atexit.register(self._leave)
         self._total: int | None = None
         self.leaked_tools: LeakedTools | None = None
         """What to do with tool calls that the host left in a text; None looks for none."""
         self._offers: dict[str, Offer] | None = None
+
+    @property
+    def keep_files(self) -> bool:
+        """Whether the files of a temporary directory stay where they are, when it is closed and when the program ends."""
+        return self._kept[0]
+
+    @keep_files.setter
+    def keep_files(self, keep: bool) -> None:
+        self._kept[0] = keep
 
     @property
     def problems(self) -> list[LineProblem]:
@@ -180,12 +198,11 @@ class BatchResults:
 
     def close(self) -> None:
         """Close the files; remove those that were only made for this job. Idempotent."""
-        import shutil
-
         self._files.close()
-        if self._temporary is not None and not self.keep_files:
-            shutil.rmtree(self._temporary, ignore_errors=True)
-            self._temporary = None
+        if self._leave is not None and not self.keep_files:
+            self._leave()
+            atexit.unregister(self._leave)
+            self._leave = self._temporary = None
 
     def __enter__(self) -> Self:
         return self
@@ -224,6 +241,11 @@ def _offer(line: bytes) -> tuple[str, Offer] | None:
     body: dict[str, Any] = request["body"]
     declared = [{"tools": message["tools"]} for message in body.get("messages") or () if message.get("tools")]
     return request["custom_id"], (body.get("tools"), declared)
+
+
+def _remove(temporary: str, kept: list[bool], process: int) -> None:
+    if not kept[0] and os.getpid() == process:  # a child that ends has only a copy of the results
+        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def _is_same(path: str, other: str) -> bool:

@@ -7,6 +7,8 @@ import asyncio
 import json
 import os
 import pickle
+import subprocess
+import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -717,6 +719,41 @@ async def test_run_temporary_files_are_removed(
     results.close()
 
     assert [] == list(tmp_path.iterdir())
+
+
+LEFT_OPEN = """
+import asyncio, os, sys
+from kimi_async import AsyncKimi
+from kimi_async.testing import KimiSimulator
+from kimi_async.testing.simulator.storage import BatchPace
+
+REQUESTS = [{"custom_id": "a", "body": {"model": "kimi-k2.6", "messages": [{"role": "user", "content": "hi"}]}}]
+
+async def main():
+    async with KimiSimulator() as sim, AsyncKimi(base_url=sim.base_url, api_key=sim.api_key) as client:
+        sim.storage.pace = BatchPace(0, 0, 0, 0)
+        return [await client.batches.run(REQUESTS, poll_interval=0.001) for _ in range(2)]
+
+left, kept = asyncio.run(main())
+kept.keep_files = True
+if hasattr(os, "fork") and not os.fork():
+    sys.exit()
+if hasattr(os, "fork"):
+    os.wait()
+print([result.ok for result in left], kept.keep())
+"""
+
+
+def test_results_left_open_leave_no_prompts_behind(tmp_path: Path):
+    """
+    What nobody closed goes at the end of the program, and not at that of a child; what is to be kept stays.
+    """
+    env = {**os.environ, "TMPDIR": str(tmp_path), "TEMP": str(tmp_path)}
+    done = subprocess.run(
+        [sys.executable, "-c", LEFT_OPEN], env=env, capture_output=True, text=True, timeout=60, check=False
+    )
+
+    assert [done.stdout.strip()] == [f"[True] {path}" for path in tmp_path.glob("kimi-batch-*")], done.stderr
 
 
 def test_results_repr_and_errors_pickle():
