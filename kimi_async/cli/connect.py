@@ -65,7 +65,10 @@ class Kimi:
         """What --api-key-file holds; None where the environment is to tell."""
         if self.api_key_file is None:
             return None
-        text = self.api_key_file.read_text("utf-8-sig").strip()
+        try:
+            text = self.api_key_file.read_text("utf-8-sig").strip()
+        except UnicodeDecodeError:
+            raise Failure(f"--api-key-file: {self.api_key_file} is no text in UTF-8", status=2) from None
         if not text:
             raise Failure(f"--api-key-file: {self.api_key_file} is empty", status=2)
         return text

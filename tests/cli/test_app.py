@@ -451,6 +451,7 @@ def test_failure_unknown_model_names_those_there_are(
         ),
         (["models", "--api-key-file", "nokey"], r"--api-key-file.*nokey"),
         (["models", "--api-key-file", "empty"], r"--api-key-file: empty is empty"),
+        (["models", "--api-key-file", "bytes"], r"--api-key-file: bytes is no text in UTF-8"),
         (
             ["balance", "--provider", "openrouter", "--api-key-file", "key"],
             r"(?i)openrouter.*balance|balance.*openrouter",
@@ -474,6 +475,7 @@ def test_failure_is_in_the_words_of_the_command_line(
     """
     monkeypatch.chdir(tmp_path)
     Path("key").write_text("sk-of-a-file-0123456789\n")
+    Path("bytes").write_bytes(b"sk-\xff0123456789")
     Path("empty").write_text("\n")
     done = kimi_here(*arguments)
 
