@@ -143,6 +143,28 @@ async def test_client_storm_of_20_s(seed: int, takes: float, start: float) -> No
     assert now() < start + 20 + 40
 
 
+async def test_client_storm_of_a_minute_over_a_thousand_calls() -> None:
+    """
+    A thousand calls are there when a minute of overload begins: 120 requests at most are sent into it, and all are answered.
+    """
+    into = 0
+
+    async def handler(_: Request) -> Reply:
+        nonlocal into
+        if now() < 60:
+            into += 1
+            await asyncio.sleep(0.5)
+            return overloaded()
+        await asyncio.sleep(1.0)
+        return good()
+
+    async with client(handler) as kimi:
+        replies = await ask_many(kimi, 1_000)
+
+    assert {"ChatCompletion"} == {type(reply).__name__ for reply in replies}
+    assert into <= 120
+
+
 async def test_client_overload_without_end() -> None:
     """
     500 calls to a service that is down fail within two minutes and some sixty requests, with what was seen.
