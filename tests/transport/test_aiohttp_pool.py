@@ -59,10 +59,14 @@ KEY = "sk-test-0123456789abcdef"
 
 
 def client_at(base_url: str, **options: Any) -> AsyncKimi:
-    options.setdefault("timeout", Timeout(connect=0.2, read=2, first_token=2, idle=2))
+    options.setdefault("timeout", Timeout(connect=2, read=2, first_token=2, idle=2))
     if "retry" not in options:
         options.setdefault("max_retries", 0)
     return AsyncKimi(api_key=KEY, base_url=base_url, **options)
+
+
+SOON = Timeout(connect=0.2, read=2, first_token=2, idle=2)
+"""For those whom nobody answers."""
 
 
 async def failure(client: AsyncKimi) -> APIConnectionError:
@@ -130,7 +134,7 @@ async def test_connect_unanswered():
             for each in queued:
                 each.setblocking(False)
                 each.connect_ex(full.getsockname())
-            error = await failure(client_at(f"http://127.0.0.1:{full.getsockname()[1]}/v1"))
+            error = await failure(client_at(f"http://127.0.0.1:{full.getsockname()[1]}/v1", timeout=SOON))
         finally:
             for each in queued:
                 each.close()
@@ -145,7 +149,7 @@ async def test_tls_unanswered():
     TCP stands and TLS does not come: the phase is `tls`.
     """
     async with RawServer(gone) as server:
-        error = await failure(client_at(server.base_url.replace("http:", "https:")))
+        error = await failure(client_at(server.base_url.replace("http:", "https:"), timeout=SOON))
         await server.quiet()
 
     assert isinstance(error, APITimeoutError)
@@ -192,7 +196,7 @@ async def test_name_unanswered(monkeypatch: pytest.MonkeyPatch):
         await asyncio.sleep(60)
 
     monkeypatch.setattr(asyncio.get_running_loop(), "getaddrinfo", silent)
-    error = await failure(client_at("http://api.example/v1"))
+    error = await failure(client_at("http://api.example/v1", timeout=SOON))
 
     assert isinstance(error, APITimeoutError)
     assert "dns" == error.phase
