@@ -126,6 +126,7 @@ def repeats(first: bytes, again: bytes, every: float) -> Answer:
                 await conversation.send(again)
         finally:
             gone.cancel()
+            await asyncio.wait([gone])
 
     return answer
 
