@@ -18,8 +18,10 @@ PANELS: tuple[tuple[str, str], ...] = (
     ("burst64", "stream, 64 events a write: CPU per delta"),
     ("trickle", "one event a packet, 200 streams: CPU per delta"),
     ("helper", "stream helper with accumulation: CPU per delta"),
+    ("final", "300 streams read for nothing but their end: CPU per delta"),
     ("small", "small call: CPU"),
     ("paced300", "300 streams × 50 tokens/s: p99 gap above 20 ms"),
+    ("fair", "16 streams at full speed: worst delay of another task"),
     ("many", "1,000 streams open: memory each"),
     ("import", "import: CPU"),
 )
