@@ -49,6 +49,16 @@ class Wire:
         if self.open:
             self.news.set()
 
+    async def talk(self) -> float:
+        """Ten seconds of fifty tokens each, to the end; when that was."""
+        self.say(ROLE)
+        for _ in range(500):
+            await asyncio.sleep(0.02)
+            self.say(TOKEN)
+        self.ended = True
+        self.say(END)
+        return asyncio.get_running_loop().time()
+
     def gate(self, on: bool) -> None:
         self.gates.append(on)
         self.open = on
@@ -97,16 +107,7 @@ def test_gather_reads_seldom_after_first_token() -> None:
         stream: AsyncStream[Any] = AsyncStream(wire.response)
         stream.gather()
 
-        async def talk() -> float:
-            wire.say(ROLE)
-            for _ in range(500):
-                await asyncio.sleep(0.02)
-                wire.say(TOKEN)
-            wire.ended = True
-            wire.say(END)
-            return loop.time()
-
-        talking = asyncio.create_task(talk())
+        talking = asyncio.create_task(wire.talk())
         count = sum([1 async for _ in stream])
         late = loop.time() - await talking
 
@@ -189,16 +190,7 @@ def test_gather_sips_behind_the_gate(drops: bool) -> None:
         stream.gather()
         stream.drop_chunks(drops)
 
-        async def talk() -> float:
-            wire.say(ROLE)
-            for _ in range(500):
-                await asyncio.sleep(0.02)
-                wire.say(TOKEN)
-            wire.ended = True
-            wire.say(END)
-            return loop.time()
-
-        talking = asyncio.create_task(talk())
+        talking = asyncio.create_task(wire.talk())
         count = sum([1 async for _ in stream])
         late = loop.time() - await talking
         completion = stream.snapshot()
