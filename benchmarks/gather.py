@@ -14,32 +14,15 @@ from __future__ import annotations
 import argparse
 import asyncio
 import statistics
-import subprocess
-import sys
 import time
 from collections.abc import AsyncIterator
-from contextlib import contextmanager
 from typing import Any
 
 from benchmarks.clients.base import MESSAGES, MODEL
 from benchmarks.clients.by_hand import Floor
 from benchmarks.clients.ours import Ours
+from benchmarks.runner import server
 from benchmarks.shapes import Shape
-
-
-@contextmanager
-def serving() -> Any:
-    """The benchmarks' server in a process of its own; its address."""
-    process = subprocess.Popen(
-        [sys.executable, "-m", "benchmarks.server"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    )
-    try:
-        assert process.stdout is not None
-        line = process.stdout.readline().split()
-        yield f"http://127.0.0.1:{line[-1].rpartition(':')[2].strip('/')}"
-    finally:
-        process.terminate()
-        process.communicate()
 
 
 async def ours_final(client: Ours) -> int:
@@ -151,7 +134,8 @@ def main() -> None:
     parser.add_argument("--openai", action="store_true", help="AsyncOpenAI as well")
     parser.add_argument("--only", choices=("final", "fair"))
     options = parser.parse_args()
-    with serving() as address:
+    with server() as port:
+        address = f"http://127.0.0.1:{port}"
         if options.only != "fair":
             who = ["floor", "ours", *(["openai"] if options.openai else [])]
             found: dict[str, list[tuple[float, float]]] = {name: [] for name in who}

@@ -27,7 +27,7 @@ from functools import cache
 from typing import Any
 
 from benchmarks.clients.base import MESSAGES, MODEL
-from benchmarks.gather import serving
+from benchmarks.runner import server
 from benchmarks.shapes import Shape, events
 
 SERVICES = ("copied", "ours", "gathered", "openai")
@@ -251,7 +251,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     ]
     running: dict[tuple[str, str], tuple[subprocess.Popen[str], int]] = {}
     found: dict[tuple[str, str], list[float]] = {pair: [] for pair in pairs}
-    with serving() as address:
+    with server() as port:
+        address = f"http://127.0.0.1:{port}"
         try:
             for who, on in pairs:
                 process = subprocess.Popen(

@@ -10,14 +10,14 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 from benchmarks import cold
 from benchmarks.clients import CLIENTS
 from benchmarks.workloads import WORKLOADS
 
-__all__ = ["cores", "run", "server", "work"]
+__all__ = ["cores", "run", "server", "serving", "work"]
 
 MARK = "@@"
 
@@ -30,12 +30,15 @@ def cores() -> tuple[int | None, int | None]:
     return (free[0], free[1]) if len(free) > 1 else (None, None)
 
 
-@contextmanager
-def server(core: int | None) -> Iterator[int]:
+def server(core: int | None = None) -> AbstractContextManager[int]:
     """The benchmark server in its own process; its port."""
-    argv = [sys.executable, "-m", "benchmarks.server"]
-    if core is not None:
-        argv += ["--core", str(core)]
+    return serving("-m", "benchmarks.server", *(() if core is None else ("--core", str(core))))
+
+
+@contextmanager
+def serving(*arguments: str) -> Iterator[int]:
+    """A server in an interpreter of its own, which prints its port and ends with its standard input; that port."""
+    argv = [sys.executable, *arguments]
     process = subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None
     assert process.stdin is not None

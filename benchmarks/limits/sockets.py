@@ -7,16 +7,15 @@ The server is a process of its own, so that a client's CPU does not slow its cou
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import json
-import subprocess
 import sys
 import time
 import urllib.request
 from collections import Counter
-from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from typing import Any
 
+from benchmarks.runner import serving
 from kimi_async.testing.simulator.server_limits import ServerLedger, ServerLimits, Storm
 
 __all__ = ["compare", "serve"]
@@ -83,19 +82,11 @@ async def serve(slots: int, takes: float, storm: float) -> None:
     await runner.cleanup()
 
 
-@contextlib.contextmanager
-def _server(slots: int, takes: float, storm: float) -> Iterator[str]:
-    code = f"import asyncio; from benchmarks.limits.sockets import serve; asyncio.run(serve({slots}, {takes}, {storm}))"
-    process = subprocess.Popen(
-        [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+def _server(slots: int, takes: float, storm: float) -> AbstractContextManager[int]:
+    return serving(
+        "-c",
+        f"import asyncio; from benchmarks.limits.sockets import serve; asyncio.run(serve({slots}, {takes}, {storm}))",
     )
-    assert process.stdin is not None
-    assert process.stdout is not None
-    try:
-        yield f"http://127.0.0.1:{int(process.stdout.readline())}"
-    finally:
-        process.stdin.close()
-        process.wait(10)
 
 
 async def _calls(client: Any, calls: int) -> int:
@@ -150,7 +141,8 @@ def compare() -> list[str]:
     ):
         print(f"\n### {title}\n\n| | succeeded | s | refused | requests a call |\n|---|---|---|---|---|")
         for name in _clients("", slots):
-            with _server(slots, takes, storm) as base:
+            with _server(slots, takes, storm) as port:
+                base = f"http://127.0.0.1:{port}"
                 succeeded, took = asyncio.run(_run(base, name, slots, calls))
                 with urllib.request.urlopen(f"{base}/counts") as reply:
                     counts = json.load(reply)

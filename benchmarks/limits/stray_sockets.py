@@ -15,13 +15,13 @@ import asyncio
 import contextlib
 import random
 import statistics
-import subprocess
 import sys
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from typing import Any
 
 from benchmarks.limits.sockets import ANSWER
 from benchmarks.limits.strays import KINDS, Stray, Unheld
+from benchmarks.runner import serving
 
 __all__ = ["compare", "serve"]
 
@@ -81,21 +81,6 @@ async def serve(seed: int) -> None:
     print(runner.addresses[0][1], flush=True)
     await asyncio.to_thread(sys.stdin.read)
     await runner.cleanup()
-
-
-@contextlib.contextmanager
-def _server(seed: int) -> Iterator[str]:
-    code = f"import asyncio; from benchmarks.limits.stray_sockets import serve; asyncio.run(serve({seed}))"
-    process = subprocess.Popen(
-        [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    )
-    assert process.stdin is not None
-    assert process.stdout is not None
-    try:
-        yield f"http://127.0.0.1:{int(process.stdout.readline())}"
-    finally:
-        process.stdin.close()
-        process.wait(10)
 
 
 def _url(base: str, kind: str, share: float, takes: float) -> str:
@@ -183,7 +168,9 @@ def _report(name: str, against: str, share: float, lost: int, bad: bool) -> int:
 
 async def _compare(seed: int) -> int:
     missed = 0
-    with _server(seed) as base:
+    code = f"import asyncio; from benchmarks.limits.stray_sockets import serve; asyncio.run(serve({seed}))"
+    with serving("-c", code) as port:
+        base = f"http://127.0.0.1:{port}"
         print("| refusals | measured against | share of it | lost | |\n|---|---|---:|---:|---|")
         for stray in QUICK:
             missed += _row(stray, *await _measure(base, stray, 10.0))
