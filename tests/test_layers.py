@@ -50,6 +50,8 @@ LAYERS = [
     layer("schema", "msgspec", pure=True),
     layer("transport", "multidict", "msgspec"),
     layer("transport.leavings", "aiohttp"),
+    layer("transport.aiohttp_body", "aiohttp"),
+    layer("transport.aiohttp_faults", "aiohttp"),
     layer("transport.aiohttp_pool", "aiohttp", "multidict", "yarl"),
     layer("transport.aiohttp_patches", "aiohttp", "yarl"),
     layer("middleware", "anyio", "msgspec"),

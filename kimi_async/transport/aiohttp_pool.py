@@ -1,8 +1,7 @@
 """
 The transport of every day: aiohttp's connections, one session per event loop.
 
-This is the only module that opens connections with aiohttp. Its exceptions are translated here, once, and none of them leaves: some print the
-request's headers, key included, in their repr.
+This is the only module that opens connections with aiohttp.
 
 Decisions, where aiohttp has defaults:
 
@@ -17,33 +16,29 @@ Decisions, where aiohttp has defaults:
 """
 
 import asyncio
-import errno
 import re
 import socket
 import ssl as ssl_module
 import weakref
 from collections.abc import AsyncIterator, Callable
-from contextvars import ContextVar
 from typing import Any, cast
-from urllib.parse import urlsplit
 
 import aiohttp
 from aiohttp import hdrs
-from aiohttp.base_protocol import BaseProtocol
 from yarl import URL
 
 from ..errors import (
-    APIConnectionError,
     APITimeoutError,
     ClientClosedError,
     ConfigurationError,
     KimiError,
-    ProxyError,
     RedirectRefusedError,
 )
-from ..redact import bare, redact, redact_url, secrets_of
+from ..redact import bare, redact_url
 from . import leavings
-from .aiohttp_patches import AT_ONCE, Connection, Reply, Straight, reused, socket_of, straight
+from .aiohttp_body import ReplyBody
+from .aiohttp_faults import PHASE, proxy_wants_a_password, translated
+from .aiohttp_patches import AT_ONCE, Connection, Reply, Straight, reused, straight
 from .exchange import Body, Headers, Request, Response, Timeout
 from .loops import PerLoop, nobody
 from .proxies import check_proxy, proxy_for
@@ -60,8 +55,6 @@ PIECE = 256 << 10
 
 _NOT_IN_A_URL = re.compile(r"[^!-~]")
 
-_phase: ContextVar[str] = ContextVar("kimi_async_phase", default="connect")
-
 
 class _Connector(aiohttp.TCPConnector):
     """
@@ -75,13 +68,13 @@ class _Connector(aiohttp.TCPConnector):
 
         def connected() -> Connection:
             # asyncio asks for the protocol when TCP stands, before TLS.
-            _phase.set("tls")
+            PHASE.set("tls")
             return Connection(loop)
 
         self._factory = cast("Any", connected)
 
     async def connect(self, req: Any, traces: Any, timeout: Any) -> Any:
-        _phase.set("connect")
+        PHASE.set("connect")
         connection = await super().connect(req, traces, timeout)
         protocol = cast("Connection", connection.protocol)
         reused.set(protocol.used)
@@ -89,9 +82,9 @@ class _Connector(aiohttp.TCPConnector):
         return connection
 
     async def _resolve_host(self, host: str, port: int, traces: Any = None) -> Any:
-        _phase.set("dns")
+        PHASE.set("dns")
         found = await super()._resolve_host(host, port, traces)
-        _phase.set("connect")
+        PHASE.set("connect")
         return found
 
 
@@ -279,7 +272,7 @@ class SessionPool:
             return ClientClosedError("the client was closed while a request was under way")
         if session.closed:
             return ClientClosedError("the aiohttp.ClientSession passed as http_client is closed")
-        return _translated(fault, request, "headers", elapsed)
+        return translated(fault, request, "headers", elapsed)
 
     async def _exchange(
         self,
@@ -306,7 +299,7 @@ class SessionPool:
                 reply = await straight.post(url, headers, data, self._timeout(request.timeout))
             else:
                 reused.set(False)
-                _phase.set("connect")
+                PHASE.set("connect")
                 if isinstance(request.body, bytes):
                     headers[hdrs.CONTENT_LENGTH] = str(len(request.body))  # aiohttp would believe another
                 elif request.body is None:
@@ -322,7 +315,7 @@ class SessionPool:
                 )
             if reply.status == 407:
                 reply.close()
-                raise _proxy_wants_a_password(request, asyncio.get_running_loop().time() - started)
+                raise proxy_wants_a_password(request, asyncio.get_running_loop().time() - started)
             if (
                 reply.status not in (301, 302, 303, 307, 308)
                 or hdrs.LOCATION not in reply.headers
@@ -341,7 +334,7 @@ class SessionPool:
         loop: asyncio.AbstractEventLoop,
         started: float,
     ) -> Response:
-        body = _Reading(reply, request, loop, started, self)
+        body = ReplyBody(reply, request, loop, started, self)
         version = reply.version
         return Response(
             reply.status,
@@ -431,91 +424,6 @@ class SessionPool:
         return target
 
 
-class _Reading:
-    """The body of a reply, as bytes come."""
-
-    __slots__ = ("_content", "_fault", "_loop", "_pool", "_reply", "_request", "_started")
-
-    def __init__(
-        self,
-        reply: aiohttp.ClientResponse | Reply,
-        request: Request,
-        loop: asyncio.AbstractEventLoop,
-        started: float,
-        pool: SessionPool,
-    ) -> None:
-        self._pool = pool  # whoever holds a stream may have let go of the client
-        self._reply = reply
-        self._content = reply.content
-        self._request = request
-        self._loop = loop
-        self._started = started
-        self._fault: BaseException | None = None
-
-    async def readany(self) -> bytes:
-        if self._fault is None:
-            try:
-                return await self._content.readany()
-            except (TimeoutError, aiohttp.ClientError, OSError, ValueError) as exc:
-                self._fault = exc
-            # When data and a reset arrive in one turn of a busy loop, aiohttp raises before it hands out the data
-            # (StreamReader.readany looks at its exception first). What reached us goes to the user before the bad news.
-            left = getattr(self._content, "_read_nowait", None)
-            if left is not None:
-                data: bytes = left(-1)
-                if data:
-                    return data
-        raise _translated(self._fault, self._request, "body", self._loop.time() - self._started)
-
-    def gate(self, on: bool) -> None:
-        """Takes up the reading of the connection, or stops it. One that has been given back already is left alone."""
-        protocol = self._connection()
-        if isinstance(protocol, Connection):
-            protocol.hold(not on)
-            return
-        # A session of the caller's has connections of another kind: each piece that is handed out takes up their reading too.
-        transport = None if protocol is None else socket_of(protocol.transport)
-        if transport is None or transport.is_closing():
-            return
-        if not on:
-            transport.pause_reading()
-        elif not getattr(protocol, "_reading_paused", False):
-            transport.resume_reading()
-
-    def sip(self) -> bytes:
-        """What has come behind the gate; nothing where it has to be opened for that, or for an end or a fault."""
-        content, protocol = self._content, self._connection()
-        if not isinstance(protocol, Connection):
-            return b""
-        protocol.sip()
-        if content.is_eof():
-            protocol.hold(False)  # it has gone back to the pool with that
-        return self.arrived()
-
-    def _connection(self) -> BaseProtocol | None:
-        connection = self._reply.connection
-        return None if connection is None else connection.protocol
-
-    def whole(self, at_most: int) -> bytes | None:
-        """
-        The body, if it is here to its end and unharmed and of which nothing was taken; not more than so many bytes of it.
-        """
-        content = self._content
-        if content.is_eof() and content.exception() is None and content.total_bytes <= at_most:
-            return content.read_nowait(-1)
-        return None
-
-    def arrived(self) -> bytes:
-        content = self._content
-        return content.read_nowait(-1) if content.exception() is None else b""
-
-    def close(self) -> None:
-        if self._content.is_eof():
-            self._reply.release()
-        else:
-            self._reply.close()
-
-
 class _Pieces(aiohttp.payload.Payload):
     """Many bytes, written piece by piece and never copied: `io.BytesIO`, as aiohttp would have it, copies them twice."""
 
@@ -581,117 +489,3 @@ class _Upload:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-
-
-_PHASES: tuple[tuple[type[BaseException], str, str], ...] = (
-    (aiohttp.ClientConnectorDNSError, "dns", "the host's name could not be resolved"),
-    (aiohttp.ClientProxyConnectionError, "connect", "the proxy could not be reached"),
-    (aiohttp.ClientConnectorCertificateError, "tls", "the certificate was not accepted"),
-    (aiohttp.ClientSSLError, "tls", "TLS failed"),
-    (aiohttp.ServerFingerprintMismatch, "tls", "the certificate's fingerprint differs"),
-    (aiohttp.ClientConnectorError, "connect", "no connection"),
-    (aiohttp.ServerDisconnectedError, "", "the server closed the connection"),
-    (aiohttp.ClientConnectionResetError, "", "the connection was reset"),
-    (aiohttp.ClientPayloadError, "body", "the body broke off"),
-    # aiohttp reports what it cannot parse as a response with status 400. It is not the server's 400.
-    (aiohttp.ClientResponseError, "", "the reply is not HTTP that can be understood"),
-    (aiohttp.InvalidURL, "connect", "not a URL"),
-)
-
-
-def _translated(
-    exc: BaseException | None, request: Request, phase: str, elapsed: float
-) -> APIConnectionError | ConfigurationError:
-    """Our error for one of aiohttp's. The cause it carries is a stand-in with the same words, but no headers and no frames."""
-    host = urlsplit(request.url).hostname
-    secrets = secrets_of(request)
-    if isinstance(exc, (aiohttp.InvalidURL, aiohttp.NonHttpUrlClientError)):
-        return ConfigurationError(f"not a URL that can be called: {redact(str(exc), secrets)}")
-    if (
-        phase == "headers"
-        and isinstance(exc, ValueError)
-        and not isinstance(exc, (aiohttp.ClientError, OSError))  # certificates are ValueErrors as well
-    ):
-        # Of the request, before anything was sent: its method, a header with a line break, a host's name that is too long.
-        return ConfigurationError(f"the request cannot be sent: {redact(str(exc), secrets)}")
-    if isinstance(exc, asyncio.TimeoutError):
-        # The only timer left to aiohttp is the one on a new connection.
-        limit = request.timeout.connect
-        phase = _phase.get()
-        waiting = {"dns": "for its address", "tls": "for TLS"}.get(phase, "for TCP")
-        bound = "" if limit is None else f"; Timeout.connect = {limit:g}"
-        timed_out = APITimeoutError(
-            request,
-            message=f"no connection to {host} after {elapsed:.3g} s (waiting {waiting}{bound})",
-            phase=phase,
-            elapsed=elapsed,
-        )
-        timed_out.__cause__ = _stand_in(exc, secrets)
-        return timed_out
-    if isinstance(exc, aiohttp.ClientHttpProxyError):
-        if exc.status == 407:
-            return _proxy_wants_a_password(request, elapsed)
-        # A proxy that is overloaded, or cannot reach the host just now, may yet; one that forbids will forbid again.
-        cls = ProxyError if exc.status < 500 else APIConnectionError
-        return cls(
-            message=f"the proxy answered {exc.status} ({' '.join(redact(exc.message, secrets).split())[:100]}) when asked for a way "
-            f"to {host} (after {elapsed:.3g} s)",
-            request=request,
-            phase="connect",
-            elapsed=elapsed,
-        )
-    told = "the connection failed"
-    for kind, where, words in _PHASES:
-        if isinstance(exc, kind):
-            phase, told = where or phase, words
-            break
-    detail = _detail(exc, secrets)
-    error = APIConnectionError(
-        message=f"Connection error: {told} ({host}, {phase}, after {elapsed:.3g} s{detail})",
-        request=request,
-        phase=phase,
-        elapsed=elapsed,
-    )
-    # Written on, or waited on, after the other side had closed it in the pool: nobody has seen the request.
-    error.reused_connection = (
-        phase == "headers"
-        and reused.get()
-        and (
-            isinstance(exc, (aiohttp.ServerDisconnectedError, ConnectionError))
-            or (isinstance(exc, OSError) and exc.errno in (errno.ECONNRESET, errno.EPIPE, errno.ECONNABORTED))
-        )
-    )
-    error.__cause__ = _stand_in(exc, secrets)
-    return error
-
-
-def _proxy_wants_a_password(request: Request, elapsed: float) -> ProxyError:
-    return ProxyError(
-        message="the proxy asks for a user and password (407 Proxy Authentication Required), or did not take those it got: "
-        "write them into its URL, http://user:password@host:port, special characters percent-encoded",
-        request=request,
-        phase="connect",
-        elapsed=elapsed,
-    )
-
-
-def _detail(exc: BaseException | None, secrets: tuple[str, ...]) -> str:
-    if exc is None:
-        return ""
-    inner = getattr(exc, "os_error", None) if isinstance(exc, aiohttp.ClientConnectorError) else None
-    text = redact(str(inner if inner is not None else getattr(exc, "message", None) or exc), secrets)
-    # "Got more than 16384 bytes when reading b'…'": what was read is cut anywhere, also inside a key that it repeats.
-    text = " ".join(text.partition(" when reading")[0].split())[:300]
-    return f": {type(inner or exc).__name__}: {text}" if text else f": {type(inner or exc).__name__}"
-
-
-def _stand_in(exc: BaseException | None, secrets: tuple[str, ...]) -> BaseException | None:
-    if exc is None:
-        return None
-    inner = getattr(exc, "os_error", None) if isinstance(exc, aiohttp.ClientConnectorError) else None
-    if isinstance(inner, OSError):
-        return inner.with_traceback(None)
-    if isinstance(exc, OSError) and not isinstance(exc, aiohttp.ClientError):
-        return exc.with_traceback(None)
-    text = f"{type(exc).__name__}{_detail(exc, secrets).removeprefix(': ' + type(exc).__name__)}"
-    return TimeoutError(text) if isinstance(exc, asyncio.TimeoutError) else ConnectionError(text)
