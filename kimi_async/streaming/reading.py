@@ -6,7 +6,7 @@ The reading of one streamed reply: waits for bytes under its clocks, and gives t
 
 import asyncio
 from collections.abc import Callable
-from typing import Any, Generic, TypeVar, cast
+from typing import Generic, TypeVar
 
 from ..errors import APIConnectionError, APIError, APIStatusError, KimiError, StreamStalledError
 from ..transport.deadlines import Deadline
@@ -35,7 +35,7 @@ GATHER = 0.25
 # benchmarks/gather.py.
 SHORTEST = 0.02
 GROWTH = 0.25
-# What brings so many bytes at once need not gather, and would be held up by the 256 KiB that one read takes: a cache, a test server.
+# What brings so many bytes at once need not gather, and would be held up by the 120 KiB that one read takes: a cache, a test server.
 PLENTY = 64 * 1024
 
 
@@ -121,7 +121,8 @@ class Reading(Generic[T]):
             turn = self._turn = turn_of(clocks.loop)
         read, now = response.reader, clocks.loop.time
         # With the loop, 0.07 µs; without it 0.19: until Python 3.12 asking for the running loop is a system call.
-        task = clocks.task = cast("asyncio.Task[Any]", asyncio.current_task(clocks.loop))
+        task = clocks.task = asyncio.current_task(clocks.loop)
+        assert task is not None
         clocks.cancelling = task.cancelling()
         clocks.since = now()
         if self._waited:
@@ -171,6 +172,15 @@ class Reading(Generic[T]):
         finally:
             clocks.task = None
             clocks.expired = False
+        fold = digest.fold
+        if (
+            items
+            and clocks.state == FLOWS
+            and digest.fault is None
+            and fold is not None
+            and not fold.finished
+        ):
+            return items  # nothing changes: no call
         return self._came(items)
 
     def _came(self, items: list[T]) -> list[T]:

@@ -1,14 +1,16 @@
 """
 The body of a reply that aiohttp brought.
 """
+# pyright: reportPrivateUsage=false
 
 import asyncio
+from collections.abc import Callable
 
 import aiohttp
 from aiohttp.base_protocol import BaseProtocol
 
 from .aiohttp_faults import translated
-from .aiohttp_patches import Connection, Reply, socket_of
+from .aiohttp_patches import Connection, Reply, inside_of, socket_of
 from .exchange import Request
 
 __all__ = ["ReplyBody"]
@@ -17,7 +19,7 @@ __all__ = ["ReplyBody"]
 class ReplyBody:
     """The body of a reply, as bytes come."""
 
-    __slots__ = ("_content", "_fault", "_loop", "_pool", "_reply", "_request", "_started")
+    __slots__ = ("_content", "_fault", "_inside", "_loop", "_pool", "_reply", "_request", "_started")
 
     def __init__(
         self,
@@ -34,20 +36,42 @@ class ReplyBody:
         self._loop = loop
         self._started = started
         self._fault: BaseException | None = None
+        self._inside = inside_of(self._content)
 
     async def readany(self) -> bytes:
         if self._fault is None:
             try:
+                content = self._inside
+                if content is not None:
+                    # `StreamReader.readany`, without six calls.
+                    buffer, protocol = content._buffer, content._protocol
+                    if (
+                        not (buffer or content._eof or content._exception or content._waiter)
+                        and protocol.transport
+                    ):
+                        waiter = content._waiter = self._loop.create_future()
+                        try:
+                            await waiter
+                        finally:
+                            content._waiter = None
+                    if len(buffer) == 1 and not (
+                        content._exception or content._buffer_offset or content._http_chunk_splits
+                    ):
+                        data = buffer.popleft()
+                        size = len(data)
+                        content._cursor += size
+                        content._size = left = content._size - size
+                        if protocol._reading_paused and left < content._low_water:
+                            protocol.resume_reading()
+                        return data
                 return await self._content.readany()
             except (TimeoutError, aiohttp.ClientError, OSError, ValueError) as exc:
                 self._fault = exc
             # When data and a reset arrive in one turn of a busy loop, aiohttp raises before it hands out the data
             # (StreamReader.readany looks at its exception first). What reached us goes to the user before the bad news.
-            left = getattr(self._content, "_read_nowait", None)
-            if left is not None:
-                data: bytes = left(-1)
-                if data:
-                    return data
+            rest: Callable[[int], bytes] | None = getattr(self._content, "_read_nowait", None)
+            if rest is not None and (data := rest(-1)):
+                return data
         raise translated(self._fault, self._request, "body", self._loop.time() - self._started)
 
     def gate(self, on: bool) -> None:

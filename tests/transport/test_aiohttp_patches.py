@@ -297,6 +297,18 @@ async def test_chunks_do_not_reach_the_parser() -> None:
     assert (b"onetwo", False) == await body.readchunk()
 
 
+async def test_reading_asks_for_less_than_what_is_mapped_anew() -> None:
+    """
+    glibc maps 128 KiB and more anew for each read, however little has come.
+    """
+
+    async with asking(head() + chunked(b"one")) as to:
+        answer = await to.ask()
+
+        assert 32 << 10 <= answer.protocol.transport.max_size < 128 << 10
+        answer.close()
+
+
 async def test_parser_goes_on_where_chunks_are_no_longer_plain() -> None:
     """
     A chunk with an extension, and trailers, are read by aiohttp's parser, which knows nothing of what came before.
