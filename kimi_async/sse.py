@@ -29,7 +29,7 @@ __all__ = [
 Payload: TypeAlias = bytes | memoryview
 
 BOM = b"\xef\xbb\xbf"
-COLON, SPACE, LF = b": \n"
+COLON, SPACE, LF, CR = b": \n\r"
 
 # A line may be longer than the data it carries by this much, so that data of
 # exactly max_event_size bytes passes.
@@ -206,6 +206,25 @@ class SSEDecoder:
                 raise
         return out
 
+    def lone(self, data: bytes) -> bytes | None:
+        """
+        `payloads` where the answer is one event, written `data: …` and a blank line; None, and nothing taken in, for anything else.
+
+        One event and no more is what a live model sends in a packet. It would cost `payloads` 850 ns; here, 330.
+        """
+        end = len(data) - 2
+        if (
+            self._idle
+            and data.find(b"\n") == end
+            and data[:6] == b"data: "
+            and data[end:] == b"\n\n"
+            and CR not in data
+            and not self._cr
+            and end <= self._max
+        ):
+            return data[6:end]
+        return None
+
     def payloads(self, data: bytes) -> list[bytes | memoryview]:
         """
         The `data` of each event that `feed(data)` would give, and nothing else of it.
@@ -214,17 +233,8 @@ class SSEDecoder:
         The items are `bytes`: cutting a copy of a few hundred bytes costs less
         than making a view on them, and does not keep the chunk alive.
         """
-        # One event and no more is what a live model sends in a packet. Below, it would cost 850 ns; here, 400.
-        if (
-            self._idle
-            and not self._cr
-            and data.startswith(b"data: ")
-            and data.find(b"\n") == (end := len(data) - 2)
-            and data.endswith(b"\n\n")
-            and b"\r" not in data
-            and end <= self._max
-        ):
-            return [data[6:end]]
+        if (lone := self.lone(data)) is not None:
+            return [lone]
         out: list[bytes | memoryview] = []
         pos = 0
         if self._typed:

@@ -193,6 +193,24 @@ def test_feed_and_payloads_any_stream_any_cut(cut: list[bytes]) -> None:
         assert [event.data for event in expected] == payloads(way)
 
 
+@settings(max_examples=200, deadline=None)
+@given(st.lists(st.sampled_from(EVENTS + TOKENS), max_size=24))
+def test_lone_is_what_payloads_gives(pieces: list[bytes]) -> None:
+    """
+    Where `lone` takes a packet for one event, so does the book; elsewhere it has taken nothing in.
+    """
+    decoder = SSEDecoder()
+    got: list[bytes] = []
+    for piece in pieces:
+        lone = decoder.lone(piece)
+        got += map(bytes, decoder.payloads(piece) if lone is None else [lone])
+
+    assert [event.data for event in by_the_book(b"".join(pieces))] == got
+    decoder = SSEDecoder()
+    decoder.payloads(b": hello\n\n")
+    assert b"{}" == decoder.lone(b"data: {}\n\n")
+
+
 @settings(max_examples=150, deadline=None)
 @given(cut_streams(), st.data())
 def test_feed_and_payloads_mixed_in_one_stream(cut: list[bytes], data: st.DataObject) -> None:

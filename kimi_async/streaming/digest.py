@@ -62,16 +62,17 @@ class Digest(Generic[T]):
         "_finishes",
         "_first",
         "_fresh",
-        "_head",
         "_joiner",
         "_raw",
         "_response",
         "_said_done",
+        "_smooth",
         "_sse",
         "_waiting",
         "done",
         "fault",
         "fold",
+        "head",
         "in_run",
         "runs",
         "skim",
@@ -94,6 +95,8 @@ class Digest(Generic[T]):
         self._fresh = True
         """No byte of the body has been seen."""
         self._said_done = False
+        self._smooth: Accumulator | None = None
+        """Where plain chunks go, while nothing but such has come in the packets before."""
         self.skim: Skim = Skim()
         self._continuation: Continuation | None = None
         self.fold = fold
@@ -104,7 +107,7 @@ class Digest(Generic[T]):
         turn comes."""
         self._raw = False
         """Whether `feed` gives events as they came, once they are folded."""
-        self._head: list[Payload] = []
+        self.head: list[Payload] = []
         """The events of the first packet, until it is known who reads."""
         self._first = True
         """The first packet is begun so too: who will read is not known by then."""
@@ -122,6 +125,17 @@ class Digest(Generic[T]):
 
         :raises NotAStream: the body begins like JSON or a page.
         """
+        fold = self._smooth
+        if fold is not None and (payload := self._sse.lone(data)) is not None:
+            try:
+                chunk = self._decode(payload)
+            except UNREADABLE:
+                pass  # the end, or for the long way
+            else:
+                self.in_run = False
+                if fold.add(cast("ChatCompletionChunk", chunk)):
+                    return [chunk]
+                return self._folded([chunk], [payload])
         if self._fresh and (start := data.lstrip()[:4]):
             self._fresh = False
             if start.removeprefix(BOM)[:1] in (b"{", b"[", b"<"):
@@ -134,12 +148,12 @@ class Digest(Generic[T]):
         except EventTooLargeError as exc:
             self.fault = self.incomplete(str(exc))
             return []
-        strays, self.in_run = sse.strays, False
+        strays, self.in_run, self._smooth = sse.strays, False, None
         if not (payloads or strays):
             return []
         first, self._first = self._first, False
-        if first or self._head:
-            self._head = list(payloads) if first else []
+        if first or self.head:
+            self.head = list(payloads) if first else []
         if self._raw:
             passed = self._handed_on(payloads)
             self.skim.learn(b"".join(passed), self.fold)
@@ -150,20 +164,14 @@ class Digest(Generic[T]):
                 self._said_done = True
             fold = self.fold
             try:
-                if len(payloads) == 1 and fold is not None:
-                    chunk = self._decode(payloads[0])
-                    if fold.add(cast("ChatCompletionChunk", chunk)):
-                        if self._said_done:
-                            self._conclude()
-                        return [chunk]
-                    items = [chunk]
-                else:
-                    items = list(map(self._decode, payloads))
+                items = list(map(self._decode, payloads))
             except UNREADABLE:
                 if self._said_done:
                     self._said_done = False  # one in the middle may come first
                     payloads.append(DONE)
             else:
+                if not first:
+                    self._smooth = fold
                 if (self.runs or first) and len(items) > 1 and fold is not None:
                     self._waiting = items, payloads, 0
                     return self.next_run()
@@ -199,16 +207,11 @@ class Digest(Generic[T]):
             return []
         return self.skim.folds(data, self.fold)
 
-    @property
-    def passed_head(self) -> bool:
-        """Whether the first packet is behind."""
-        return not self._head
-
     def hand_on(self) -> list[bytes]:
         """From here on `feed` gives events as they came. Returns those of the first packet."""
         self.settle()
-        self._raw = True
-        head, self._head = [payload for payload in self._head if payload != DONE], []
+        self._raw, self._smooth = True, None
+        head, self.head = [payload for payload in self.head if payload != DONE], []
         if self.fault is not None and self.fold is not None:
             head = head[: self.fold.chunks]  # what came before it
         return as_events(head)
@@ -331,7 +334,7 @@ class Digest(Generic[T]):
 
     def adopted(self, continuation: Continuation, fold: Accumulator, items: list[T]) -> list[T]:
         """From here on what comes goes on with the answer of `fold`. `items`, which came before, are fitted in."""
-        self._continuation, self.fold = continuation, fold
+        self._continuation, self.fold, self._smooth = continuation, fold, None
         chunks = [chunk for chunk in cast("list[ChatCompletionChunk]", items) if continuation.fits(chunk)]
         for chunk in chunks:
             fold.settle(chunk)
@@ -427,7 +430,7 @@ class Digest(Generic[T]):
                 return []
             # Not for pings and nulls: with it, every chunk goes the long way.
             if self._joiner is None and found:
-                self._joiner = SurrogateJoiner()
+                self._joiner, self._smooth = SurrogateJoiner(), None
         if self._joiner is not None:
             for chunk in cast("list[ChatCompletionChunk]", found):
                 self._joiner.mend(chunk)

@@ -266,7 +266,9 @@ class Accumulator:
         choices = chunk.choices
         beside: object = chunk._usage_beside  # pyright: ignore[reportPrivateUsage]
         if len(choices) == 1 and beside is None and self._quick(choices[0]):
-            return self._counted(1)
+            self.chunks += 1
+            self._budget -= 1
+            return self._budget > 0 or self._counted(0)
         return self._add(chunk) and self._counted(1)
 
     def extend(self, chunks: Iterable[ChatCompletionChunk]) -> int:

@@ -270,7 +270,7 @@ class AsyncStream(Generic[T]):
 
     @property
     def _is_untouched(self) -> bool:
-        return length_hint(self._pending) == self._primed > 0 and not self._reading.digest.passed_head
+        return length_hint(self._pending) == self._primed > 0 and bool(self._reading.digest.head)
 
     def gather(self, seconds: float = GATHER) -> None:
         """

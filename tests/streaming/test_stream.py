@@ -9,6 +9,7 @@ import gc
 import json
 import pickle
 import random
+import re
 import warnings
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
@@ -615,13 +616,15 @@ async def outcome(pieces: list[bytes]) -> tuple[list[dict[str, Any]], Any]:
 @pytest.mark.parametrize("recording", RECORDINGS, ids=lambda path: path.stem)
 async def test_recording_however_cut(recording: Path):
     """
-    What real servers sent gives the same chunks whole, byte by byte, and cut at random; and it is an answer with an end.
+    What real servers sent gives the same chunks whole, byte by byte, an event a packet, and cut at random; and it is an answer with
+    an end.
     """
     body = body_of(recording)
     whole, folded = await outcome([body])
 
     assert folded["choices"][0]["finish_reason"]
     assert (whole, folded) == await outcome([body[i : i + 1] for i in range(len(body))])
+    assert (whole, folded) == await outcome(re.findall(rb"(?s).+?(?:\n\n|\r\n\r\n|\Z)", body))
     dice = random.Random(7)
     for _ in range(20):
         cuts = sorted(dice.sample(range(len(body)), 5))

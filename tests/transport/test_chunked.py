@@ -48,6 +48,18 @@ def test_payload_byte_by_byte() -> None:
     assert (b"".join(PAYLOADS), END) == fed(*(raw[at : at + 1] for at in range(len(raw))))
 
 
+@pytest.mark.parametrize("size", [0, 1, 40, 2_100])
+def test_payload_one_chunk_a_packet(size: int) -> None:
+    """
+    A chunk alone in its packet is what a live model sends; what looks like one and is none is left as it is.
+    """
+    packets = [coded(b"x" * size + each) for each in PAYLOADS]
+
+    assert (b"".join(b"x" * size + each for each in PAYLOADS), END) == fed(*packets, END)
+    for odd in (b"b;name=value\r\ndata: one\n\n\r\n", b"-b\r\ndata: one\n\n\r\n", b"0\r\n\r\n"):
+        assert (PAYLOADS[0], odd) == fed(coded(PAYLOADS[0]), odd)
+
+
 def test_payload_whole_chunks_in_one_packet() -> None:
     """
     Chunks that came together come out together, and nothing is left while more may come.
