@@ -104,7 +104,7 @@ class Digest(Generic[T]):
             fold.wary = True
         self.runs: bool = False
         """Whether what came in one packet is handed out bit by bit: runs of text, and every other chunk alone, folded when its
-        turn comes."""
+        turn comes. The first packet is in any case: an end in it need not be looked at before its text is handed out."""
         self._raw = False
         """Whether `feed` gives events as they came, once they are folded."""
         self.head: list[Payload] = []
@@ -256,19 +256,14 @@ class Digest(Generic[T]):
             return []
         items, sources, at = self._waiting
         fold = cast("Accumulator", self.fold)
-        if not self.runs and at:
-            found = self._folded(items[at:], sources[at:])
-            self._waiting = None
-            if self._said_done:
-                self._conclude()
-            return found
-        count = fold.text_run(cast("list[ChatCompletionChunk]", items), at)
+        goes_on = self._continuation is not None
+        count = 0 if goes_on else fold.text_run(cast("list[ChatCompletionChunk]", items), at)
         self.in_run = count > 0
         if count:
             found = items[at : at + count]
         else:
             count, chunk = 1, items[at]
-            plain = self._continuation is None and fold.add(cast("ChatCompletionChunk", chunk))
+            plain = not goes_on and fold.add(cast("ChatCompletionChunk", chunk))
             found = [chunk] if plain else self._folded([chunk], sources[at : at + 1])
         more = at + count < len(items) and self.fault is None
         self._waiting = (items, sources, at + count) if more else None
