@@ -27,6 +27,7 @@ from functools import cache
 from typing import Any
 
 from benchmarks.clients.base import MESSAGES, MODEL
+from benchmarks.measure import settle_memory
 from benchmarks.runner import server
 from benchmarks.shapes import Shape, events
 
@@ -125,6 +126,7 @@ async def over_openai(base: str) -> Callable[..., Awaitable[Any]]:
 
 async def serve(who: str, on: str, base: str) -> None:
     """Runs one service until it is ended, and prints its port."""
+    settle_memory()
     if who == "copied":
         answer = await copying(base, on)
     elif who == "openai":

@@ -20,7 +20,7 @@ import msgspec
 
 from benchmarks.clients import CLIENTS
 from benchmarks.clients.base import Unsupported
-from benchmarks.measure import pin, raise_descriptor_limit
+from benchmarks.measure import pin, raise_descriptor_limit, settle_memory
 from benchmarks.workloads import WORKLOADS, Bench
 
 __all__ = ["MARK", "main"]
@@ -71,6 +71,7 @@ def main() -> None:
     spec = msgspec.json.decode(sys.argv[1])
     pin(spec["core"])
     raise_descriptor_limit()
+    settle_memory()
     os.environ.update(CLIENTS[spec["client"]].environment)
     warnings.simplefilter("ignore")
     control = Control(spec["port"])

@@ -418,10 +418,9 @@ WORKLOADS: dict[str, Workload] = {
             path="one event a packet, 200 streams × 20 tokens/s",
             drive=paced,
             size=100,
-            quick_size=20,
+            quick_size=40,
             streams=200,
             rate=20,
-            quick_rounds=1,
         ),
         *(
             Workload(
@@ -501,9 +500,8 @@ WORKLOADS: dict[str, Workload] = {
             metric="p50_us",
             path="call to first text, on a warm connection",
             drive=first_token,
-            size=300,
-            quick_size=60,
-            quick_rounds=1,
+            size=600,
+            quick_size=300,
         ),
         Workload(
             "reuse",

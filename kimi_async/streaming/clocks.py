@@ -127,7 +127,7 @@ def _look(ref: "weakref.ref[Clocks]", turns: int = TURNS) -> None:
 
 # How long streams may keep the loop to themselves before the other tasks have their turn. With the slice that is being handled
 # and the reading of the sockets the worst delay of another task stays below three of these; at 6 ms streams took 3 % more CPU
-# (benchmarks/gather.py).
+# (`python -m benchmarks -w fair`).
 SHARE = 0.010
 # A turn is noted at most so often, which spares streams that wait for every packet a callback with each.
 NOTED = 0.002

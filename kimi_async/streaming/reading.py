@@ -26,13 +26,13 @@ DRAIN = 0.5
 DRAIN_BYTES = 64 * 1024
 
 # What is digested in one go. While others have the loop, 768 KiB may gather in a connection: all at once they took 18 ms, and in slices, of
-# which the chunks stay in the processor's cache, 11 (benchmarks/gather.py).
+# which the chunks stay in the processor's cache, 11 (`python -m benchmarks -w fair`).
 SLICE = 32 * 1024
 
 # The longest pause between two reads of a stream that is only read for its end: so much later, at most, does it end.
 GATHER = 0.25
 # The shortest, and how pauses grow with the time since the first token. 300 streams of 50 tokens a second read for their end:
-# benchmarks/gather.py.
+# `python -m benchmarks -w final`.
 SHORTEST = 0.02
 GROWTH = 0.25
 # What brings so many bytes at once need not gather, and would be held up by the 120 KiB that one read takes: a cache, a test server.
