@@ -304,7 +304,7 @@ class AsyncKimi(RequestBuilder, ResourceTree):
             permission, no money, the day's tokens, a closed client.
         :param on_stop: `"raise"` (the default) a `MapStoppedError`, or `"return"` and let `results.stopped` tell why.
 
-        :param on_progress: called with a `MapProgress` every `progress_interval` seconds and at the end.
+        :param on_progress: called with a `MapProgress` every `progress_interval` seconds and at the end; what it raises is logged.
         :param progress_interval: 0.5 s by default.
         :param total: how many requests there are, where the input cannot tell.
         :param repair: for a path: read past a byte order mark, CR LF and blank lines. False by default.

@@ -407,6 +407,15 @@ def _check_mode(value: object) -> str:
     return value
 
 
+def _check_cost(value: object) -> int | None:
+    if value is None:
+        return None
+    cost = check_int("cost", value)
+    if cost < 0:
+        raise ConfigurationError(f"cost must be a number of tokens, 0 or more; got {cost}")
+    return cost
+
+
 _CHECKS: dict[str, Callable[[Any], Any]] = {
     "api_key": resolve_key,
     "base_url": resolve_base_url,
@@ -418,7 +427,7 @@ _CHECKS: dict[str, Callable[[Any], Any]] = {
     "project": partial(check_account, "project"),
     "priority": partial(check_int, "priority"),
     "deadline": partial(check_seconds, "deadline"),
-    "cost": lambda value: None if value is None else check_int("cost", value),
+    "cost": _check_cost,
     "mode": _check_mode,
 }
 _MAY_BE_NONE = frozenset({"timeout", "max_retries", "deadline", "cost"})

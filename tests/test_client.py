@@ -345,6 +345,7 @@ BAD_CALLS: dict[str, tuple[dict[str, Any], str]] = {
     "a number for stop": ({"stop": 17}, "stop"),
     "a dict for tools": ({"tools": {"type": "function"}}, "tools"),
     "a string for tools": ({"tools": "search"}, "tools"),
+    "a number for tools": ({"tools": 5}, "not one int"),
     "a string for thinking": ({"thinking": "on"}, "thinking"),
     "a string for stream": ({"stream": "yes"}, "stream"),
     "a list for extra_body": ({"extra_body": [1]}, "extra_body"),
@@ -691,6 +692,8 @@ async def test_views_share_and_differ():
             client.with_options(**both)
     with pytest.raises(ConfigurationError, match="fail_fast"):
         client.with_options(mode="sometimes")  # type: ignore[arg-type]
+    with pytest.raises(ConfigurationError, match="0 or more; got -5"):
+        client.with_options(cost=-5)
 
 
 async def test_base_url_and_key_may_be_set():

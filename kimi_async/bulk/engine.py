@@ -26,6 +26,7 @@ from .pace import Pace
 from .requests import Item, Requests, fingerprint_of, item_of
 from .results import Result, line_of_answer, line_of_failure, settler
 from .source import Source
+from .watching import watching
 
 __all__ = ["Engine"]
 
@@ -38,6 +39,7 @@ class Engine:
 
     def __init__(self, client: Caller, requests: Requests, options: MapOptions) -> None:
         self._options = options
+        self._report = watching("on_progress", options.on_progress)
         self._asker = Asker(client, options, self._on_chunk)
         self._source = Source(requests, options.total)
         journaled = options.journal is not None
@@ -150,28 +152,20 @@ class Engine:
         await self._source.close()
         if self.stopped is not None and self.failure is None and self._options.on_stop == "raise":
             self.failure = MapStoppedError(self.stopped, progress=self.progress())
-        report = self._options.on_progress
-        if report is not None:
-            try:
-                report(self.progress())
-            except Exception as exc:
-                self.failure = self.failure or exc
+        if self._report is not None:
+            self._report(self.progress())
 
     def _too_late(self) -> None:
         self.stop(f"the deadline of {self._options.deadline:g} s has passed", now=True)
 
     def _tick(self) -> None:
-        loop, meter, report = self._loop, self._meter, self._options.on_progress
+        loop, meter, report = self._loop, self._meter, self._report
         assert loop is not None
         meter.mark(loop.time())
         if meter.marked_before < loop.time():
             self._pace.recap()
         if report is not None and meter.done + meter.skipped:
-            try:
-                report(self.progress())
-            except Exception as exc:
-                self._function_failed("on_progress", exc)
-                return
+            report(self.progress())
         self._ticker = loop.call_later(self._options.progress_interval, self._tick)
 
     def _function_failed(self, name: str, error: Exception) -> None:

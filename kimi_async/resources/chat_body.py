@@ -145,8 +145,9 @@ def chat_body(
             wanted = response_format_of(value)
             value = wanted.wire if wanted is not None else value
         if name == "tools" and value is not None and not isinstance(value, (list, tuple)):
-            if isinstance(value, (str, bytes, Mapping)):
-                kind = type(cast("object", value)).__name__
+            tools: object = value
+            if isinstance(tools, (str, bytes, Mapping)) or not isinstance(tools, Iterable):
+                kind = type(cast("object", tools)).__name__
                 raise TypeError(f"tools must be a list of tool definitions, not one {kind}")
             value = list(cast("Iterable[object]", value))
         body[name] = value
