@@ -145,11 +145,7 @@ def chat_body(
             wanted = response_format_of(value)
             value = wanted.wire if wanted is not None else value
         if name == "tools" and value is not None and not isinstance(value, (list, tuple)):
-            tools: object = value
-            if isinstance(tools, (str, bytes, Mapping)) or not isinstance(tools, Iterable):
-                kind = type(cast("object", tools)).__name__
-                raise TypeError(f"tools must be a list of tool definitions, not one {kind}")
-            value = list(cast("Iterable[object]", value))
+            value = _listed(value)  # pyright: ignore[reportUnknownArgumentType]
         body[name] = value
     if stream:
         body["stream"] = True
@@ -169,6 +165,13 @@ def chat_body(
         for fault in refused_history(body["messages"], model, body.get("thinking")):
             _warn(fault.text)
     return codec.encode(body)
+
+
+def _listed(tools: object) -> list[object]:
+    kind = type(tools).__name__
+    if isinstance(tools, (str, bytes, Mapping)) or not isinstance(tools, Iterable):
+        raise TypeError(f"tools must be a list of tool definitions, not one {kind}")
+    return list(cast("Iterable[object]", tools))
 
 
 def _warn(text: str) -> None:
