@@ -233,12 +233,12 @@ class SSEDecoder:
         The items are `bytes`: cutting a copy of a few hundred bytes costs less
         than making a view on them, and does not keep the chunk alive.
         """
+        if self._typed:
+            self._typed = []
         if (lone := self.lone(data)) is not None:
             return [lone]
         out: list[bytes | memoryview] = []
         pos = 0
-        if self._typed:
-            self._typed = []
         try:
             if not self._idle or self._cr:
                 data, pos = self._begin(data)

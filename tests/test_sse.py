@@ -318,6 +318,18 @@ def test_feed_data_is_bytes_when_joined(cut: list[bytes]) -> None:
     assert isinstance(event.data, bytes)
 
 
+def test_typed_is_of_the_last_packet() -> None:
+    """
+    Types are told of the events of one packet, and not of those before it.
+    """
+    decoder = SSEDecoder()
+
+    decoder.payloads(b"event: error\ndata: a\n\n")
+    assert [("error", b"a")] == decoder.typed
+    decoder.payloads(b"data: b\n\n")
+    assert [] == decoder.typed
+
+
 def test_payloads_are_bytes() -> None:
     """
     payloads() gives bytes on every way through, so that `== b"[DONE]"` is the quick comparison.
