@@ -269,7 +269,7 @@ class SSEDecoder:
                     cut = []
                     after = pos
                 joined = b"".join(cut)
-                if b"\n" not in joined and b"\r" not in joined:
+                if LF not in joined and CR not in joined:
                     out += cut
                     pos = after
 
