@@ -11,6 +11,7 @@ import re
 import msgspec
 
 from ..codec.json import decode_chunk
+from ..sse import CR, LF
 from ..types.completions import ChatCompletionChunk
 from .fold import Accumulator
 
@@ -69,7 +70,7 @@ class Skim:
         if data != b"".join((head, (tail + head).join(pieces), tail)):
             return []
         joined = b",".join(pieces)
-        if b"\n" in joined or b"\r" in joined:
+        if LF in joined or CR in joined:
             return []  # JSON takes line ends between its parts; an event ends there
         try:
             texts = _texts(b"[%b]" % joined)
@@ -81,7 +82,7 @@ class Skim:
         return texts
 
     def _folds_one(self, piece: bytes, fold: Accumulator) -> list[str]:
-        if b"\n" in piece or b"\r" in piece:
+        if LF in piece or CR in piece:
             return []
         try:
             text = _text(piece)
