@@ -104,13 +104,14 @@ class Digest(Generic[T]):
             fold.wary = True
         self.runs: bool = False
         """Whether what came in one packet is handed out bit by bit: runs of text, and every other chunk alone, folded when its
-        turn comes. The first packet is in any case: an end in it need not be looked at before its text is handed out."""
+        turn comes."""
         self._raw = False
         """Whether `feed` gives events as they came, once they are folded."""
         self.head: list[Payload] = []
         """The events of the first packet, until it is known who reads."""
         self._first = True
-        """The first packet is begun so too: who will read is not known by then."""
+        """The first packet is handed out so in any case: who will read is not known by then, and its text need not wait for an end in
+        it to be looked at."""
         self.in_run: bool = False
         """Whether what was handed out last is such a run of text."""
         self._waiting: tuple[list[T], list[Payload], int] | None = None
